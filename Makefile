@@ -1,0 +1,85 @@
+# Set-up, tests and notebooks of explainlib. Every target prepares what it needs; `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LEARN2LEARN := learn2learn==0.2.0
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+
+# make env PYTHON=/path/to/python3.11 chooses the interpreter; otherwise the first 3.11 on the PATH that can make
+# virtual environments.
+PYTHON ?=
+# More arguments for JupyterLab (make lab), pytest (make test) or the notebook tool (make notebooks).
+ARGS ?=
+NOTEBOOK := notebooks/00_start_here.ipynb
+ROOT_FLAG := $(shell test "$$(id -u)" = 0 && echo --allow-root || true)
+
+# One thread a process: the tests run in two processes, and small problems are slower with more threads.
+THREADS := OMP_NUM_THREADS=1
+
+.PHONY: help env lab test notebooks student bench doctor format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+env: $(STAMP) ## prepare the virtual environment in .venv, with the exact versions of constraints.txt
+
+# The stamp goes first and comes back last, so an interrupted installation is never taken for a finished one.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@rm -f $@
+	@command -v gcc >/dev/null || { echo "gcc is missing; learn2learn is compiled here. Install it: apt-get install gcc" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		found=""; seen=""; \
+		for candidate in $(or $(PYTHON),$$(type -ap python3.11 python3 python || true)); do \
+			version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo "does not run"); \
+			why=""; \
+			"$$candidate" -c 'import venv, ensurepip' 2>/dev/null || why=", cannot make virtual environments"; \
+			seen="$$seen $$candidate ($$version$$why);"; \
+			[[ "$$version" == 3.11 || ( -n "$(PYTHON)" && "$$version" == 3.* ) ]] && [[ -z "$$why" ]] && { found="$$candidate"; break; }; \
+		done; \
+		[[ -n "$$found" ]] || { \
+			echo "No usable Python 3.11. Found:$${seen:- nothing on the PATH}" >&2; \
+			echo "Install python3.11 with its venv and dev packages, or name one: make env PYTHON=/path/to/python3.11" >&2; \
+			exit 1; }; \
+		[[ "$$version" == 3.11 ]] || echo "Python $$version is untested; the pins were made with 3.11." >&2; \
+		echo "Making $(VENV) with $$found"; \
+		"$$found" -m venv --clear $(VENV); }
+	@$(BIN)/python -c 'import os, sysconfig, sys; p = os.path.join(sysconfig.get_path("include"), "Python.h"); os.path.exists(p) or sys.exit(p + " is missing; learn2learn is compiled here. Install the headers: apt-get install python3.11-dev")'
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,lab]"
+	$(BIN)/python -m pip install --quiet --no-deps --config-settings="--build-option=build_ext" $(LEARN2LEARN)
+	@touch $@
+
+lab: $(STAMP) ## open JupyterLab on the start notebook (ARGS="--no-browser --port 8899" passes more to it)
+	$(BIN)/jupyter lab $(ROOT_FLAG) $(NOTEBOOK) $(ARGS)
+
+test: $(STAMP) ## run every check: style, tests, doctests, all notebooks against their saved outputs, browser
+	$(BIN)/ruff check .
+	$(THREADS) $(BIN)/python -m pytest tests explainlib notebooks -n 2 --dist loadfile --durations 15 -rs \
+		--nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(ARGS)
+
+notebooks: $(STAMP) ## run all notebooks again and save their outputs
+	$(THREADS) $(BIN)/python -m explainlib notebooks $(ARGS)
+
+student: $(STAMP) ## write copies of the notebooks without solutions into student/
+	$(BIN)/python -m explainlib notebooks --student student
+
+bench: $(STAMP) ## time the library against plain loops and print the table
+	$(BIN)/python -m benchmarks $(ARGS)
+
+doctor: $(STAMP) ## say what is installed, which device and data are at hand, and what to do about gaps
+	$(BIN)/python -m explainlib doctor
+
+format: $(STAMP) ## format the code and repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment, caches and build products
+	rm -rf $(VENV) build dist student *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find explainlib tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
