@@ -1,0 +1,180 @@
+"""What an argument must be: each ``require_*`` returns its value, or raises with got, expected and one remedy.
+
+Checks run before any work starts. A message is one or two sentences a student can act on; it names the argument,
+what it was, what it has to be, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def require_choice(name: str, value: object, choices: Sequence[str], *, later: Sequence[str] = ()) -> str:
+    """Return ``value`` if it is one of ``choices``; a name in ``later`` is announced but not available yet.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what the caller passed.
+        choices: the names that work.
+        later: names the public interface already fixes whose time has not come.
+
+    Returns:
+        ``value`` itself.
+
+    Raises:
+        NotAvailableYet: ``value`` is one of ``later``.
+        ValueError: any other value.
+    """
+    if value in choices:
+        return value
+    if value in later:
+        raise NotAvailableYet(f"{name}={value!r} is not available yet; use one of {', '.join(map(repr, choices))}.")
+    raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}.")
+
+
+class NotAvailableYet(ValueError):
+    """An option whose name is fixed but whose method this version does not have."""
+
+
+def require_tensor(name: str, value: object) -> Tensor:
+    """Return ``value`` if it is a tensor; numpy arrays and lists are refused with the conversion to use."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}, not a tensor; pass torch.as_tensor({name}).")
+    return value
+
+
+def require_finite(name: str, value: Tensor) -> Tensor:
+    """Return ``value`` if no entry is NaN or infinite; the message counts them and names the first row."""
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        bad = ~torch.isfinite(value)
+        first = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name} holds {int(bad.sum())} NaN or infinite values, the first at {first}; remove or repair those rows."
+        )
+    return value
+
+
+def require_positive(name: str, value: float) -> float:
+    """Return ``value`` if it is a number above zero."""
+    if not value > 0:
+        raise ValueError(f"{name}={value} has to be above zero.")
+    return value
+
+
+def require_nonnegative(name: str, value: float) -> float:
+    """Return ``value`` if it is a number at or above zero (NaN is refused)."""
+    if not value >= 0:
+        raise ValueError(f"{name}={value} has to be zero or more.")
+    return value
+
+
+def require_count(name: str, value: int, *, least: int = 1) -> int:
+    """Return ``value`` if it is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r} has to be a whole number of at least {least}.")
+    return value
+
+
+def require_indices(
+    indices: Sequence[int] | Int[Tensor, " k"], size: int, *, name: str = "indices", of: str = "training examples"
+) -> Int[Tensor, " k"]:
+    """Return ``indices`` as a LongTensor of distinct positions in ``range(size)``.
+
+    Args:
+        indices: list of int, or a one-dimensional integer tensor; negative positions are refused.
+        size: how many there are to choose from.
+        name: what the message calls the argument.
+        of: what the positions count.
+
+    Returns:
+        LongTensor [k], in the caller's order.
+
+    Raises:
+        TypeError: not integers (a boolean mask is refused with the remedy ``mask.nonzero().flatten()``).
+        ValueError: empty, outside the range, or repeated.
+    """
+    chosen = torch.as_tensor(indices)
+    if chosen.dtype == torch.bool:
+        raise TypeError(f"{name} is a boolean mask; pass positions instead: {name}.nonzero().flatten().")
+    if chosen.numel() == 0:
+        raise ValueError(f"{name} is empty; name at least one of the {size} {of}.")
+    if chosen.is_floating_point() or chosen.is_complex():
+        raise TypeError(f"{name} has dtype {chosen.dtype}, expected whole numbers; pass {name}.long().")
+    if chosen.ndim != 1:
+        raise ValueError(f"{name} has shape {list(chosen.shape)}, expected one dimension; pass {name}.flatten().")
+    chosen = chosen.long()
+    outside = chosen[(chosen < 0) | (chosen >= size)]
+    if outside.numel():
+        raise ValueError(f"index {int(outside[0])} in {name} is outside the {size} {of} (0 to {size - 1}).")
+    values, counts = chosen.unique(return_counts=True)
+    if values.numel() != chosen.numel():
+        raise ValueError(f"index {int(values[counts > 1][0])} stands twice in {name}; name each once.")
+    return chosen
+
+
+def require_groups(
+    groups: Sequence[Sequence[int] | Int[Tensor, " k"]], size: int, *, of: str = "training examples"
+) -> list[Int[Tensor, " k"]]:
+    """Return ``groups`` as LongTensors: each non-empty, distinct, in range, and leaving something behind.
+
+    Raises:
+        TypeError: a flat list of numbers instead of a list of groups.
+        ValueError: no groups, an empty group, a repeated or outside index, or a group that leaves nothing.
+    """
+    if isinstance(groups, Tensor) and groups.ndim == 1:
+        raise TypeError("groups is one row of indices, expected a list of index lists; pass [indices] for one group.")
+    if len(groups) == 0:
+        raise ValueError("groups is empty; pass at least one list of indices.")
+    if any(isinstance(group, int) or (isinstance(group, Tensor) and group.ndim == 0) for group in groups):
+        raise TypeError("groups holds single numbers, expected index lists; pass [[i] for i in indices] to leave one out.")
+    checked = [require_indices(group, size, name=f"groups[{g}]", of=of) for g, group in enumerate(groups)]
+    for g, group in enumerate(checked):
+        if group.numel() == size:
+            raise ValueError(f"groups[{g}] is all {size} {of}; leave at least one, or there is nothing to train on.")
+    return checked
+
+
+def require_labels(name: str, y: Tensor, classes: int) -> Int[Tensor, " n"]:
+    """Return ``y`` if it is int64 [n] with every label in ``range(classes)``."""
+    if y.dtype != torch.int64 or y.ndim != 1:
+        raise TypeError(
+            f"{name} has dtype {y.dtype} and shape {list(y.shape)}, expected int64 [n] class labels; pass {name}.long().flatten()."
+        )
+    if y.numel() and (int(y.min()) < 0 or int(y.max()) >= classes):
+        raise ValueError(
+            f"{name} has labels from {int(y.min())} to {int(y.max())}, but the model has {classes} outputs; "
+            f"labels have to lie in 0 to {classes - 1}."
+        )
+    return y
+
+
+def require_same_kind(name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
+    """Return ``value`` if it shares ``other``'s device and, for floating point, its dtype."""
+    if value.device != other.device:
+        raise ValueError(
+            f"{name} is on {value.device}, {other_name} on {other.device}; move one: .to({str(other.device)!r})."
+        )
+    if value.is_floating_point() and value.dtype != other.dtype:
+        raise TypeError(f"{name} has dtype {value.dtype}, {other_name} {other.dtype}; convert one: .to({other.dtype}).")
+    return value
+
+
+def require_shape(name: str, value: Tensor, shape: Sequence[int | None], *, meaning: str = "") -> Tensor:
+    """Return ``value`` if its shape matches (``None`` matches any length)."""
+    fits = value.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, value.shape, strict=True))
+    if not fits:
+        want = ", ".join("any" if s is None else str(s) for s in shape)
+        raise ValueError(f"{name} has shape {list(value.shape)}, expected [{want}]{' ' + meaning if meaning else ''}.")
+    return value
+
+
+def require_table(name: str, value: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:
+    """Return ``value`` if it is a finite two-dimensional table [test, train-or-group]."""
+    require_tensor(name, value)
+    if value.ndim != 2:
+        raise ValueError(f"{name} has shape {list(value.shape)}, expected a table [test, train or group].")
+    return require_finite(name, value)

@@ -1,0 +1,99 @@
+"""How the library uses the machine: one sane thread count, no denormals, and everything put back afterwards.
+
+Two traps are bigger than any algorithm here. torch's thread pool can make small double-backward work 20 times slower
+than one thread; and trained models have many gradients below the smallest normal number (denormals), on which a
+processor is 20 to 30 times slower. Every compute entry point therefore runs inside ``settings``: denormals count as
+zero, small problems use one thread, and the caller finds both as they were.
+
+Set the environment variable ``EXPLAINLIB_THREADS`` to choose the thread count for all problems yourself.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import torch
+
+SMALL_WORK = 20_000_000  # examples x parameters; below this, waking a second thread costs more than it brings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_inside = False
+
+
+def denormals_flushed() -> bool:
+    """Return whether this thread counts denormals as zero; torch can set that state but not tell it, so probe it."""
+    smallest_normal = torch.full((), torch.finfo(torch.float64).tiny, dtype=torch.float64)
+    return bool(smallest_normal * 0.5 == 0)
+
+
+def threads_for(work: int) -> int:
+    """Return the thread count for a problem of ``work`` = examples x parameters.
+
+    Args:
+        work: 0 or more; at or above ``SMALL_WORK`` the caller's own count is kept.
+
+    Returns:
+        ``EXPLAINLIB_THREADS`` if it is set, else 1 for small problems, else ``torch.get_num_threads()``.
+
+    Raises:
+        ValueError: the environment variable is not a positive whole number.
+    """
+    chosen = os.environ.get("EXPLAINLIB_THREADS")
+    if chosen is not None:
+        if not chosen.isdigit() or int(chosen) < 1:
+            raise ValueError(f"EXPLAINLIB_THREADS={chosen!r} has to be a whole number of at least 1; unset or change it.")
+        return int(chosen)
+    return 1 if work < SMALL_WORK else torch.get_num_threads()
+
+
+@contextmanager
+def settings(work: int = 0) -> Iterator[None]:
+    """Flush denormals and use ``threads_for(work)`` inside the block; restore both at its end, errors included.
+
+    Nested blocks keep the outermost block's settings. Threads other than the caller's keep their own denormal state.
+    """
+    global _inside
+    if _inside:
+        yield
+        return
+    threads, flushed = torch.get_num_threads(), denormals_flushed()
+    wanted = threads_for(work)
+    _inside = True
+    try:
+        torch.set_flush_denormal(True)
+        if wanted != threads:
+            torch.set_num_threads(wanted)
+        yield
+    finally:
+        _inside = False
+        torch.set_flush_denormal(flushed)
+        if wanted != threads:
+            torch.set_num_threads(threads)
+
+
+def entry(function: Callable[P, R]) -> Callable[P, R]:
+    """Return ``function`` run inside ``settings``, its work read from a first argument that is a risk."""
+
+    @functools.wraps(function)
+    def settled(*args: P.args, **kwargs: P.kwargs) -> R:
+        risk = args[0] if args else None
+        work = risk.n * risk.theta.numel() if hasattr(risk, "theta") and hasattr(risk, "n") else 0
+        with settings(work):
+            return function(*args, **kwargs)
+
+    return settled
+
+
+def thread_report() -> str:
+    """Return one sentence on threads and denormals, for people and for ``doctor``."""
+    chosen = os.environ.get("EXPLAINLIB_THREADS")
+    own = f"EXPLAINLIB_THREADS={chosen}" if chosen else "EXPLAINLIB_THREADS is not set"
+    return (
+        f"torch uses {torch.get_num_threads()} threads of {os.cpu_count()} cores; small problems use {threads_for(0)} "
+        f"({own}); denormals are {'flushed' if denormals_flushed() else 'kept'} outside explainlib, flushed inside."
+    )
