@@ -1,0 +1,114 @@
+"""Per-example losses as functions of the model's outputs, with the derivatives that curvature needs.
+
+Splitting outputs from the loss on outputs is what a Gauss-Newton matrix is made of: G = J^T S J, S the Hessian of
+the loss in the outputs. Every method takes outputs [n, C], or [g, n, C] for g parameter vectors on the same examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, hessian, jvp, vmap
+from torch.nn.functional import cross_entropy, one_hot
+
+from explainlib.checks import require_choice
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+Outputs = Float[Tensor, "*g n C"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss l(outputs, y) of single examples; by itself any differentiable callable.
+
+    ``lost_ranks`` says how many directions of the output space never change the loss (softmax: one, the shift).
+    """
+
+    name: str
+    function: LossFunction
+    lost_ranks: int = 0
+
+    def value(self, outputs: Outputs, y: Tensor) -> Float[Tensor, "*g n"]:
+        """Return l for each example."""
+        labels = y.expand(*outputs.shape[:-2], *y.shape).reshape(-1, *y.shape[1:])
+        return self.function(outputs.reshape(-1, outputs.shape[-1]), labels).view(outputs.shape[:-1])
+
+    def gradient(self, outputs: Outputs, y: Tensor) -> Outputs:
+        """Return dl/d outputs."""
+        return grad(lambda f: self.value(f, y).sum())(outputs)
+
+    def hessian(self, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n C C"]:
+        """Return d^2 l/d outputs^2, symmetric."""
+        return vmap(hessian(lambda f, label: self.function(f[None], label[None])[0]))(outputs, y)
+
+    def hessian_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+        """Return each example's Hessian in the outputs times its row of u."""
+        return jvp(lambda f: self.gradient(f, y), (outputs.expand_as(u),), (u,))[1]
+
+    def third_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+        """Return l'''[u, u], how the curvature along u changes along u."""
+        return jvp(lambda f: self.hessian_product(f, y, u), (outputs.expand_as(u),), (u,))[1]
+
+
+class CrossEntropy(Loss):
+    """l = -log softmax(outputs)_y: gradient s - onehot(y), Hessian diag(s) - s s^T, s the softmax."""
+
+    def gradient(self, outputs: Outputs, y: Tensor) -> Outputs:
+        """Return s - onehot(y)."""
+        return outputs.softmax(-1) - one_hot(y, outputs.shape[-1]).to(outputs.dtype)
+
+    def hessian(self, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n C C"]:
+        """Return diag(s) - s s^T."""
+        s = outputs.softmax(-1)
+        return torch.diag_embed(s) - s[..., :, None] * s[..., None, :]
+
+    def hessian_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+        """Return s * (u - <s, u>), the Hessian product without the matrix."""
+        s = outputs.softmax(-1)
+        return s * (u - (s * u).sum(-1, keepdim=True))
+
+
+class SquaredError(Loss):
+    """l = sum_c (output_c - y_c)^2, without 1/2: gradient 2 (output - y), Hessian 2 I."""
+
+    def gradient(self, outputs: Outputs, y: Tensor) -> Outputs:
+        """Return 2 (outputs - y)."""
+        return 2 * (outputs - y)
+
+    def hessian(self, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n C C"]:
+        """Return 2 I for each example."""
+        n, c = outputs.shape
+        return 2 * torch.eye(c, dtype=outputs.dtype, device=outputs.device).repeat(n, 1, 1)
+
+    def hessian_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+        """Return 2 u."""
+        return 2 * u
+
+    def third_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+        """Return 0: the curvature of a square never changes."""
+        return torch.zeros_like(u)
+
+
+CROSS_ENTROPY = CrossEntropy("cross_entropy", lambda f, y: cross_entropy(f, y, reduction="none"), lost_ranks=1)
+SQUARED_ERROR = SquaredError("squared_error", lambda f, y: (f - y).square().sum(-1))
+
+
+def require_loss(loss: str | LossFunction | Loss) -> Loss:
+    """Return the ``Loss`` of a name or callable.
+
+    Args:
+        loss: "cross_entropy" (y int64 [n]), "squared_error" (y float [n, C]), or a callable (outputs, y) -> [n].
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if callable(loss):
+        return Loss(getattr(loss, "__name__", "custom"), loss)
+    name = require_choice("loss", loss, (CROSS_ENTROPY.name, SQUARED_ERROR.name))
+    return CROSS_ENTROPY if name == CROSS_ENTROPY.name else SQUARED_ERROR

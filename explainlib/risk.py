@@ -1,0 +1,289 @@
+"""The training objective, and the only home of 1/n, of the ridge and of the weights.
+
+    R(theta) = 1/n sum_i w_i l(f(theta, x_i), y_i) + l2/2 |theta|^2,      w_i = 1 unless reweighted.
+
+The sum runs over the n training examples, the ridge over the chosen parameters, biases too. Influence is what a
+little extra weight on one example does to the minimum of R (Koh & Liang 2017, section 2).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import grad, vmap
+
+from explainlib import compute
+from explainlib.checks import (
+    require_finite,
+    require_labels,
+    require_nonnegative,
+    require_same_kind,
+    require_shape,
+    require_tensor,
+)
+from explainlib.datasets import Examples
+from explainlib.losses import CROSS_ENTROPY, SQUARED_ERROR, Loss, LossFunction, require_loss
+from explainlib.params import LinearHead, Parameters
+
+T = TypeVar("T")
+PART = 8192  # examples in one pass; bounds the memory of activations
+
+
+class NotAtMinimumWarning(UserWarning):
+    """The gradient is not zero where a formula assumes a minimum."""
+
+
+class Risk:
+    """The objective R at one parameter vector; immutable: ``at`` and ``reweighted`` return new risks.
+
+    Args:
+        model: any ``nn.Module`` that maps x [n, ...] to outputs [n, C], each example for itself. It is copied.
+        train: the n training examples, on the parameters' device and in their dtype.
+        loss: "cross_entropy", "squared_error" (sum over outputs, no 1/2), or a callable (outputs, y) -> [n].
+        l2: ridge strength >= 0, inside every Hessian and never inside a per-example gradient.
+        parameters: "all", "last" (the last Linear layer), or a list of names.
+
+    Raises:
+        TypeError, ValueError: a model in training mode, a wrong dtype, device, shape or label, NaN; before any work.
+
+    Example: least squares through the origin, x = 1, 2 and y = 2, 2, has its minimum at theta = 6/5.
+
+        >>> model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        >>> train = Examples(torch.tensor([[1.0], [2.0]]).double(), torch.tensor([[2.0], [2.0]]).double())
+        >>> Risk(model, train, loss="squared_error").at(torch.tensor([1.2]).double()).gradient().abs().item() < 1e-12
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Examples,
+        *,
+        loss: str | LossFunction | Loss = "cross_entropy",
+        l2: float = 0.0,
+        parameters: str | Sequence[str] = "all",
+    ) -> None:
+        if not isinstance(train, Examples):
+            raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
+        self.loss = require_loss(loss)
+        self.l2 = require_nonnegative("l2", float(l2))
+        self.parameters = Parameters(model, parameters)
+        self.theta: Float[Tensor, " p"] = require_finite("the model's parameters", self.parameters.theta)
+        self.train = train
+        self.weights: Float[Tensor, " n"] | None = None
+        require_same_kind("train.x", train.x, "model", self.theta)
+        self.n_outputs = self._probe(train)
+        self._require_labels("train", train)
+        self.head: LinearHead | None = self.parameters.head(train.x)
+        self._features: dict[int, Tensor] = {}
+        self._memory: dict[object, object] = {}
+
+    @property
+    def n(self) -> int:
+        """The number of training examples."""
+        return len(self.train)
+
+    @property
+    def p(self) -> int:
+        """The number of chosen parameters."""
+        return self.theta.numel()
+
+    @property
+    def model(self) -> nn.Module:
+        """A copy of the model with theta in it."""
+        return self.parameters.model_at(self.theta)
+
+    def __repr__(self) -> str:
+        """One line: loss, sizes, ridge."""
+        return f"Risk({self.loss.name}, n={self.n}, p={self.p}, l2={self.l2:g})"
+
+    def at(self, theta: Float[Tensor, " p"]) -> Risk:
+        """Return the same risk at another parameter vector."""
+        require_shape("theta", require_tensor("theta", theta), [self.p], meaning="(the chosen parameters, flattened)")
+        require_same_kind("theta", theta, "the risk", self.theta)
+        other = self._copy()
+        other.theta = require_finite("theta", theta.detach())
+        return other
+
+    def reweighted(self, weights: Float[Tensor, " n"]) -> Risk:
+        """Return the same risk with per-example weights, 1 = as is, 0 = removed; n in 1/n stays.
+
+        Raises:
+            ValueError: a wrong length, NaN, or weights that are all zero.
+        """
+        require_shape("weights", require_tensor("weights", weights), [self.n], meaning="(one per training example)")
+        weights = require_finite("weights", weights.to(self.theta))
+        if not (weights != 0).any():
+            raise ValueError("weights are all zero; leave at least one example, or there is nothing to train on.")
+        other = self._copy()
+        other.weights = weights
+        return other
+
+    def subset(self, indices: Sequence[int] | Int[Tensor, " k"]) -> Risk:
+        """Return the same risk on some of its training examples; 1/n becomes 1 over their number."""
+        chosen = torch.as_tensor(indices, device=self.theta.device)
+        other = self._copy()
+        other.train = self.train[chosen]
+        other.weights = None if self.weights is None else self.weights[chosen]
+        other._features = {0: self.features()[chosen]} if self.head is not None else {}
+        return other
+
+    def remembered(self, key: object, make: Callable[[], T]) -> T:
+        """Return ``make()``, kept for the next time: a risk never changes, so what follows from it does not either.
+
+        Only what is small beside the training set belongs here; kept as long as this very object.
+        """
+        if key not in self._memory:
+            self._memory[key] = make()
+        return self._memory[key]
+
+    def _copy(self) -> Risk:
+        other = copy.copy(self)
+        other._memory = {}
+        return other
+
+    @compute.entry
+    def value(self) -> Float[Tensor, ""]:
+        """Return R(theta), in units of the loss."""
+        total = sum(objective(self.theta) for objective in self.objectives())
+        return total / self.n + self.l2 / 2 * self.theta.square().sum()
+
+    @compute.entry
+    def gradient(self) -> Float[Tensor, " p"]:
+        """Return grad R(theta) [p], ridge included."""
+        total = sum(grad(objective)(self.theta) for objective in self.objectives())
+        return total / self.n + self.l2 * self.theta
+
+    @compute.entry
+    def losses(self, examples: Examples | None = None) -> Float[Tensor, " n"]:
+        """Return l_i [n] without ridge and weights, on the training examples or on others.
+
+        Raises:
+            TypeError, ValueError: examples of another shape, dtype, device or class count.
+        """
+        return self.loss.value(self.outputs(examples), self.require_examples(examples).y)
+
+    @compute.entry
+    def outputs(self, examples: Examples | None = None) -> Float[Tensor, "n C"]:
+        """Return the model's outputs (for classes: logits) [n, C]."""
+        x = self.require_examples(examples).x
+        with torch.no_grad():
+            return torch.cat([self.parameters.outputs(self.theta, part) for part in x.split(PART)])
+
+    @compute.entry
+    def loss_gradients(self, examples: Examples | None = None) -> Float[Tensor, "n p"]:
+        """Return grad l_i [n, p], no ridge, in one batched pass.
+
+        A trained final layer alone has the closed form dl/df x features; any other choice is vmap(grad).
+        """
+        examples = self.require_examples(examples)
+        if self.head is not None:
+            features = self.features(examples)
+            derivative = self.loss.gradient(self.outputs(examples), examples.y)
+            return self.head.flat(derivative[:, :, None] * features[:, None, :])
+        per_example = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0), chunk_size=self._gradient_chunk())
+        return per_example(self.theta, examples.x, examples.y)
+
+    def features(self, examples: Examples | None = None) -> Float[Tensor, "n d"]:
+        """Return what the trained final layer sees, a column of ones for its bias; needs ``head``."""
+        if examples is not None and examples is not self.train:
+            return self.head.features(examples.x)
+        if 0 not in self._features:  # the layers below are frozen, so every copy of this risk shares them
+            self._features[0] = self.head.features(self.train.x)
+        return self._features[0]
+
+    def objectives(self) -> Iterator[Callable[[Float[Tensor, " p"]], Float[Tensor, ""]]]:
+        """Yield functions of theta whose sum is sum_i w_i l_i, one per part of the training set."""
+        for outputs, y, weights in self.parts():
+
+            def objective(theta: Tensor, outputs=outputs, y=y, weights=weights) -> Tensor:
+                losses = self.loss.value(outputs(theta), y)
+                return losses.sum() if weights is None else (weights * losses).sum()
+
+            yield objective
+
+    def parts(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]]:
+        """Yield (outputs as a function of theta, y, weights or None) for parts of the training set."""
+        for start in range(0, self.n, PART):
+            part = slice(start, start + PART)
+            x, weights = self.train.x[part], None if self.weights is None else self.weights[part]
+            yield (lambda theta, x=x: self.parameters.outputs(theta, x)), self.train.y[part], weights
+
+    def weights_or_ones(self) -> Float[Tensor, " n"]:
+        """Return the per-example weights [n], ones when none were given."""
+        return self.theta.new_ones(self.n) if self.weights is None else self.weights
+
+    def require_examples(self, examples: Examples | None, name: str = "examples") -> Examples:
+        """Return ``examples`` (None: the training set) if this risk can judge them."""
+        if examples is None or examples is self.train:
+            return self.train
+        if not isinstance(examples, Examples):
+            raise TypeError(f"{name} is a {type(examples).__name__}; pass xl.datasets.Examples(x, y).")
+        require_shape(f"{name}.x", examples.x, [None, *self.train.x.shape[1:]], meaning="like the training set's")
+        require_same_kind(f"{name}.x", examples.x, "the risk", self.theta)
+        if examples.classes is not None and self.train.classes is not None:
+            if len(examples.classes) != len(self.train.classes):
+                raise ValueError(
+                    f"{name} has {len(examples.classes)} classes, the training set {len(self.train.classes)}; "
+                    "explain a model on data of its own classes."
+                )
+        self._require_labels(name, examples)
+        return examples
+
+    def _require_labels(self, name: str, examples: Examples) -> None:
+        require_same_kind(f"{name}.y", examples.y, "the risk", self.theta)
+        if self.loss is CROSS_ENTROPY:
+            require_labels(f"{name}.y", examples.y, self.n_outputs)
+        if self.loss is SQUARED_ERROR:
+            require_shape(f"{name}.y", examples.y, [len(examples), self.n_outputs], meaning="(the outputs' shape)")
+            if not examples.y.is_floating_point():
+                raise TypeError(f"{name}.y has dtype {examples.y.dtype}; squared_error needs floating point targets.")
+
+    def _probe(self, train: Examples) -> int:
+        """Run two examples twice and one alone: outputs must be [n, C], repeatable, and independent."""
+        with torch.no_grad():
+            first, again = (self.parameters.outputs(self.theta, train.x[:2]) for _ in range(2))
+            alone = self.parameters.outputs(self.theta, train.x[:1])
+            if first.ndim != 2:
+                raise ValueError(f"the model's outputs have shape {list(first.shape)}, expected [n, C].")
+            if not torch.equal(first, again):
+                raise ValueError("the model gives two outputs for the same input; remove what is random in its forward.")
+            rounding = 1e3 * torch.finfo(first.dtype).eps * (1 + first.abs().max())
+            if (first[:1] - alone).abs().max() > rounding:
+                raise ValueError("an example's output depends on the others beside it; each has to stand for itself.")
+            if self.loss.name not in (CROSS_ENTROPY.name, SQUARED_ERROR.name):
+                require_shape("the loss", self.loss.value(first, train.y[:2]), [len(first)], meaning="(one per example)")
+        return first.shape[1]
+
+    def _loss_of_one(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return self.loss.value(self.parameters.outputs(theta, x[None]), y[None])[0]
+
+    def _gradient_chunk(self) -> int:
+        return max(16, 2**26 // max(self.p, self.train.x[0].numel() * 64))
+
+
+def require_minimum(risk: Risk, *, strict: bool = False, user: str = "this formula") -> float:
+    """Return |grad R|; warn, or with ``strict`` raise, when it is too large for a minimum.
+
+    Too large is above 1e-6 in float64 and 1e-4 in float32: removing one example of hundreds moves the gradient by
+    far more, so below that the formula's own error dominates.
+
+    Raises:
+        ValueError: not at a minimum and ``strict``.
+    """
+    size = float(risk.gradient().norm())
+    if not size <= (1e-6 if risk.theta.dtype == torch.float64 else 1e-4):
+        message = (
+            f"|gradient| = {size:.2e}: the risk is not at a minimum, which {user} assumes; "
+            "pass xl.training.minimise(risk), or read the result as a rough ranking."
+        )
+        if strict:
+            raise ValueError(message)
+        warnings.warn(message, NotAtMinimumWarning, stacklevel=3)
+    return size
