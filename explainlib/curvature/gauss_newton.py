@@ -1,0 +1,111 @@
+"""The generalised Gauss-Newton matrix: G = 1/n sum_i w_i J_i^T S_i J_i + l2 I.
+
+J_i [C, p] is the Jacobian of example i's outputs, S_i [C, C] the Hessian of its loss in the outputs. G is the Hessian
+of the risk with the model replaced by its tangent at theta; it is positive semi-definite for convex losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import jacrev, jvp, vjp, vmap
+
+from explainlib import compute
+from explainlib.risk import Risk
+
+ROWS = 128
+
+
+@compute.entry
+def gauss_newton(risk: Risk) -> Float[Tensor, "p p"]:
+    """Return G [p, p], ridge included, symmetric; equal to the Hessian when outputs are linear in theta.
+
+    Costs n C p^2 multiplications, for a trained final layer of d features n C^2 d^2.
+
+    Source: Schraudolph 2002; Martens 2020, section 8.
+    """
+    ridge = risk.l2 * torch.eye(risk.p, dtype=risk.theta.dtype, device=risk.theta.device)
+    if risk.head is not None:
+        return _of_head(risk) / risk.n + ridge
+    total = torch.zeros_like(ridge)
+    weighted = risk.weights_or_ones()
+    outputs, curvature = risk.outputs(), risk.loss.hessian(risk.outputs(), risk.train.y) * weighted[:, None, None]
+    step = max(1, 2**26 // (risk.p * outputs.shape[1]))
+    for x, s in zip(risk.train.x.split(step), curvature.split(step), strict=True):
+        jacobian = _jacobians(risk, x)
+        total += torch.einsum("ncp,nce,neq->pq", jacobian, s, jacobian)
+    return (total + total.T) / (2 * risk.n) + ridge
+
+
+def _jacobians(risk: Risk, x: Tensor) -> Float[Tensor, "n C p"]:
+    return vmap(jacrev(lambda theta, one: risk.parameters.outputs(theta, one[None])[0]), in_dims=(None, 0))(risk.theta, x)
+
+
+def _of_head(risk: Risk) -> Float[Tensor, "p p"]:
+    """Return sum_i w_i S_i (x) phi_i phi_i^T: one matrix product for each output's row of blocks."""
+    phi, head = risk.features(), risk.head
+    s = risk.loss.hessian(risk.outputs(), risk.train.y) * risk.weights_or_ones()[:, None, None]
+    rows = torch.stack(
+        [phi.T @ (s[:, c, :, None] * phi[:, None, :]).flatten(1) for c in range(s.shape[1])]
+    )  # [C, d, C d]
+    blocks = rows.unflatten(-1, (s.shape[1], phi.shape[1]))  # [C, d, C, d]
+    matrix = head.flat(head.flat(blocks).movedim(-1, 0))
+    return (matrix + matrix.T) / 2
+
+
+def gauss_newton_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]:
+    """Return v -> G v for rows v [k, p]; outputs are computed once, here."""
+    if risk.head is not None:
+        phi, head, outputs, weights = risk.features(), risk.head, risk.outputs(), risk.weights_or_ones()
+
+        def head_product(v: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
+            moved = phi @ head.matrix(v).mT  # J v, [k, n, C]
+            u = risk.loss.hessian_product(outputs, risk.train.y, moved) * weights[:, None]
+            return head.flat(u.mT @ phi) / risk.n + risk.l2 * v
+
+        return head_product
+    pieces = [_part_product(risk, *part) for part in risk.parts()]
+
+    def product(v: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
+        return sum(vmap(piece, chunk_size=ROWS)(v) for piece in pieces) / risk.n + risk.l2 * v
+
+    return product
+
+
+def _part_product(risk: Risk, f: Callable[[Tensor], Tensor], y: Tensor, weights: Tensor | None) -> Callable:
+    outputs, pull = vjp(f, risk.theta)
+    s = risk.loss.hessian(outputs.detach(), y)
+    s = s if weights is None else s * weights[:, None, None]
+    return lambda v: pull(torch.einsum("nce,ne->nc", s, jvp(f, (risk.theta,), (v,))[1]))[0]
+
+
+@compute.entry
+def gauss_newton_product(risk: Risk, v: Float[Tensor, "*k p"]) -> Float[Tensor, "*k p"]:
+    """Return G v without forming G, for one vector [p] or for rows [k, p]."""
+    return gauss_newton_operator(risk)(v.reshape(-1, risk.p)).reshape(v.shape)
+
+
+@compute.entry
+def gauss_newton_factor(risk: Risk) -> Float[Tensor, "r p"]:
+    """Return A [r, p] with A^T A = G - l2 I, its rows S_i^(1/2) J_i scaled by sqrt(w_i/n).
+
+    A softmax has no curvature along its shift, so each example gives C - 1 rows, not C.
+
+    Raises:
+        ValueError: a negative weight, or a loss that is not convex in the outputs (no real square root).
+    """
+    outputs, weights = risk.outputs(), risk.weights_or_ones()
+    if (weights < 0).any():
+        raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")
+    values, vectors = torch.linalg.eigh(risk.loss.hessian(outputs, risk.train.y))
+    if values.min() < -1e-6 * values.abs().max():
+        raise ValueError("the loss is not convex in the outputs, so G has no real factor; use solver='dense' or 'cg'.")
+    kept = slice(risk.loss.lost_ranks, None)  # eigh sorts upwards
+    root = vectors[..., kept] * values[:, None, kept].clamp(min=0).sqrt() * (weights / risk.n).sqrt()[:, None, None]
+    if risk.head is not None:
+        rows = root.mT[..., None] * risk.features()[:, None, None, :]  # [n, r, C, d]
+        return risk.head.flat(rows).flatten(0, 1)
+    return torch.einsum("ncp,ncr->nrp", _jacobians(risk, risk.train.x), root).flatten(0, 1)

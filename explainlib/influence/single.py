@@ -1,0 +1,118 @@
+"""Influence of single examples: what a little more weight on one of them does to parameters and test losses.
+
+    d theta / d eps_j = -H^+ grad l_j,        d l_t / d eps_j = -grad l_t^T H^+ grad l_j.
+
+eps_j multiplies l_j, not l_j/n: removing example j is eps_j = -1/n. So to predict removal multiply by -1/n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from explainlib import compute
+from explainlib.checks import require_indices
+from explainlib.datasets import Examples
+from explainlib.risk import Risk, require_minimum
+from explainlib.solvers.dense import Keep
+from explainlib.solvers.inverse import Solver, inverse_curvature
+
+ASSUME_A_MINIMUM = ("hessian",)  # damped Gauss-Newton has a meaning anywhere: the proximal response (Bae et al. 2022)
+
+
+@compute.entry
+def parameter_influence(
+    risk: Risk,
+    indices: Sequence[int] | Int[Tensor, " k"] | None = None,
+    *,
+    curvature: str = "hessian",
+    solver: str | Solver = "dense",
+    damping: float = 0.0,
+    keep: Keep = None,
+    strict: bool = False,
+    on_failure: str = "raise",
+) -> Float[Tensor, "k p"]:
+    r"""Return d theta / d eps_j = -H^+ grad l_j for each chosen training example.
+
+    Args:
+        risk: at a minimum; |gradient| is warned about, or with ``strict`` an error.
+        indices: distinct training examples; None takes all n.
+        curvature: "hessian", "gauss_newton", "empirical_fisher", or "identity" (plain gradients).
+        solver: "dense", "cg", "lissa", "low_rank", or a configured object such as ``xl.solvers.Lissa(batch_size=50)``.
+        damping: absolute, >= 0, added to the curvature's diagonal.
+        keep: None inverts and refuses a singular matrix; an int keeps that many largest eigenvalues; a float such as
+            1e-9 is a relative threshold (the pseudo-inverse); "positive".
+        strict: raise where the risk is not at a minimum.
+        on_failure: "raise" or "warn" when the solve does not converge.
+
+    Returns:
+        [k, p], in the parameters' unit per unit of weight. Positive: more weight on example j raises that parameter.
+        Removal moves theta by -1/n times it.
+
+    Raises:
+        SolverError: singular curvature, or a solve that did not converge.
+        ValueError: an unknown option, an index outside the training set.
+
+    Source: Koh & Liang 2017, eq. (1); Epifano et al. 2023, eq. (1).
+
+    Example: theta is the mean of y, H = 2, grad l_1 = -2 (3 - 2): more weight on y = 3 pulls the mean up by 1.
+
+        >>> import torch
+        >>> model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        >>> train = Examples(torch.ones(2, 1).double(), torch.tensor([[1.0], [3.0]]).double())
+        >>> risk = Risk(model, train, loss="squared_error").at(torch.tensor([2.0]).double())
+        >>> parameter_influence(risk, [1]).item()
+        1.0
+    """
+    chosen = None if indices is None else require_indices(indices, risk.n)
+    if curvature in ASSUME_A_MINIMUM:
+        require_minimum(risk, strict=strict, user="influence")
+    gradients = risk.loss_gradients(None if chosen is None else risk.train[chosen])
+    inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
+    return -inverse(gradients).required(on_failure).value
+
+
+@compute.entry
+def loss_influence(
+    risk: Risk,
+    test: Examples,
+    *,
+    curvature: str = "hessian",
+    solver: str | Solver = "dense",
+    damping: float = 0.0,
+    keep: Keep = None,
+    strict: bool = False,
+    on_failure: str = "raise",
+) -> Float[Tensor, "t n"]:
+    r"""Return d l_t / d eps_j = -grad l_t^T H^+ grad l_j for every test and training example.
+
+    The solve is done on the t test gradients, then one product gives all n columns.
+
+    Args:
+        risk: as in ``parameter_influence``, like the other options.
+        test: t examples of the training set's shape, dtype and classes.
+        curvature: see ``parameter_influence``.
+        solver: see ``parameter_influence``.
+        damping: see ``parameter_influence``.
+        keep: see ``parameter_influence``.
+        strict: see ``parameter_influence``.
+        on_failure: see ``parameter_influence``.
+
+    Returns:
+        [t, n], in units of the loss per unit of weight. Positive: more of example j raises the loss of test t, it is
+        harmful. Multiply by -1/n for the loss change on removal (weighting "plain").
+
+    Raises:
+        SolverError: singular curvature, or a solve that did not converge.
+        ValueError, TypeError: an unknown option, or a test set the risk cannot judge.
+
+    Source: Koh & Liang 2017, eq. (2); Epifano et al. 2023, eq. (2), which is called the change on removal there but is
+    -n times that.
+    """
+    risk.require_examples(test, "test")
+    if curvature in ASSUME_A_MINIMUM:
+        require_minimum(risk, strict=strict, user="influence")
+    inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
+    return -inverse(risk.loss_gradients(test)).required(on_failure).value @ risk.loss_gradients().T

@@ -1,0 +1,116 @@
+"""Direct solves with a dense symmetric matrix: its inverse, or a pseudo-inverse that keeps chosen eigenvalues.
+
+    A = Q diag(lambda) Q^T,     A^+ b = sum over kept k of q_k (q_k . b) / (lambda_k + damping).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.checks import require_nonnegative, require_shape
+from explainlib.solvers.solution import Solution
+
+Keep = int | float | str | None
+
+
+def require_keep(keep: Keep) -> Keep:
+    """Return ``keep`` if it is None, a count >= 1, a relative threshold in (0, 1), or "positive".
+
+    Raises:
+        ValueError: anything else; 1 is a count, 1.0 keeps nothing and is refused.
+    """
+    counted = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1
+    threshold = isinstance(keep, float) and 0 < keep < 1
+    if keep is None or keep == "positive" or counted or threshold:
+        return keep
+    raise ValueError(
+        f"keep={keep!r} has to be None (invert), a whole number of eigenvalues, a relative threshold between 0 and 1 "
+        "such as 1e-9, or 'positive'."
+    )
+
+
+def kept_eigenvalues(values: Float[Tensor, " p"], keep: Keep) -> Tensor:
+    """Return the mask [p] of eigenvalues (sorted upwards) that ``keep`` inverts.
+
+    An int keeps that many algebraically largest, never one <= 0; a float keeps those above it relative to the largest
+    absolute value; "positive" those above rounding. None keeps all.
+    """
+    largest = values.abs().max()
+    rounding = values.numel() * torch.finfo(values.dtype).eps * largest
+    if keep is None:
+        return torch.ones_like(values, dtype=torch.bool)
+    if keep == "positive":
+        return values > rounding
+    if isinstance(keep, float):
+        return values.abs() > keep * largest
+    top = torch.arange(values.numel(), device=values.device) >= values.numel() - keep
+    return top & (values > 0)
+
+
+class Factor:
+    """One factorisation of (A + damping I), many solves.
+
+    Args:
+        matrix: A [p, p], symmetric.
+        damping: added to the diagonal, >= 0, in the unit of A.
+        keep: None inverts everything, and a singular matrix is an error; otherwise see ``kept_eigenvalues``, which
+            judges the eigenvalues of A + damping I.
+
+    Attributes:
+        rank: how many eigenvalues are inverted.
+        null: how many eigenvalues lie at rounding level (0 when keep is given).
+
+    Example:
+        >>> Factor(torch.diag(torch.tensor([2.0, 4.0]))).solve(torch.tensor([[2.0, 2.0]])).value
+        tensor([[1.0000, 0.5000]])
+    """
+
+    def __init__(self, matrix: Float[Tensor, "p p"], *, damping: float = 0.0, keep: Keep = None) -> None:
+        require_shape("matrix", matrix, [matrix.shape[0], matrix.shape[0]], meaning="(square)")
+        self.matrix = matrix.clone()
+        self.matrix.diagonal().add_(require_nonnegative("damping", damping))
+        self.keep, self.null, self.rank = require_keep(keep), 0, matrix.shape[0]
+        self._triangle = self._values = self._vectors = None
+        if keep is None and self._cholesky():
+            return
+        self._values, self._vectors = torch.linalg.eigh(self.matrix)
+        if keep is None:
+            rounding = len(matrix) * torch.finfo(matrix.dtype).eps * self._values.abs().max()
+            self.null = int((self._values.abs() <= rounding).sum())
+        kept = kept_eigenvalues(self._values, keep)
+        self.rank = int(kept.sum()) - self.null
+        self._values, self._vectors = self._values[kept], self._vectors[:, kept]
+
+    def _cholesky(self) -> bool:
+        """Whether a triangle was found whose pivots all stand clear of rounding."""
+        triangle, failed = torch.linalg.cholesky_ex(self.matrix)
+        pivots = triangle.diagonal().square()
+        rounding = 10 * len(self.matrix) * torch.finfo(self.matrix.dtype).eps * self.matrix.diagonal().max()
+        if int(failed) or not (pivots > rounding).all():
+            return False
+        self._triangle = triangle
+        return True
+
+    @property
+    def definite(self) -> bool:
+        """Whether the matrix was found positive definite, so that it can serve as a preconditioner."""
+        return self._triangle is not None
+
+    def solve(self, rhs: Float[Tensor, "k p"]) -> Solution:
+        """Return A^+ b for rows b [k, p]; status rank_deficient when keep is None and A is singular."""
+        if self._triangle is not None:
+            value = torch.cholesky_solve(rhs.T, self._triangle).T
+            projected = rhs
+        else:
+            inside = rhs @ self._vectors
+            value = (inside / self._values) @ self._vectors.T
+            projected = inside @ self._vectors.T
+        if self.null:
+            detail = f"{self.null} of {len(self.matrix)} eigenvalues are at rounding level"
+            return Solution(value, "rank_deficient", 0, rhs.new_full((len(rhs),), float("inf")), detail)
+        size = projected.norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
+        residual = (value @ self.matrix - projected).norm(dim=1) / size
+        status = "converged" if torch.isfinite(value).all() else "nonfinite"
+        return Solution(value, status, 0, residual, f"{self.rank} of {len(self.matrix)} eigenvalues inverted")

@@ -1,0 +1,201 @@
+"""One door to every inverse curvature: which matrix, which solver, how damped, what is kept.
+
+    (curvature + damping I)^+ b        curvature in {hessian, gauss_newton, empirical_fisher, identity}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.checks import require_choice, require_count, require_nonnegative, require_positive
+from explainlib.curvature.empirical_fisher import (
+    empirical_fisher,
+    empirical_fisher_factor,
+    empirical_fisher_operator,
+)
+from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_factor, gauss_newton_operator
+from explainlib.curvature.hessian import hessian, hessian_operator
+from explainlib.curvature.spectrum import lanczos
+from explainlib.risk import Risk
+from explainlib.solvers.cg import Operator, cg
+from explainlib.solvers.dense import Factor, Keep, require_keep
+from explainlib.solvers.lissa import lissa, lissa_batches
+from explainlib.solvers.low_rank import LowRank
+from explainlib.solvers.solution import Solution
+
+MATRICES = {"hessian": hessian, "gauss_newton": gauss_newton, "empirical_fisher": empirical_fisher}
+OPERATORS: dict[str, Callable[[Risk], Operator]] = {
+    "hessian": hessian_operator,
+    "gauss_newton": gauss_newton_operator,
+    "empirical_fisher": empirical_fisher_operator,
+}
+REMEMBER_UP_TO = 2000  # parameters; a factor of that size takes 32 MB
+CURVATURES = (*MATRICES, "identity")
+Inverse = Callable[[Float[Tensor, "k p"]], Solution]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Form the matrix once and factor it; p^2 numbers in memory, p^3 work."""
+
+    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+        """Return the inverse, factored; a small factor is remembered by the risk."""
+        make = lambda: Factor(MATRICES[curvature](risk), damping=damping, keep=keep)  # noqa: E731
+        if risk.p > REMEMBER_UP_TO:
+            return make().solve
+        return risk.remembered(("factor", curvature, damping, keep), make).solve
+
+
+@dataclass(frozen=True)
+class CG:
+    """Conjugate gradients with products alone; needs a positive definite damped curvature."""
+
+    tolerance: float | None = None
+    max_steps: int | None = None
+
+    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+        """Return the inverse; each use iterates anew."""
+        _refuse_keep(keep, "cg")
+        product = OPERATORS[curvature](risk)
+        return lambda rhs: cg(
+            lambda v: product(v) + damping * v, rhs, tolerance=self.tolerance, max_steps=self.max_steps
+        )
+
+
+@dataclass(frozen=True)
+class Lissa:
+    """The Neumann series, on all examples or on random batches of ``batch_size``.
+
+    ``scale`` None takes 1.1 times the top eigenvalue of the damped curvature, three times it on batches. ``steps`` None
+    lets the transient fall to ``tolerance``: log(1/tolerance) scale / (l2 + damping) steps, at most 20,000.
+    """
+
+    scale: float | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+    repeats: int = 10
+    tolerance: float = 1e-6
+    seed: int = 0
+
+    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+        """Return the inverse; each use iterates anew."""
+        _refuse_keep(keep, "lissa")
+        operator = OPERATORS[curvature]
+        whole = operator(risk)
+        scale = self.scale
+        if scale is None:
+            scale = (1.1 if self.batch_size is None else 3.0) * (float(lanczos(whole, risk.theta, 1)) + damping)
+        require_positive("scale", scale)
+        if self.batch_size is None:
+            most = 20_000 if self.steps is None else self.steps
+            return lambda rhs: lissa(
+                whole, rhs, scale=scale, damping=damping, tolerance=self.tolerance, max_steps=most
+            )
+        floor = damping + (0.0 if curvature == "empirical_fisher" else risk.l2)
+        if self.steps is None and floor == 0:
+            raise ValueError("LiSSA on batches cannot tell when to stop without l2 or damping; pass steps or a damping.")
+        size = require_count("batch_size", self.batch_size)
+        steps = self.steps or min(20_000, math.ceil(scale / floor * math.log(1 / max(self.tolerance, 1e-4))))
+        return lambda rhs: lissa_batches(
+            lambda seed: _batches(risk, operator, size, seed),
+            rhs, scale=scale, damping=damping, steps=steps, repeats=self.repeats, seed=self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LowRankSolver:
+    """Woodbury on the smaller side of the per-example factor; exact for Gauss-Newton and empirical Fisher."""
+
+    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+        """Return the inverse, its eigenvectors found."""
+        if curvature == "hessian" and risk.head is None:
+            raise ValueError(
+                "the Hessian of this model is not a sum of outer products, so it has no low-rank factor; "
+                "pass curvature='gauss_newton', or solver='cg'."
+            )
+        if curvature == "empirical_fisher":
+            rows, shift = risk.n, damping
+        else:
+            rows, shift = risk.n * risk.n_outputs, damping + risk.l2
+        if rows < risk.p:
+            factor = empirical_fisher_factor if curvature == "empirical_fisher" else gauss_newton_factor
+            return LowRank(factor(risk), shift=shift, keep=keep).solve
+        square = MATRICES[curvature](risk)
+        if curvature != "empirical_fisher":
+            square.diagonal().sub_(risk.l2)
+        return LowRank(square, shift=shift, keep=keep, square=True).solve
+
+
+Solver = Dense | CG | Lissa | LowRankSolver
+SOLVERS: dict[str, type] = {"dense": Dense, "cg": CG, "lissa": Lissa, "low_rank": LowRankSolver}
+
+
+def inverse_curvature(
+    risk: Risk,
+    *,
+    curvature: str = "hessian",
+    solver: str | Solver = "dense",
+    damping: float = 0.0,
+    keep: Keep = None,
+) -> Inverse:
+    """Return b -> (curvature + damping I)^+ b on rows b [k, p]; what can be factored is factored once, here.
+
+    Args:
+        risk: gives the curvature, at its theta.
+        curvature: "hessian", "gauss_newton" (both with the ridge), "empirical_fisher" (without), "identity".
+        solver: "dense", "cg", "lissa", "low_rank", or one of their configured objects, e.g. ``Lissa(batch_size=50)``.
+        damping: absolute, >= 0.
+        keep: dense and low_rank only; see ``kept_eigenvalues``.
+
+    Raises:
+        ValueError: an unknown name, or a combination without meaning.
+    """
+    require_choice("curvature", curvature, CURVATURES, later=("ekfac",))
+    require_nonnegative("damping", damping)
+    require_keep(keep)
+    if isinstance(solver, str):
+        solver = SOLVERS[require_choice("solver", solver, tuple(SOLVERS), later=("neumann", "arnoldi"))]()
+    if curvature == "identity":
+        _refuse_keep(keep, "curvature='identity'")
+        return lambda rhs: Solution(rhs / (1 + damping), "converged", 0, rhs.new_zeros(len(rhs)))
+    return solver.prepared(risk, curvature, damping, keep)
+
+
+def preconditioner(risk: Risk, *, damping: float = 0.0, up_to: int = 4000) -> Operator | None:
+    """Return r -> (H + damping I)^-1 r for CG on problems near this one, or None where H is too large or indefinite.
+
+    A Hessian singular only at rounding level is lifted by 1e-8 of its largest diagonal entry: a preconditioner may be
+    approximate, and CG corrects it.
+    """
+    if risk.p > up_to:
+        return None
+
+    def make() -> Tensor | None:
+        matrix = hessian(risk)
+        matrix.diagonal().add_(damping)
+        for lift in (0.0, 1e-8 * float(matrix.diagonal().max())):
+            matrix.diagonal().add_(lift)
+            triangle, failed = torch.linalg.cholesky_ex(matrix)
+            if not int(failed):
+                return triangle
+        return None
+
+    triangle = make() if risk.p > REMEMBER_UP_TO else risk.remembered(("preconditioner", damping), make)
+    return None if triangle is None else (lambda rows: torch.cholesky_solve(rows.T, triangle).T)
+
+
+def _refuse_keep(keep: Keep, who: str) -> None:
+    if keep is not None:
+        raise ValueError(f"keep={keep!r} needs eigenvalues, which {who} does not have; use solver='dense' or 'low_rank'.")
+
+
+def _batches(risk: Risk, operator: Callable[[Risk], Operator], size: int, seed: int) -> Iterator[Operator]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield operator(risk.subset(torch.randint(risk.n, (size,), generator=generator)))

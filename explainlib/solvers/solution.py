@@ -1,0 +1,82 @@
+"""What a solve returns: a value, and the truth about how it went.
+
+A status is a sentence for the user: what happened, the likely causes, what to pass instead. A solve that failed
+raises by default; ``on_failure="warn"`` returns what there is, with the same sentence as a warning.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.checks import require_choice
+
+STATUSES = {
+    "converged": "solved to its tolerance",
+    "not_positive_definite": "a direction of zero or negative curvature was met, which this solver cannot invert; likely "
+    "the risk is not at a minimum or has flat directions: add damping or l2, use curvature='gauss_newton', or "
+    "solver='dense' with keep='positive'",
+    "max_steps": "stopped before reaching its tolerance; likely the system is ill-conditioned (small l2 and damping) or "
+    "the dtype is too coarse: allow more steps, add damping, use float64, or solver='dense'",
+    "diverged": "the iteration grew without bound; its scale is below half the largest eigenvalue of the damped "
+    "curvature: raise the scale",
+    "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs or a far too small damping",
+    "rank_deficient": "the curvature is singular, so it has no inverse; add l2 or damping, or pass keep=1e-9 for the "
+    "pseudo-inverse",
+}
+
+
+class SolverError(RuntimeError):
+    """A solve that failed; ``solution`` holds what it reached."""
+
+    def __init__(self, message: str, solution: Solution) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class SolverWarning(UserWarning):
+    """A solve that failed, returned on request."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The rows x [k, p] of A x = b, and how the solve ended.
+
+    Attributes:
+        value: x [k, p].
+        status: a key of ``STATUSES``.
+        steps: matrix products or iterations used; 0 for a direct solve.
+        residual: |A x - b| / |b| for each row [k]; for a pruned inverse b is first projected on what was kept.
+        detail: what this solve knows beyond its status.
+        standard_error: of each entry [k, p], for a stochastic solver with repeats.
+    """
+
+    value: Float[Tensor, "k p"]
+    status: str
+    steps: int
+    residual: Float[Tensor, " k"]
+    detail: str = ""
+    standard_error: Float[Tensor, "k p"] | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the value may be used."""
+        return self.status == "converged"
+
+    @property
+    def sentence(self) -> str:
+        """The status in words."""
+        numbers = f"largest relative residual {float(self.residual.max()):.1e} after {self.steps} steps"
+        return f"{self.status}: {STATUSES[self.status]} ({numbers}{'; ' + self.detail if self.detail else ''})."
+
+    def required(self, on_failure: str = "raise") -> Solution:
+        """Return this solution if it converged; otherwise raise ``SolverError``, or with "warn" only warn."""
+        require_choice("on_failure", on_failure, ("raise", "warn"))
+        if not self.converged:
+            if on_failure == "raise":
+                raise SolverError(self.sentence, self)
+            warnings.warn(self.sentence, SolverWarning, stacklevel=3)
+        return self

@@ -1,0 +1,210 @@
+"""The minimum of a risk, or of hundreds of reweighted copies of it at once: truncated Newton with line search.
+
+Each step solves H_g d = -grad R_g by conjugate gradients, preconditioned with one shared factorisation of the risk's
+own Hessian: removing some examples changes H little, so a few products suffice, and no second matrix is factored.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_finite, require_positive, require_shape
+from explainlib.risk import Risk
+from explainlib.solvers.cg import Operator, cg
+from explainlib.solvers.inverse import preconditioner
+from explainlib.training.weighted import WeightedRisks, weighted_risks
+
+ENTRIES = 2**23  # g x n x C numbers in one batch
+STATUSES = {
+    "converged": "the gradient is below the tolerance",
+    "max_steps": "the gradient is still above the tolerance; without a ridge separable data have no finite minimum (add "
+    "l2), and a network with ReLU kinks may have no stationary point near by",
+    "stalled": "no step along the search direction lowers the risk; rounding (use float64) or a kink of the model",
+    "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs",
+}
+
+
+class MinimiseError(RuntimeError):
+    """A minimisation that did not converge; ``minima`` holds what it reached."""
+
+    def __init__(self, message: str, minima: Minima) -> None:
+        super().__init__(message)
+        self.minima = minima
+
+
+class MinimiseWarning(UserWarning):
+    """A minimisation that did not converge, returned on request."""
+
+
+@dataclass(frozen=True)
+class Minima:
+    """Where g weighted problems came to rest.
+
+    Attributes:
+        risk: the unweighted problem.
+        weights: [g, n].
+        theta: [g, p].
+        status: a key of ``STATUSES`` for each problem.
+        gradient_norm: |grad R_g| [g].
+        steps: Newton steps [g].
+    """
+
+    risk: Risk
+    weights: Float[Tensor, "g n"]
+    theta: Float[Tensor, "g p"]
+    status: tuple[str, ...]
+    gradient_norm: Float[Tensor, " g"]
+    steps: Tensor
+
+    def __len__(self) -> int:
+        """How many problems."""
+        return len(self.theta)
+
+    def __getitem__(self, g: int) -> Risk:
+        """Return problem g as a risk at its own minimum."""
+        return self.risk.reweighted(self.weights[g]).at(self.theta[g])
+
+
+@compute.entry
+def minimise(
+    risk: Risk,
+    *,
+    weights: Float[Tensor, "g n"] | Float[Tensor, " n"] | None = None,
+    tolerance: float = 1e-10,
+    max_steps: int = 100,
+    on_failure: str = "raise",
+) -> Risk | Minima:
+    """Return the risk at a stationary point, |grad R| <= tolerance; with weights [g, n], all g problems in one batch.
+
+    Args:
+        risk: the start is its theta.
+        weights: None or [n] give one ``Risk``; [g, n] gives ``Minima`` with ``theta [g, p]``.
+        tolerance: on the Euclidean norm of the gradient; in float32 never below 1e-5.
+        max_steps: Newton steps.
+        on_failure: "raise" or "warn" (then the status stays in the result).
+
+    Raises:
+        MinimiseError: a problem did not converge; it says how many and why.
+        ValueError: weights of a wrong shape, or a row that is all zero.
+
+    Example: with a ridge the mean of 1 and 3 shrinks from 2 to 2 / (1 + l2/2).
+
+        >>> from explainlib.datasets import Examples
+        >>> model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        >>> train = Examples(torch.ones(2, 1).double(), torch.tensor([[1.0], [3.0]]).double())
+        >>> round(minimise(Risk(model, train, loss="squared_error", l2=2.0)).theta.item(), 9)
+        1.0
+    """
+    require_choice("on_failure", on_failure, ("raise", "warn"))
+    require_positive("tolerance", tolerance)
+    if risk.theta.dtype != torch.float64:
+        tolerance = max(tolerance, 1e-5)
+    if weights is None or weights.ndim == 1:
+        only = risk if weights is None else risk.reweighted(weights)
+        minima = _newton(only, only.weights_or_ones()[None], tolerance, max_steps)
+        _report(minima, on_failure)
+        return only.at(minima.theta[0])
+    require_shape("weights", weights, [None, risk.n], meaning="(a row per problem, a column per training example)")
+    weights = require_finite("weights", weights.to(risk.theta))
+    empty = (weights == 0).all(1)
+    if empty.any():
+        raise ValueError(f"weights row {int(empty.nonzero()[0])} is all zero; leave at least one example to train on.")
+    minima = _newton(risk, weights, tolerance, max_steps)
+    _report(minima, on_failure)
+    return minima
+
+
+def _report(minima: Minima, on_failure: str) -> None:
+    failed = [g for g, status in enumerate(minima.status) if status != "converged"]
+    if not failed:
+        return
+    first = failed[0]
+    message = (
+        f"{len(failed)} of {len(minima)} problems did not converge; the first, number {first}, {minima.status[first]}: "
+        f"{STATUSES[minima.status[first]]} (|gradient| = {float(minima.gradient_norm[first]):.1e})."
+    )
+    if on_failure == "raise":
+        raise MinimiseError(message, minima)
+    warnings.warn(message, MinimiseWarning, stacklevel=3)
+
+
+def _newton(risk: Risk, weights: Float[Tensor, "g n"], tolerance: float, max_steps: int) -> Minima:
+    """Run the problems in batches that fit in memory."""
+    batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1 if risk.head is not None else risk.p // 16)))
+    precondition = preconditioner(risk)
+    results = []
+    with tqdm(total=len(weights), desc="minimise", delay=2.0, leave=False) as bar:
+        for rows in weights.split(batch):
+            results.append(_newton_batch(risk, weighted_risks(risk, rows), precondition, tolerance, max_steps))
+            bar.update(len(rows))
+    theta, norms, steps = (torch.cat([result[k] for result in results]) for k in range(3))
+    statuses = tuple(status for result in results for status in result[3])
+    return Minima(risk, weights, theta, statuses, norms, steps)
+
+
+def _newton_batch(
+    risk: Risk, problems: WeightedRisks, precondition: Operator | None, tolerance: float, max_steps: int
+) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    count = len(problems.weights)
+    theta = risk.theta.repeat(count, 1)
+    gradient = problems.gradients(theta)
+    norms, steps = gradient.norm(dim=1), torch.zeros(count, dtype=torch.int64)
+    stalled = torch.zeros(count, dtype=torch.bool, device=theta.device)
+    for _ in range(max_steps):
+        live = ((norms > tolerance) & ~stalled).nonzero()[:, 0]
+        if not len(live) or not torch.isfinite(norms).all():
+            break
+        part, start, slope = problems[live], theta[live], gradient[live]
+        # loose at first, tight when the goal is near; never tighter than the goal itself asks
+        forcing = torch.minimum(norms[live].sqrt(), torch.full_like(norms[live], 0.1)).clamp(min=1e-4)
+        forcing = torch.maximum(forcing, 0.1 * tolerance / norms[live]).clamp(max=0.5)
+        inner = cg(part.operator(start), -slope, tolerance=forcing, max_steps=500, preconditioner=precondition)
+        if count == 1 and precondition is not None and inner.steps > 10:
+            precondition = preconditioner(risk.at(start[0])) or precondition
+        moved, ok = _line_search(part, start, slope, inner.value)
+        theta[live] = moved
+        stalled[live] = ~ok
+        gradient[live] = part.gradients(moved)
+        norms[live] = gradient[live].norm(dim=1)
+        steps[live.cpu()] += 1
+    return theta, norms, steps, _statuses(norms, stalled, tolerance)
+
+
+def _line_search(problems: WeightedRisks, theta: Tensor, gradient: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Halve each row's step until the risk falls as Armijo asks; return the new rows and which of them moved."""
+    slope = (gradient * direction).sum(1)
+    uphill = ~(slope < 0)
+    direction = torch.where(uphill[:, None], -gradient, direction)
+    slope = torch.where(uphill, -gradient.square().sum(1), slope)
+    before = problems.values(theta)
+    slack = 1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)  # near the minimum values drown in rounding
+    moved, accepted = theta.clone(), torch.zeros_like(uphill)
+    step = 1.0
+    while not accepted.all() and step > 1e-9:
+        open_rows = (~accepted).nonzero()[:, 0]
+        trial = theta[open_rows] + step * direction[open_rows]
+        after = problems[open_rows].values(trial)
+        fine = after <= before[open_rows] + 1e-4 * step * slope[open_rows] + slack[open_rows]
+        moved[open_rows[fine]] = trial[fine]
+        accepted[open_rows[fine]] = True
+        step /= 2
+    return moved, accepted
+
+
+def _statuses(norms: Tensor, stalled: Tensor, tolerance: float) -> list[str]:
+    def status(norm: float, stuck: bool) -> str:
+        if not math.isfinite(norm):
+            return "nonfinite"
+        if norm <= tolerance:
+            return "converged"
+        return "stalled" if stuck else "max_steps"
+
+    return [status(norm, stuck) for norm, stuck in zip(norms.tolist(), stalled.tolist(), strict=True)]
