@@ -1,0 +1,207 @@
+"""The result a person reads: one number for each test and training example, with its quantity, unit and sign.
+
+Which sign helps depends on the method, so it is said once, here, and ``top`` is always the most helpful.
+"""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from io import BytesIO
+
+import pandas
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from explainlib.checks import require_choice, require_count, require_table
+from explainlib.datasets import Examples
+from explainlib.figures import Picture, as_image, class_name, draw_example, set_alt, style
+
+SHOWN_TESTS = 3
+SHOWN_EXAMPLES = 4
+
+
+class Explanation:
+    """What each training example has to do with each test example.
+
+    Attributes:
+        values: [t, n], in ``unit``.
+        train: the n training examples.
+        test: the t test examples.
+        quantity: what a value is, such as "loss influence".
+        unit: of a value, such as "test loss per unit of weight".
+        helpful: "negative" or "positive", the sign of a training example that helps.
+        status: what the reader should know of how the values came about; "" if nothing.
+    """
+
+    def __init__(
+        self,
+        values: Float[Tensor, "t n"],
+        train: Examples,
+        test: Examples,
+        *,
+        quantity: str,
+        unit: str,
+        helpful: str = "negative",
+        status: str = "",
+    ) -> None:
+        """Return the explanation.
+
+        Raises:
+            TypeError: values that are not a tensor.
+            ValueError: values that are not [len(test), len(train)] or not finite, or an unknown sign.
+        """
+        require_table("values", values)
+        if values.shape != (len(test), len(train)):
+            raise ValueError(
+                f"values has shape {list(values.shape)}, expected [{len(test)}, {len(train)}] for {len(test)} test and "
+                f"{len(train)} training examples; tables are [test, train], so a transposed one needs .T."
+            )
+        self.helpful = require_choice("helpful", helpful, ("negative", "positive"))
+        self.values, self.train, self.test = values.detach(), train, test
+        self.quantity, self.unit, self.status = quantity, unit, status
+
+    def top(self, k: int) -> Int[Tensor, "t k"]:
+        """Return the k most helpful training examples of each test example, the most helpful first.
+
+        Raises:
+            ValueError: k below 1 or above the number of training examples.
+        """
+        return self._order()[:, : self._checked(k)]
+
+    def bottom(self, k: int) -> Int[Tensor, "t k"]:
+        """Return the k most harmful training examples of each test example, the most harmful first.
+
+        Raises:
+            ValueError: k below 1 or above the number of training examples.
+        """
+        return self._order().flip(1)[:, : self._checked(k)]
+
+    def frame(self) -> pandas.DataFrame:
+        """Return one row for each pair: test, train, value, rank (0 is the most helpful), test class, train class."""
+        t, n = self.values.shape
+        rank = self._order().argsort(dim=1)
+        test, train = torch.arange(t).repeat_interleave(n).numpy(), torch.arange(n).repeat(t).numpy()
+        test_class, train_class = (
+            pandas.Categorical([class_name(part, i) for i in range(len(part))])
+            for part in (self.test, self.train)
+        )
+        return pandas.DataFrame(
+            {
+                "test": test,
+                "train": train,
+                "value": self.values.flatten().cpu().numpy(),
+                "rank": rank.flatten().cpu().numpy(),
+                "test class": test_class[test],
+                "train class": train_class[train],
+            }
+        )
+
+    def plot(self, test: int = 0, k: int = 5) -> Picture:
+        """Return a picture: the test example, beside it its k most helpful and, below, its k most harmful examples.
+
+        Args:
+            test: which test example.
+            k: how many on either side.
+
+        Raises:
+            ValueError: test outside the test examples, k below 1 or above the number of training examples.
+        """
+        self._checked_test(test)
+        sides = [("most helpful", self.top(k)[test].tolist()), ("most harmful", self.bottom(k)[test].tolist())]
+        with style():
+            picture = Picture(1.3 * (k + 1) + 0.6, 3.8)
+            grid = picture.subplots(2, k + 2, width_ratios=[1.0, 0.25] + [1.0] * k)  # the narrow column holds names
+            picture.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.8, hspace=0.5, wspace=0.12)
+            picture.suptitle(f"{self.quantity} ({self.unit}); {self.helpful} helps", x=0.01, ha="left", fontsize=11)
+            draw_example(grid[0, 0], self.test, test, title=f"test #{test}\n{class_name(self.test, test)}")
+            for ax in (grid[1, 0], grid[0, 1], grid[1, 1]):
+                ax.set_axis_off()
+            for row, (name, chosen) in zip(grid, sides, strict=True):
+                row[1].text(0.7, 0.5, name, rotation=90, ha="center", va="center", fontsize=11)
+                for ax, i in zip(row[2:], chosen, strict=True):
+                    value = f"{float(self.values[test, i]):+.3g}"
+                    draw_example(ax, self.train, i, title=f"#{i}: {class_name(self.train, i)}\n{value}")
+        set_alt(picture, self._in_words(test, sides))
+        return picture
+
+    def __repr__(self) -> str:
+        """Return quantity, unit, sign and size in one line, then the status if there is one."""
+        t, n = self.values.shape
+        line = f"Explanation: {self.quantity} of {n} training examples on {t} test examples, in {self.unit}; "
+        return line + f"{self.helpful} helps" + (f"\nstatus: {self.status}" if self.status else "")
+
+    def _repr_html_(self) -> str:
+        k = min(SHOWN_EXAMPLES, self.values.shape[1])
+        top, bottom = self.top(k).tolist(), self.bottom(k).tolist()
+        rows = [self._html_row(test, top[test], bottom[test]) for test in range(min(SHOWN_TESTS, len(self.test)))]
+        more = len(self.test) - len(rows)
+        tail = f"<p>and {more} more test examples: see .plot(test=...) and .frame()</p>" if more else ""
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("test", "most helpful", "most harmful"))
+        return (
+            f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table>{tail}"
+        )
+
+    def _html_row(self, test: int, top: list[int], bottom: list[int]) -> str:
+        def cells(chosen: list[int]) -> str:
+            return "".join(
+                _html_example(self.train, i, f"#{i}: {class_name(self.train, i)}", f"{value:+.3g}")
+                for i, value in zip(chosen, self.values[test, chosen].tolist(), strict=True)
+            )
+
+        shown = _html_example(self.test, test, f"#{test}: {class_name(self.test, test)}", "")
+        return "".join(["<tr>", *(f"<td>{part}</td>" for part in (shown, cells(top), cells(bottom))), "</tr>"])
+
+    def _order(self) -> Int[Tensor, "t n"]:
+        """Return the training examples from the most helpful to the most harmful; ties keep their order."""
+        return self.values.argsort(dim=1, descending=self.helpful == "positive", stable=True)
+
+    def _checked(self, k: int) -> int:
+        if require_count("k", k) > self.values.shape[1]:
+            raise ValueError(f"k={k} is more than the {self.values.shape[1]} training examples; pass a smaller k.")
+        return k
+
+    def _checked_test(self, test: int) -> int:
+        if not 0 <= test < len(self.test):
+            raise ValueError(f"test={test} is outside the {len(self.test)} test examples (0 to {len(self.test) - 1}).")
+        return test
+
+    def _in_words(self, test: int, sides: list[tuple[str, list[int]]]) -> str:
+        def listed(chosen: list[int]) -> str:
+            return ", ".join(
+                f"#{i} ({class_name(self.train, i)}, {float(self.values[test, i]):+.3g})" for i in chosen
+            )
+
+        parts = "; ".join(f"{name}: {listed(chosen)}" for name, chosen in sides)
+        return f"{self.quantity} on test example {test} ({class_name(self.test, test)}), in {self.unit}. {parts}."
+
+
+def _html_example(examples: Examples, index: int, name: str, value: str) -> str:
+    """Return one example as a small inline block: its image or its words, its name, its value."""
+    image = as_image(examples.x[index])
+    raw = examples.raw
+    if image is not None and raw is None:
+        shown = (
+            f'<img alt="{escape(name)}" src="data:image/png;base64,{_thumbnail(image)}" width="48" height="48" '
+            'style="image-rendering:pixelated;border:1px solid #bbb">'
+        )
+    else:
+        words = raw[index][:80] if raw is not None else ", ".join(f"{v:.3g}" for v in examples.x[index].flatten()[:6])
+        shown = f"<i>{escape(words)}</i>"
+    caption = "<br>".join(escape(part) for part in (name, value) if part)
+    block = "display:inline-block;margin:2px 6px;text-align:center;font-size:85%;vertical-align:top"
+    return f'<span style="{block}">{shown}<br>{caption}</span>'
+
+
+def _thumbnail(image: Float[Tensor, "h w *colour"]) -> str:
+    """Return an image as base64 PNG at its own size, ink on white where it is grey."""
+    from PIL import Image  # comes with matplotlib
+
+    low, high = min(0.0, float(image.min())), max(1.0, float(image.max()))
+    scaled = (image - low) / (high - low)
+    bytes_ = (255 * (scaled if image.ndim == 3 else 1 - scaled)).round().to(torch.uint8)
+    file = BytesIO()
+    Image.fromarray(bytes_.numpy()).save(file, format="PNG")
+    return base64.b64encode(file.getvalue()).decode()

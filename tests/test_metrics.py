@@ -1,0 +1,217 @@
+"""Fidelity against scipy, its invariances, its intervals, and verdicts that tell the two pictures apart."""
+
+import copy
+import math
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from explainlib.metrics import Estimate, average_ranks, fidelity, two_pictures
+
+
+def noisy_table(t: int = 6, n: int = 40, *, noise: float = 0.5, seed: int = 0, ties: bool = False):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(t, n, generator=generator, dtype=torch.float64)
+    y = 1.7 * x + noise * torch.randn(t, n, generator=generator, dtype=torch.float64) + 0.3
+    return ((2 * x).round(), (2 * y).round()) if ties else (x, y)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_numbers_are_scipys(ties):
+    x, y = noisy_table(ties=ties)
+    result = fidelity(x, y, resamples=10)
+    flat_x, flat_y = x.flatten().numpy(), y.flatten().numpy()
+    line = stats.linregress(flat_x, flat_y)
+    assert result.pearson == pytest.approx(stats.pearsonr(flat_x, flat_y)[0], abs=1e-12)
+    assert result.spearman == pytest.approx(stats.spearmanr(flat_x, flat_y)[0], abs=1e-12)
+    assert result.slope == pytest.approx(line.slope, abs=1e-12)
+    assert result.r2 == pytest.approx(line.rvalue**2, abs=1e-12)
+    rows = [stats.spearmanr(a.numpy(), b.numpy())[0] for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(result.per_test.numpy(), rows, atol=1e-12)
+    assert (result.tests, result.removed) == (6, 40)
+
+
+def test_ranks_are_scipys():
+    values = torch.tensor([[3.0, 1.0, 3.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0, 1.0]])
+    np.testing.assert_array_equal(average_ranks(values).numpy(), stats.rankdata(values.numpy(), axis=1))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_bootstrap_is_the_loop_over_resampled_columns(ties):
+    """The weighted moments and ranks have to give what copying the drawn columns gives."""
+    x, y = noisy_table(3, 12, ties=ties)
+    result = fidelity(x, y, resamples=60, seed=5)
+    draws = torch.randint(12, (60, 12), generator=torch.Generator().manual_seed(5))
+    pairs = [(x[:, d].flatten().numpy(), y[:, d].flatten().numpy()) for d in draws]
+    loops = {
+        "pearson": [stats.pearsonr(*pair)[0] for pair in pairs],
+        "spearman": [stats.spearmanr(*pair)[0] for pair in pairs],
+        "slope": [stats.linregress(*pair).slope for pair in pairs],
+        "r2": [stats.pearsonr(*pair)[0] ** 2 for pair in pairs],
+    }
+    for name, values in loops.items():
+        estimate = getattr(result, name)
+        np.testing.assert_allclose([estimate.low, estimate.high], np.quantile(values, [0.025, 0.975]), atol=1e-10)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    x, y = noisy_table()
+    whole = fidelity(x, y, resamples=50).spearman
+    monkeypatch.setattr("explainlib.metrics.CHUNK", 500)
+    parts = fidelity(x, y, resamples=50).spearman
+    assert (whole, whole.low, whole.high) == pytest.approx((parts, parts.low, parts.high), abs=1e-14)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 100), shift=st.floats(-10, 10))
+def test_laws(seed, scale, shift):
+    x, y = noisy_table(3, 15, seed=seed)
+    base = fidelity(x, y, resamples=1)
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(seed))
+    moved = fidelity(x[:, order], y[:, order], resamples=1)
+    scaled = fidelity(scale * x + shift, y, resamples=1)
+    for name in ("pearson", "spearman", "slope", "r2"):
+        assert getattr(moved, name) == pytest.approx(getattr(base, name), abs=1e-9)
+    assert scaled.slope == pytest.approx(base.slope / scale, rel=1e-6)
+    assert scaled.pearson == pytest.approx(base.pearson, abs=1e-8)
+    assert fidelity(x.exp(), y, resamples=1).spearman == pytest.approx(base.spearman, abs=1e-12)
+    assert base.r2 == pytest.approx(base.pearson**2, abs=1e-12)
+
+
+def test_intervals_cover_the_true_correlation():
+    """Columns that share noise: drawing single entries would give intervals far too short."""
+    generator = torch.Generator().manual_seed(1)
+    rho, hits = 0.6, 0
+    for trial in range(120):
+        column = torch.randn(2, 40, generator=generator, dtype=torch.float64)
+        own = 0.1 * torch.randn(2, 8, 40, generator=generator, dtype=torch.float64)
+        x = column[0] + own[0]
+        y = rho * column[0] + math.sqrt(1 - rho**2) * column[1] + own[1]
+        pearson = fidelity(x, y, resamples=200, seed=trial).pearson
+        hits += pearson.low <= rho / 1.01 <= pearson.high
+    assert 0.86 <= hits / 120 <= 1.0
+
+
+def test_two_pictures_share_their_order_and_nothing_else():
+    line, curve = (fidelity(*pair) for pair in two_pictures())
+    assert line.spearman == curve.spearman == pytest.approx(0.923, abs=5e-4)
+    assert line.r2 == pytest.approx(0.83, abs=5e-3)
+    assert curve.r2 == pytest.approx(0.18, abs=5e-3)
+    assert line.verdict == "right order and right size"
+    assert curve.verdict == "right order, but the sizes do not follow a line (R2 0.18)"
+
+
+def test_verdicts():
+    x, y = noisy_table(1, 60, noise=0.05)
+    assert "factor 1.7" in fidelity(x, y).verdict
+    assert "reversed" in fidelity(x, -y).verdict
+    assert "beyond chance" in fidelity(x, y[:, torch.randperm(60, generator=torch.Generator().manual_seed(0))]).verdict
+    assert "too few" in fidelity(x[:, :3], y[:, :3]).verdict
+    assert math.isnan(fidelity(x[:, :3], y[:, :3]).pearson.low)
+
+
+def test_shifts_between_tests_are_named():
+    """A shift of each test row leaves the order within rows and ruins the whole."""
+    x, y = noisy_table(noise=0.05)
+    result = fidelity(x, y + 5 * torch.arange(6.0)[:, None])
+    assert result.spearman < 0.5
+    assert result.per_test.min() > 0.98
+    assert "same weighting" in result.verdict
+
+
+def test_rows_that_differ_only_between_tests_are_named():
+    x, y = noisy_table(noise=20.0)
+    level = 200 * torch.arange(6.0)[:, None]
+    assert "between test examples" in fidelity(x + level, y + level).verdict
+
+
+def test_constant_tables_are_a_verdict():
+    x, y = noisy_table()
+    for pair, words in (((x * 0 + 0.1, y), "predictions"), ((x, y * 0), "truths"), ((x * 0, y * 0), "and truths")):
+        result = fidelity(*pair)
+        assert math.isnan(result.pearson) and math.isnan(result.slope)
+        assert words in result.verdict and "no correlation is defined" in result.verdict
+        assert "undefined" in repr(result)
+
+
+def test_one_constant_row_is_nan_there_only():
+    x, y = noisy_table()
+    x[2] = 1.0
+    result = fidelity(x, y)
+    assert result.per_test.isnan().tolist() == [False, False, True, False, False, False]
+    assert not math.isnan(result.spearman)
+
+
+def test_estimate_is_a_float_that_copies():
+    estimate = Estimate(0.5, 0.25, 0.75)
+    assert estimate > 0.4 and estimate + 1 == 1.5
+    assert repr(estimate) == "0.500 [0.250, 0.750]"
+    for twin in (copy.deepcopy(estimate), pickle.loads(pickle.dumps(estimate))):
+        assert (twin, twin.low, twin.high) == (0.5, 0.25, 0.75)
+
+
+def test_display():
+    result = fidelity(*noisy_table())
+    assert repr(result).splitlines()[0] == f"Fidelity over 6 test x 40 removed: {result.verdict}"
+    assert f"slope    {result.slope!r}" in repr(result)
+    assert repr(result.pearson) in result._repr_html_()
+
+
+def test_seed_and_callers_generator():
+    x, y = noisy_table()
+    before = torch.get_rng_state()
+    first, second, other = (fidelity(x, y, resamples=50, seed=s).pearson for s in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert (first.low, first.high) == (second.low, second.high) != (other.low, other.high)
+
+
+def removal(table, *, weighting="plain", groups=((0, 1), (2,), (3, 4))):
+    return SimpleNamespace(
+        loss_change=lambda test: table[: len(test)], weighting=weighting, groups=[list(group) for group in groups]
+    )
+
+
+def test_removals_are_compared_on_the_tests():
+    x, y = noisy_table(6, 3)
+    result = fidelity(removal(x), removal(y), test=range(4))
+    assert result.tests == 4
+    assert result.pearson == fidelity(x[:4], y[:4]).pearson
+    assert fidelity(removal(x), y, test=range(6)).pearson == fidelity(x, y).pearson
+
+
+def test_unlike_removals_are_refused():
+    x, y = noisy_table(6, 3)
+    with pytest.raises(ValueError, match="same weighting"):
+        fidelity(removal(x), removal(y, weighting="preserve"), test=range(4))
+    with pytest.raises(ValueError, match="difference is group 1"):
+        fidelity(removal(x), removal(y, groups=((1, 0), (4,), (3, 4))), test=range(4))
+    with pytest.raises(ValueError, match="difference is group 2"):
+        fidelity(removal(x), removal(y, groups=((1, 0), (2,))), test=range(4))
+    with pytest.raises(ValueError, match="pass test="):
+        fidelity(removal(x), removal(y))
+    with pytest.raises(ValueError, match="leave test out"):
+        fidelity(x, y, test=range(4))
+
+
+def test_bad_tables():
+    x, y = noisy_table()
+    with pytest.raises(ValueError, match="same removals"):
+        fidelity(x, y[:, 1:])
+    with pytest.raises(ValueError, match="at least 3"):
+        fidelity(x[0, :2], y[0, :2])
+    with pytest.raises(ValueError, match="NaN"):
+        fidelity(x, y.index_fill(1, torch.tensor([3]), math.nan))
+    with pytest.raises(ValueError, match=r"\[test, removed\]"):
+        fidelity(x[None], y[None])
+    with pytest.raises(TypeError, match="double"):
+        fidelity(x.long(), y)
+    with pytest.raises(TypeError):
+        fidelity(x.numpy(), y)
+    with pytest.raises(ValueError, match="resamples=0"):
+        fidelity(x, y, resamples=0)
