@@ -1,0 +1,5 @@
+"""Panels: drag and see the prediction, click and see the truth. The only room that imports ipywidgets."""
+
+from explainlib.panels.removal import Removal
+
+__all__ = ["Removal"]

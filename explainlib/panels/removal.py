@@ -1,0 +1,347 @@
+"""The first panel: choose a test example, choose what leaves the training set, see the prediction, ask for the truth."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+import ipywidgets as widgets
+import torch
+from torch import Tensor
+
+from explainlib.checks import require_choice, require_count, require_indices
+from explainlib.datasets import Examples
+from explainlib.figures import alt_text, class_name, png
+from explainlib.figures.html import example_html
+from explainlib.figures.removals import removal_points
+from explainlib.influence import loss_influence, removal_effect
+from explainlib.influence.removal import WEIGHTINGS
+from explainlib.influence.removal import Removal as Prediction
+from explainlib.panels.html import Shown, message, prediction_table
+from explainlib.retraining import leave_out
+from explainlib.risk import NotAtMinimumWarning, Risk, require_minimum
+
+CANDIDATES = 10  # thumbnails to pick by hand, on either side
+HOW = {"most harmful": "harmful", "most helpful": "helpful", "a class": "class", "by hand": "hand"}
+
+
+class Removal:
+    """A what-if panel on one risk: remove training examples, compare prediction and retrained truth.
+
+    ``set``, ``draw`` and ``verify`` do everything; the widgets only forward to them, so a notebook cell or a test can
+    drive the panel. Each returns the panel's text.
+
+    Args:
+        risk: a classifier at a minimum.
+        test: the test examples to choose from.
+        weighting: "plain" (the other weights stay) or "preserve", for predictions and truth alike.
+
+    Raises:
+        TypeError, ValueError: a risk that is not a classifier, or test examples it cannot judge.
+    """
+
+    def __init__(self, risk: Risk, test: Examples, *, weighting: str = "plain") -> None:
+        if not isinstance(risk, Risk):
+            raise TypeError(f"risk is a {type(risk).__name__}; pass an xl.Risk, first brought to a minimum.")
+        if risk.loss.name != "cross_entropy":
+            raise ValueError(f"this panel shows class probabilities, but the loss is {risk.loss.name!r}; use cross_entropy.")
+        self.risk, self.test = risk, risk.require_examples(test, "test")
+        self.weighting = require_choice("weighting", weighting, WEIGHTINGS)
+        require_minimum(risk, user="the prediction")
+        self.classes = risk.train.classes or tuple(str(c) for c in range(risk.n_outputs))
+        self.most = max(1, risk.n // 3)
+        self._start = (0, "harmful", min(10, self.most))
+        self._index, self._remove, self._k = self._start
+        self._picked: list[int] = []
+        self._history: dict[str, list[float]] = {"first order": [], "Newton step": []}
+        self._truths: list[float] = []
+        self._columns: list[Shown] = []
+        self._order_of: tuple[int, Tensor] | None = None
+        self._syncing = False
+        self._build()
+        self.draw()
+
+    def set(
+        self, *, test: int | None = None, remove: str | Sequence[int] | Tensor | None = None, k: int | None = None
+    ) -> str:
+        """Change the choice, redraw, and return the panel's text.
+
+        Args:
+            test: which test example.
+            remove: "harmful" or "helpful" (the k most, for this test example), a class name (its k most helpful
+                examples), or distinct training indices.
+            k: how many; ignored for indices.
+
+        Raises:
+            ValueError, TypeError: a test example, class, index or count that does not exist; nothing is changed then.
+        """
+        index = self._index if test is None else self._checked_test(test)
+        remove, picked = (self._remove, self._picked) if remove is None else self._checked_remove(remove)
+        k = self._k if k is None else require_count("k", k)
+        if k > self._most(remove):
+            if remove in self.classes and k == self._k:
+                k = self._most(remove)
+            elif remove != "hand":
+                raise ValueError(f"k={k} is more than the {self._most(remove)} examples that may leave; pass a smaller k.")
+        self._index, self._remove, self._picked, self._k = index, remove, picked, k
+        return self.draw()
+
+    def draw(self) -> str:
+        """Predict what the chosen removal does, show it, and return the panel's text."""
+        started = time.perf_counter()
+        group = self.group()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotAtMinimumWarning)  # said once, when the panel was made
+            self._predicted = {
+                "first order": removal_effect(self.risk, [group], order=1, weighting=self.weighting),
+                "Newton step": removal_effect(self.risk, [group], order="newton", weighting=self.weighting),
+            }
+        example = self.test[[self._index]]
+        now = self.risk.outputs(example).softmax(-1)[0].tolist()
+        self._columns = [Shown("now", float(self.risk.losses(example)), now)]
+        for name, prediction in self._predicted.items():
+            tangent = float(prediction.loss_change(example, evaluate=False)) if name == "first order" else None
+            self._columns.append(self._shown(name, prediction, tangent))
+        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {self._took(started)}.")
+        self._truth.value = message("")
+        return self.text
+
+    def verify(self) -> str:
+        """Retrain without the chosen examples, add the truth to table and plot, and return the panel's text."""
+        started = time.perf_counter()
+        self._retrain.disabled = True
+        self._message.value = message("retraining ...")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotAtMinimumWarning)
+                truth = leave_out(self.risk, [self.group()], weighting=self.weighting)
+        finally:
+            self._retrain.disabled = False
+        self._columns = [column for column in self._columns if column.name != "retrained"]
+        self._columns.append(self._shown("retrained", truth, None))
+        now = self._columns[0].loss
+        for column in self._columns[1:3]:
+            self._history[column.name].append(column.loss - now)
+        self._truths.append(self._columns[-1].loss - now)
+        self._draw_plot()
+        self._show(f"retrained without {len(self.group())} of {self.risk.n} examples in {self._took(started)}.")
+        self._truth.value = message(f"retrained: the loss of this test example changes by {self._truths[-1]:+.3f}.")
+        return self.text
+
+    def reset(self) -> str:
+        """Go back to the first choice, forget the retrained points, and return the panel's text."""
+        self._index, self._remove, self._k = self._start
+        self._picked = []
+        self._truths.clear()
+        for series in self._history.values():
+            series.clear()
+        self._draw_plot()
+        return self.draw()
+
+    @property
+    def text(self) -> str:
+        """The panel in words, with rounded numbers: the same facts as the table."""
+        now = self._columns[0]
+        lines = [f"test {self._index} (a {class_name(self.test, self._index)}), removed: {self._what()}"]
+        lines += [f"loss now {now.loss:.3f}"]
+        for column in self._columns[1:]:
+            word = "retrained" if column.name == "retrained" else f"{column.name} predicts"
+            lines.append(f"{word} {column.loss:.3f} ({column.loss - now.loss:+.3f})")
+        return "\n".join(lines)
+
+    def group(self) -> list[int]:
+        """Return the training examples of the present choice."""
+        if self._remove == "hand":
+            return self._picked or [int(self._order()[0])]
+        order = self._order()
+        if self._remove in ("harmful", "helpful"):
+            return (order.flip(0) if self._remove == "helpful" else order)[: self._k].tolist()
+        members = order.flip(0)[self.risk.train.y[order.flip(0)] == self.classes.index(self._remove)]
+        return members[: self._k].tolist()
+
+    def __repr__(self) -> str:
+        """Return the panel's text."""
+        return f"Removal panel: {self.text}"
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, object]:
+        bundle = self.root._repr_mimebundle_(**kwargs) or {}
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        return {**data, "text/plain": repr(self)}
+
+    # What is shown -------------------------------------------------------------------------------------------------
+
+    def _order(self) -> Tensor:
+        """Return the training examples from the most harmful to the most helpful for the present test example."""
+        if self._order_of is None or self._order_of[0] != self._index:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotAtMinimumWarning)
+                influence = loss_influence(self.risk, self.test[[self._index]])[0]
+            self._order_of = (self._index, influence.argsort(descending=True, stable=True).cpu())
+        return self._order_of[1]
+
+    def _shown(self, name: str, outcome: Prediction, tangent: float | None) -> Shown:
+        example = self.test[[self._index]]
+        outputs = outcome.outputs(example)[0]
+        return Shown(name, float(outcome.losses(example)), outputs.softmax(-1)[0].tolist(), tangent)
+
+    def _what(self) -> str:
+        if self._remove == "hand":
+            return f"{len(self.group())} picked by hand"
+        if self._remove in ("harmful", "helpful"):
+            return f"the {self._k} most {self._remove}"
+        return f"{self._k} of class {self._remove}"
+
+    def _most(self, remove: str) -> int:
+        if remove in self.classes:
+            return min(int((self.risk.train.y == self.classes.index(remove)).sum()), self.risk.n - 1)
+        return self.most
+
+    @staticmethod
+    def _took(started: float) -> str:
+        return f"{time.perf_counter() - started:.2f} s"
+
+    def _show(self, said: str) -> None:
+        self._sync()
+        label = int(self.test.y[self._index])
+        self._prediction.value = prediction_table(self._columns, self.classes, label)
+        self._example.value = example_html(
+            self.test, self._index, captions=(f"test {self._index}", f"a {class_name(self.test, self._index)}"), size=84
+        )
+        group = self.group()
+        shown = "".join(example_html(self.risk.train, i, captions=(f"#{i}",), size=34) for i in group[:12])
+        more = f"and {len(group) - 12} more" if len(group) > 12 else ""
+        self._leaving.value = f"<div style='height:66px;overflow:hidden'>leaving: {shown} {more}</div>"
+        self._message.value = message(said)
+
+    def _draw_plot(self) -> None:
+        picture = removal_points(self._history, self._truths)
+        self._plot.value, self._plot.alt = png(picture, dpi=90), alt_text(picture)
+
+    # Widgets: they only forward -------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        wide = {"description_width": "90px"}
+        self._test_box = widgets.BoundedIntText(
+            value=0, min=0, max=len(self.test) - 1, description="test example", style=wide,
+            layout=widgets.Layout(width="170px"),
+        )  # fmt: skip
+        self._how = widgets.Dropdown(options=HOW, description="remove", layout=widgets.Layout(width="220px"))
+        self._class = widgets.Dropdown(options=list(self.classes), layout=widgets.Layout(width="110px", display="none"))
+        self._slider = widgets.IntSlider(
+            value=self._k, min=1, max=self.most, description="how many", layout=widgets.Layout(width="420px")
+        )
+        self._retrain = widgets.Button(description="Retrain", button_style="primary", tooltip="Show the truth")
+        self._reset = widgets.Button(description="Reset")
+        self._example, self._leaving, self._prediction, self._truth, self._message = (widgets.HTML() for _ in range(5))
+        self._plot = widgets.Image(format="png", layout=widgets.Layout(width="360px", height="333px"))
+        self._picks = [widgets.ToggleButton(layout=widgets.Layout(width="92px")) for _ in range(2 * CANDIDATES)]
+        self._pick_images = [widgets.HTML() for _ in self._picks]
+        pairs = [widgets.VBox([image, pick]) for image, pick in zip(self._pick_images, self._picks, strict=True)]
+        self._hand = widgets.Box(pairs, layout=widgets.Layout(flex_flow="row wrap", display="none"))
+        self._slider.add_class("xl-k")
+        self._prediction.add_class("xl-prediction")
+        self._truth.add_class("xl-truth")
+        self._hand.add_class("xl-hand")
+        self._prediction.layout.min_height = "190px"
+        buttons = widgets.HBox([self._retrain, self._reset])
+        left = widgets.VBox([self._prediction, self._truth, self._leaving], layout=widgets.Layout(width="600px"))
+        self.root = widgets.VBox(
+            [
+                widgets.HBox([self._example, widgets.VBox([
+                    widgets.HBox([self._test_box, self._how, self._class]), self._slider, buttons,
+                ])]),
+                self._message,
+                self._hand,
+                widgets.HBox([left, self._plot]),
+            ],
+            layout=widgets.Layout(min_height="520px"),
+        )  # fmt: skip
+        self.root.add_class("xl-removal-panel")
+        self._test_box.observe(self._forward(lambda: self.set(test=self._test_box.value)), "value")
+        self._how.observe(self._forward(self._set_how), "value")
+        self._class.observe(self._forward(lambda: self.set(remove=self._class.value)), "value")
+        self._slider.observe(self._forward(lambda: self.set(k=self._slider.value)), "value")
+        self._retrain.on_click(self._forward(self.verify))
+        self._reset.on_click(self._forward(self.reset))
+        for pick in self._picks:
+            pick.observe(self._forward(self._set_picks), "value")
+        self._draw_plot()
+
+    def _forward(self, action: Callable[[], str]) -> Callable[[object], None]:
+        """Return a callback that runs ``action`` and shows a user's mistake as a message."""
+
+        def callback(_: object) -> None:
+            if self._syncing:
+                return
+            try:
+                action()
+            except (ValueError, TypeError, RuntimeError) as mistake:
+                self._sync()
+                self._message.value = message(str(mistake), wrong=True)
+
+        return callback
+
+    def _set_how(self) -> str:
+        how = self._how.value
+        if how == "hand":
+            return self.set(remove=self._picked or [int(self._order()[0])])
+        return self.set(remove=self._class.value if how == "class" else how)
+
+    def _set_picks(self) -> str:
+        shown = self._candidates()
+        hidden = [i for i in self._picked if i not in shown]
+        chosen = [i for i, pick in zip(shown, self._picks, strict=False) if pick.value]
+        if not hidden + chosen:
+            raise ValueError("nothing is picked; pick at least one example to remove.")
+        return self.set(remove=hidden + chosen)
+
+    def _candidates(self) -> list[int]:
+        order = self._order().tolist()
+        half = min(CANDIDATES, len(order) // 2)
+        return order[:half] + order[::-1][:half]
+
+    def _sync(self) -> None:
+        """Make every widget show the present choice, without calling back."""
+        self._syncing = True
+        try:
+            self._test_box.value = self._index
+            by_class, by_hand = self._remove in self.classes, self._remove == "hand"
+            self._how.value = "class" if by_class else self._remove
+            self._class.layout.display = None if by_class else "none"
+            if by_class:
+                self._class.value = self._remove
+            self._slider.max = max(self._most(self._remove), 1)
+            self._slider.value = len(self.group()) if by_hand else self._k
+            self._slider.disabled = by_hand
+            self._hand.layout.display = None if by_hand else "none"
+            if by_hand:
+                self._sync_picks()
+        finally:
+            self._syncing = False
+
+    def _sync_picks(self) -> None:
+        for position, index in enumerate(self._candidates()):
+            side = "harmful" if position < len(self._candidates()) // 2 else "helpful"
+            self._pick_images[position].value = example_html(self.risk.train, index, captions=(side,), size=44)
+            self._picks[position].description = f"#{index}"
+            self._picks[position].value = index in self.group()
+
+    def _checked_test(self, test: int) -> int:
+        require_count("test", test, least=0)
+        if test >= len(self.test):
+            raise ValueError(f"test={test} is outside the {len(self.test)} test examples (0 to {len(self.test) - 1}).")
+        return test
+
+    def _checked_remove(self, remove: str | Sequence[int] | Tensor) -> tuple[str, list[int]]:
+        if isinstance(remove, str):
+            if remove not in ("harmful", "helpful", *self.classes):
+                raise ValueError(
+                    f"remove={remove!r} is neither 'harmful', 'helpful', a list of indices, nor one of the classes "
+                    f"{', '.join(map(repr, self.classes))}."
+                )
+            return remove, self._picked
+        picked = require_indices(remove, self.risk.n, name="remove").tolist()
+        if len(picked) >= self.risk.n:
+            raise ValueError(f"remove names all {self.risk.n} training examples; leave at least one.")
+        return "hand", picked

@@ -1,0 +1,46 @@
+"""Studies: one file a paper, three scales of the same code, tables on disk with how they came about."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from explainlib.checks import require_choice
+from explainlib.studies import influence
+from explainlib.studies.record import write_provenance, write_table
+
+STUDIES = {"influence": influence}
+LATER = ("group", "fragility", "representers", "tlxml", "bilevel", "all")
+SCALES = ("quick", "cpu", "paper")
+
+
+def names() -> tuple[str, ...]:
+    """Return the studies that can be run."""
+    return tuple(STUDIES)
+
+
+def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | Path = "results") -> list[Path]:
+    """Run a study and return the paths of its tables: ``<out>/<name>-<data>-<scale>-<table>.csv`` and a ``.json``.
+
+    Args:
+        name: one of ``names()``.
+        scale: "quick", "cpu" or "paper".
+        data: the data set; None takes the study's own.
+        out: a folder, made if need be.
+
+    Raises:
+        ValueError: an unknown name, scale or data set.
+        FileNotFoundError: a data set whose files are not at hand; the message says where to put them.
+    """
+    require_choice("study", name, names(), later=LATER)
+    require_choice("scale", scale, SCALES)
+    study = STUDIES[name]
+    settings = study.config(scale, data)
+    started = time.perf_counter()
+    tables = study.run(settings)
+    stem = f"{name}-{settings.data}-{scale}"
+    paths = [write_table(frame, Path(out) / f"{stem}-{table}.csv") for table, frame in tables.items()]
+    command = f"python -m explainlib study {name} --scale {scale} --data {settings.data}"
+    seconds = time.perf_counter() - started
+    return [*paths, write_provenance(Path(out) / f"{stem}.json", command=command, settings=asdict(settings), seconds=seconds)]
