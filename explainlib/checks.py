@@ -6,6 +6,8 @@ what it was, what it has to be, and what to do.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def require_choice(name: str, value: object, choices: Sequence[str], *, later: Sequence[str] = ()) -> str:
+def require_choice(name: str, value: object, choices: Sequence[object], *, later: Sequence[str] = ()) -> object:
     """Return ``value`` if it is one of ``choices``; a name in ``later`` is announced but not available yet.
 
     Args:
@@ -117,8 +119,8 @@ def require_indices(
 
 
 def require_groups(
-    groups: Sequence[Sequence[int] | Int[Tensor, " k"]], size: int, *, of: str = "training examples"
-) -> list[Int[Tensor, " k"]]:
+    groups: Sequence[Sequence[int] | Int[Tensor, " _"]], size: int, *, of: str = "training examples"
+) -> list[Int[Tensor, " _"]]:
     """Return ``groups`` as LongTensors: each non-empty, distinct, in range, and leaving something behind.
 
     Raises:
@@ -178,3 +180,11 @@ def require_table(name: str, value: Float[Tensor, "t n"]) -> Float[Tensor, "t n"
     if value.ndim != 2:
         raise ValueError(f"{name} has shape {list(value.shape)}, expected a table [test, train or group].")
     return require_finite(name, value)
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the line outside explainlib that started the work, so that a person sees their own line."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("explainlib", "jaxtyping"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

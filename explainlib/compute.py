@@ -81,7 +81,7 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def settled(*args: P.args, **kwargs: P.kwargs) -> R:
-        risk = args[0] if args else None
+        risk = args[0] if args else kwargs.get("risk")
         work = risk.n * risk.theta.numel() if hasattr(risk, "theta") and hasattr(risk, "n") else 0
         with settings(work):
             return function(*args, **kwargs)

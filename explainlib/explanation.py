@@ -5,18 +5,22 @@ Which sign helps depends on the method, so it is said once, here, and ``top`` is
 
 from __future__ import annotations
 
-import base64
 from html import escape
-from io import BytesIO
 
 import pandas
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from explainlib import compute
 from explainlib.checks import require_choice, require_count, require_table
 from explainlib.datasets import Examples
-from explainlib.figures import Picture, as_image, class_name, draw_example, set_alt, style
+from explainlib.figures import Picture, class_name, draw_example, set_alt, style
+from explainlib.figures.html import example_html
+from explainlib.influence import loss_influence
+from explainlib.risk import Risk, minimum_tolerance
+from explainlib.solvers.dense import Keep
+from explainlib.solvers.inverse import Solver
 
 SHOWN_TESTS = 3
 SHOWN_EXAMPLES = 4
@@ -147,11 +151,13 @@ class Explanation:
     def _html_row(self, test: int, top: list[int], bottom: list[int]) -> str:
         def cells(chosen: list[int]) -> str:
             return "".join(
-                _html_example(self.train, i, f"#{i}: {class_name(self.train, i)}", f"{value:+.3g}")
+                example_html(
+                    self.train, i, captions=(f"#{i}: {class_name(self.train, i)}", f"{value:+.3g}")
+                )
                 for i, value in zip(chosen, self.values[test, chosen].tolist(), strict=True)
             )
 
-        shown = _html_example(self.test, test, f"#{test}: {class_name(self.test, test)}", "")
+        shown = example_html(self.test, test, captions=(f"#{test}: {class_name(self.test, test)}",))
         return "".join(["<tr>", *(f"<td>{part}</td>" for part in (shown, cells(top), cells(bottom))), "</tr>"])
 
     def _order(self) -> Int[Tensor, "t n"]:
@@ -178,30 +184,43 @@ class Explanation:
         return f"{self.quantity} on test example {test} ({class_name(self.test, test)}), in {self.unit}. {parts}."
 
 
-def _html_example(examples: Examples, index: int, name: str, value: str) -> str:
-    """Return one example as a small inline block: its image or its words, its name, its value."""
-    image = as_image(examples.x[index])
-    raw = examples.raw
-    if image is not None and raw is None:
-        shown = (
-            f'<img alt="{escape(name)}" src="data:image/png;base64,{_thumbnail(image)}" width="48" height="48" '
-            'style="image-rendering:pixelated;border:1px solid #bbb">'
-        )
-    else:
-        words = raw[index][:80] if raw is not None else ", ".join(f"{v:.3g}" for v in examples.x[index].flatten()[:6])
-        shown = f"<i>{escape(words)}</i>"
-    caption = "<br>".join(escape(part) for part in (name, value) if part)
-    block = "display:inline-block;margin:2px 6px;text-align:center;font-size:85%;vertical-align:top"
-    return f'<span style="{block}">{shown}<br>{caption}</span>'
+@compute.entry
+def explain(
+    risk: Risk,
+    test: Examples,
+    *,
+    method: str = "influence",
+    curvature: str = "hessian",
+    solver: str | Solver = "dense",
+    damping: float = 0.0,
+    keep: Keep = None,
+) -> Explanation:
+    """Return what each training example has to do with each test example's loss.
 
+    Args:
+        risk: at a minimum (a warning otherwise, kept in ``status``).
+        test: t examples the risk can judge.
+        method: "influence", that is ``xl.influence.loss_influence``.
+        curvature: see ``loss_influence``, like the other options.
+        solver: see ``loss_influence``.
+        damping: see ``loss_influence``.
+        keep: see ``loss_influence``.
 
-def _thumbnail(image: Float[Tensor, "h w *colour"]) -> str:
-    """Return an image as base64 PNG at its own size, ink on white where it is grey."""
-    from PIL import Image  # comes with matplotlib
-
-    low, high = min(0.0, float(image.min())), max(1.0, float(image.max()))
-    scaled = (image - low) / (high - low)
-    bytes_ = (255 * (scaled if image.ndim == 3 else 1 - scaled)).round().to(torch.uint8)
-    file = BytesIO()
-    Image.fromarray(bytes_.numpy()).save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    Returns:
+        Explanation; for influence, negative values help: more weight on that example lowers the test loss.
+    """
+    require_choice("method", method, ("influence",), later=("representers", "tracin"))
+    values = loss_influence(risk, test, curvature=curvature, solver=solver, damping=damping, keep=keep)
+    size = float(risk.gradient().norm())
+    goal = minimum_tolerance(risk)
+    status = f"at a minimum, |gradient| below {goal:.0e}"  # the digits of a gradient at rounding level mean nothing
+    if size > goal:
+        status = f"not at a minimum, |gradient| = {size:.1e}: read as a rough ranking"
+    return Explanation(
+        values,
+        risk.train,
+        test,
+        quantity="loss influence",
+        unit="test loss per unit of weight",
+        status=status,
+    )

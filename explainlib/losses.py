@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.func import grad, hessian, jvp, vmap
 from torch.nn.functional import cross_entropy, one_hot
 
-from explainlib.checks import require_choice
+from explainlib.checks import require_choice, require_labels, require_shape
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Outputs = Float[Tensor, "*g n C"]
+Directions = Float[Tensor, "*k n C"]  # one set of outputs may meet k directions
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Loss:
     def value(self, outputs: Outputs, y: Tensor) -> Float[Tensor, "*g n"]:
         """Return l for each example."""
         labels = y.expand(*outputs.shape[:-2], *y.shape).reshape(-1, *y.shape[1:])
-        return self.function(outputs.reshape(-1, outputs.shape[-1]), labels).view(outputs.shape[:-1])
+        losses = self.function(outputs.reshape(-1, outputs.shape[-1]), labels)
+        require_shape("the loss", losses, [len(labels)], meaning="(one per example; pass reduction='none')")
+        return losses.view(outputs.shape[:-1])
 
     def gradient(self, outputs: Outputs, y: Tensor) -> Outputs:
         """Return dl/d outputs."""
@@ -45,13 +48,13 @@ class Loss:
         """Return d^2 l/d outputs^2, symmetric."""
         return vmap(hessian(lambda f, label: self.function(f[None], label[None])[0]))(outputs, y)
 
-    def hessian_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+    def hessian_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
         """Return each example's Hessian in the outputs times its row of u."""
-        return jvp(lambda f: self.gradient(f, y), (outputs.expand_as(u),), (u,))[1]
+        return jvp(lambda f: self.gradient(f, y), (outputs.expand_as(u).contiguous(),), (u,))[1]
 
-    def third_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+    def third_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
         """Return l'''[u, u], how the curvature along u changes along u."""
-        return jvp(lambda f: self.hessian_product(f, y, u), (outputs.expand_as(u),), (u,))[1]
+        return jvp(lambda f: self.hessian_product(f, y, u), (outputs.expand_as(u).contiguous(),), (u,))[1]
 
 
 class CrossEntropy(Loss):
@@ -66,7 +69,7 @@ class CrossEntropy(Loss):
         s = outputs.softmax(-1)
         return torch.diag_embed(s) - s[..., :, None] * s[..., None, :]
 
-    def hessian_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+    def hessian_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
         """Return s * (u - <s, u>), the Hessian product without the matrix."""
         s = outputs.softmax(-1)
         return s * (u - (s * u).sum(-1, keepdim=True))
@@ -84,11 +87,11 @@ class SquaredError(Loss):
         n, c = outputs.shape
         return 2 * torch.eye(c, dtype=outputs.dtype, device=outputs.device).repeat(n, 1, 1)
 
-    def hessian_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+    def hessian_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
         """Return 2 u."""
         return 2 * u
 
-    def third_product(self, outputs: Outputs, y: Tensor, u: Outputs) -> Outputs:
+    def third_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
         """Return 0: the curvature of a square never changes."""
         return torch.zeros_like(u)
 
@@ -112,3 +115,25 @@ def require_loss(loss: str | LossFunction | Loss) -> Loss:
         return Loss(getattr(loss, "__name__", "custom"), loss)
     name = require_choice("loss", loss, (CROSS_ENTROPY.name, SQUARED_ERROR.name))
     return CROSS_ENTROPY if name == CROSS_ENTROPY.name else SQUARED_ERROR
+
+
+def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
+    """Return ``y`` if this loss can compare it with ``outputs`` numbers an example.
+
+    Args:
+        loss: a callable's targets are its own affair and pass.
+        name: the argument's name, for the message.
+        y: labels [n] or targets [n, outputs].
+        outputs: how many numbers the model gives for one example.
+
+    Raises:
+        TypeError: labels that are not int64 [n] for cross-entropy, or whole numbers for squared_error.
+        ValueError: a label outside the outputs, or targets that are not [n, outputs] for squared_error.
+    """
+    if loss is CROSS_ENTROPY:
+        require_labels(name, y, outputs)
+    if loss is SQUARED_ERROR:
+        if not y.is_floating_point():
+            raise TypeError(f"{name} has dtype {y.dtype}; squared_error needs floating point targets [n, {outputs}].")
+        require_shape(name, y, [len(y), outputs], meaning="(the outputs' shape)")
+    return y

@@ -163,8 +163,8 @@ def fidelity(
 def average_ranks(values: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:
     """Return each entry's rank within its row, 1 for the smallest; ties share their mean rank (float64)."""
     ordered = values.sort(dim=-1).values
-    below = torch.searchsorted(ordered, values.contiguous())
-    through = torch.searchsorted(ordered, values.contiguous(), right=True)
+    below = torch.searchsorted(ordered.contiguous(), values.contiguous())
+    through = torch.searchsorted(ordered.contiguous(), values.contiguous(), right=True)
     return (below + through + 1).double() / 2
 
 

@@ -7,7 +7,7 @@ The caller's model is copied once and never touched again. A flat vector concate
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,7 @@ class Parameters:
             raise ValueError(f"the chosen parameters mix dtypes or devices {sorted(map(str, kinds))}; call model.to(...).")
         self.shapes = tuple(named[name].shape for name in self.names)
         self.sizes = tuple(shape.numel() for shape in self.shapes)
+        self.trainable = {name for name, parameter in named.items() if parameter.requires_grad}
         self.module = copy.deepcopy(model).requires_grad_(False)
         self.theta = torch.cat([named[name].detach().reshape(-1) for name in self.names]).clone()
 
@@ -62,7 +63,9 @@ class Parameters:
 
     def model_at(self, theta: Float[Tensor, " p"]) -> nn.Module:
         """Return a new copy of the model whose chosen parameters are theta, trainable like the original."""
-        model = copy.deepcopy(self.module).requires_grad_(True)
+        model = copy.deepcopy(self.module)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in self.trainable)
         with torch.no_grad():
             for name, part in self.named(theta).items():
                 model.get_parameter(name).copy_(part)
@@ -81,13 +84,19 @@ class Parameters:
         uses = [p for m in self.module.modules() for p in m._parameters.values() if p is layer.weight]
         if own != self.names or len(uses) != 1:
             return None
-        calls: list[tuple[Tensor, Tensor]] = []
-        hook = layer.register_forward_hook(lambda module, inputs, output: calls.append((inputs[0], output)))
+        calls: list[tuple[Tensor, Tensor, int]] = []
+        hook = layer.register_forward_hook(
+            lambda module, inputs, output: calls.append((inputs[0], output, output._version))
+        )
         try:
             outputs = self.outputs(self.theta, x[:2])
         finally:
             hook.remove()
-        is_last = len(calls) == 1 and calls[0][0].ndim == 2 and torch.equal(calls[0][1], outputs)
+        if len(calls) != 1:
+            return None
+        seen, made, version = calls[0]
+        # the very tensor, not equal numbers: a final ReLU changes nothing on examples that are positive anyway
+        is_last = seen.ndim == 2 and made is outputs and made._version == version
         return LinearHead(self, layer, layer.bias is not None) if is_last else None
 
 
@@ -163,3 +172,28 @@ def require_repeatable_layers(model: nn.Module) -> None:
                 f"BatchNorm layer {name!r} uses batch statistics, so one example changes another's output; "
                 "call model.eval() (and keep track_running_stats=True)."
             )
+
+
+def require_outputs(run: Callable[[Tensor], Tensor], x: Tensor, name: str = "train.x") -> Float[Tensor, "n C"]:
+    """Return ``run(x)`` if the model can read x and answers with one row of outputs an example.
+
+    Raises:
+        TypeError: outputs that are not one tensor.
+        ValueError: a model that cannot read x, or outputs of another shape.
+    """
+    try:
+        with torch.no_grad():
+            outputs = run(x)
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"the model cannot read {name}, {x.dtype} of shape {['n', *x.shape[1:]]}: {error}; "
+            "pass examples shaped as the model expects."
+        ) from error
+    if not isinstance(outputs, Tensor):
+        raise TypeError(f"the model returns a {type(outputs).__name__}, expected one tensor [n, C]; wrap it.")
+    if outputs.ndim != 2 or len(outputs) != len(x):
+        raise ValueError(
+            f"the model's outputs have shape {list(outputs.shape)} for {len(x)} examples, expected [n, C]; "
+            "let it return one row of outputs per example."
+        )
+    return outputs

@@ -25,7 +25,7 @@ class Retrained(Removal):
 @compute.entry
 def leave_out(
     risk: Risk,
-    groups: Sequence[Sequence[int] | Int[Tensor, " u"]],
+    groups: Sequence[Sequence[int] | Int[Tensor, " _"]],
     *,
     method: str = "newton",
     weighting: str = "preserve",

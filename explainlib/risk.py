@@ -9,7 +9,6 @@ little extra weight on one example does to the minimum of R (Koh & Liang 2017, s
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -21,15 +20,15 @@ from torch.func import grad, vmap
 from explainlib import compute
 from explainlib.checks import (
     require_finite,
-    require_labels,
     require_nonnegative,
     require_same_kind,
     require_shape,
     require_tensor,
+    warn_caller,
 )
 from explainlib.datasets import Examples
-from explainlib.losses import CROSS_ENTROPY, SQUARED_ERROR, Loss, LossFunction, require_loss
-from explainlib.params import LinearHead, Parameters
+from explainlib.losses import Loss, LossFunction, require_loss, require_targets
+from explainlib.params import LinearHead, Parameters, require_outputs
 
 T = TypeVar("T")
 PART = 8192  # examples in one pass; bounds the memory of activations
@@ -108,7 +107,7 @@ class Risk:
         require_shape("theta", require_tensor("theta", theta), [self.p], meaning="(the chosen parameters, flattened)")
         require_same_kind("theta", theta, "the risk", self.theta)
         other = self._copy()
-        other.theta = require_finite("theta", theta.detach())
+        other.theta = require_finite("theta", theta.detach().clone())  # the caller may change theirs
         return other
 
     def reweighted(self, weights: Float[Tensor, " n"]) -> Risk:
@@ -118,7 +117,7 @@ class Risk:
             ValueError: a wrong length, NaN, or weights that are all zero.
         """
         require_shape("weights", require_tensor("weights", weights), [self.n], meaning="(one per training example)")
-        weights = require_finite("weights", weights.to(self.theta))
+        weights = require_finite("weights", weights.detach().to(self.theta, copy=True))
         if not (weights != 0).any():
             raise ValueError("weights are all zero; leave at least one example, or there is nothing to train on.")
         other = self._copy()
@@ -238,27 +237,20 @@ class Risk:
 
     def _require_labels(self, name: str, examples: Examples) -> None:
         require_same_kind(f"{name}.y", examples.y, "the risk", self.theta)
-        if self.loss is CROSS_ENTROPY:
-            require_labels(f"{name}.y", examples.y, self.n_outputs)
-        if self.loss is SQUARED_ERROR:
-            require_shape(f"{name}.y", examples.y, [len(examples), self.n_outputs], meaning="(the outputs' shape)")
-            if not examples.y.is_floating_point():
-                raise TypeError(f"{name}.y has dtype {examples.y.dtype}; squared_error needs floating point targets.")
+        require_targets(self.loss, f"{name}.y", examples.y, self.n_outputs)
 
     def _probe(self, train: Examples) -> int:
         """Run two examples twice and one alone: outputs must be [n, C], repeatable, and independent."""
-        with torch.no_grad():
-            first, again = (self.parameters.outputs(self.theta, train.x[:2]) for _ in range(2))
-            alone = self.parameters.outputs(self.theta, train.x[:1])
-            if first.ndim != 2:
-                raise ValueError(f"the model's outputs have shape {list(first.shape)}, expected [n, C].")
-            if not torch.equal(first, again):
-                raise ValueError("the model gives two outputs for the same input; remove what is random in its forward.")
-            rounding = 1e3 * torch.finfo(first.dtype).eps * (1 + first.abs().max())
-            if (first[:1] - alone).abs().max() > rounding:
-                raise ValueError("an example's output depends on the others beside it; each has to stand for itself.")
-            if self.loss.name not in (CROSS_ENTROPY.name, SQUARED_ERROR.name):
-                require_shape("the loss", self.loss.value(first, train.y[:2]), [len(first)], meaning="(one per example)")
+        run = lambda x: self.parameters.outputs(self.theta, x)  # noqa: E731
+        first, again, alone = (require_outputs(run, train.x[:k]) for k in (2, 2, 1))
+        require_finite("the model's outputs", first)
+        if not torch.equal(first, again):
+            raise ValueError("the model gives two outputs for the same input; remove what is random in its forward.")
+        rounding = 1e3 * torch.finfo(first.dtype).eps * (1 + first.abs().max())
+        if (first[:1] - alone).abs().max() > rounding:
+            raise ValueError("an example's output depends on the others beside it; each has to stand for itself.")
+        require_targets(self.loss, "train.y", train.y, first.shape[1])
+        self.loss.value(first, train.y[:2])  # its shape is checked inside
         return first.shape[1]
 
     def _loss_of_one(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -268,22 +260,32 @@ class Risk:
         return max(16, 2**26 // max(self.p, self.train.x[0].numel() * 64))
 
 
+def minimum_tolerance(risk: Risk) -> float:
+    """Return the gradient norm up to which a risk counts as minimised: 1e-6 in float64, 1e-4 in float32."""
+    return 1e-6 if risk.theta.dtype == torch.float64 else 1e-4
+
+
 def require_minimum(risk: Risk, *, strict: bool = False, user: str = "this formula") -> float:
     """Return |grad R|; warn, or with ``strict`` raise, when it is too large for a minimum.
 
-    Too large is above 1e-6 in float64 and 1e-4 in float32: removing one example of hundreds moves the gradient by
-    far more, so below that the formula's own error dominates.
+    Too large is above ``minimum_tolerance``: removing one example of hundreds moves the gradient by far more, so below
+    that the formula's own error dominates.
+
+    Args:
+        risk: judged at its theta, ridge and weights included.
+        strict: raise instead of warning.
+        user: what assumes the minimum, for the message.
 
     Raises:
         ValueError: not at a minimum and ``strict``.
     """
     size = float(risk.gradient().norm())
-    if not size <= (1e-6 if risk.theta.dtype == torch.float64 else 1e-4):
+    if not size <= minimum_tolerance(risk):
         message = (
             f"|gradient| = {size:.2e}: the risk is not at a minimum, which {user} assumes; "
             "pass xl.training.minimise(risk), or read the result as a rough ranking."
         )
         if strict:
             raise ValueError(message)
-        warnings.warn(message, NotAtMinimumWarning, stacklevel=3)
+        warn_caller(message, NotAtMinimumWarning)
     return size

@@ -48,12 +48,26 @@ def _of_head(risk: Risk) -> Float[Tensor, "p p"]:
     """Return sum_i w_i S_i (x) phi_i phi_i^T: one matrix product for each output's row of blocks."""
     phi, head = risk.features(), risk.head
     s = risk.loss.hessian(risk.outputs(), risk.train.y) * risk.weights_or_ones()[:, None, None]
-    rows = torch.stack(
-        [phi.T @ (s[:, c, :, None] * phi[:, None, :]).flatten(1) for c in range(s.shape[1])]
-    )  # [C, d, C d]
-    blocks = rows.unflatten(-1, (s.shape[1], phi.shape[1]))  # [C, d, C, d]
+    n_outputs, d = s.shape[1], phi.shape[1]
+    blocks = phi.new_empty(n_outputs, d, n_outputs, d)
+    for c in range(n_outputs):  # S_i is symmetric: blocks c' >= c are computed, the others copied
+        row = phi.T @ (s[:, c, c:, None] * phi[:, None, :]).flatten(1)
+        blocks[c, :, c:] = row.unflatten(1, (n_outputs - c, d))
+        blocks[c + 1 :, :, c] = blocks[c, :, c + 1 :].movedim(1, 0)
     matrix = head.flat(head.flat(blocks).movedim(-1, 0))
     return (matrix + matrix.T) / 2
+
+
+def gauss_newton_blocks(risk: Risk) -> Float[Tensor, "C d d"]:
+    """Return the diagonal blocks of G, one per output of a trained final layer, ridge included; needs ``risk.head``.
+
+    Inverted together they make a good preconditioner: a softmax couples its outputs by s_c s_e, which is small
+    wherever the model is sure.
+    """
+    phi, weights = risk.features(), risk.weights_or_ones()
+    s = risk.loss.hessian(risk.outputs(), risk.train.y).diagonal(dim1=1, dim2=2) * weights[:, None]  # [n, C]
+    ridge = risk.l2 * torch.eye(phi.shape[1], dtype=phi.dtype, device=phi.device)
+    return torch.stack([phi.T @ (phi * column[:, None]) for column in s.T]) / risk.n + ridge
 
 
 def gauss_newton_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from explainlib import compute
 from explainlib.checks import require_count
-from explainlib.curvature.hessian import hessian, hessian_operator
+from explainlib.curvature.hessian import hessian_operator
 from explainlib.risk import Risk
 
 DENSE_BELOW = 64  # ARPACK needs k well below p; a matrix this small is diagonalised whole
@@ -33,20 +33,28 @@ def top_eigenvalues(risk: Risk, k: int) -> Float[Tensor, " k"]:
     """
     if require_count("k", k) > risk.p:
         raise ValueError(f"k={k} eigenvalues were asked of a {risk.p} x {risk.p} Hessian; ask for at most {risk.p}.")
-    if risk.p <= DENSE_BELOW or k > risk.p // 2:
-        return torch.linalg.eigvalsh(hessian(risk)).flip(0)[:k]
     return lanczos(hessian_operator(risk), risk.theta, k)
 
 
 def lanczos(
     operator: Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]], like: Float[Tensor, " p"], k: int, seed: int = 0
 ) -> Float[Tensor, " k"]:
-    """Return the k algebraically largest eigenvalues of a symmetric operator on vectors like ``like``, largest first."""
+    """Return the k algebraically largest eigenvalues of a symmetric operator on vectors like ``like``, largest first.
+
+    Args:
+        operator: v -> A v on rows [k, p].
+        like: gives p, dtype and device; its values are not used.
+        k: 1 <= k <= p; more than half of them, or a small p, are found densely.
+        seed: of the starting vector.
+    """
 
     def matvec(v: np.ndarray) -> np.ndarray:
         return operator(torch.as_tensor(v.ravel()).to(like)[None])[0].double().cpu().numpy()
 
     p = like.numel()
+    if p <= DENSE_BELOW or k > p // 2:
+        matrix = operator(torch.eye(p, dtype=like.dtype, device=like.device))
+        return torch.linalg.eigvalsh((matrix + matrix.T) / 2).flip(0)[:k]
     start = np.random.default_rng(seed).standard_normal(p)  # ARPACK's own start would differ from run to run
     tolerance = 0.0 if like.dtype == torch.float64 else 1e-6
     product = LinearOperator((p, p), matvec=matvec, dtype=np.float64)

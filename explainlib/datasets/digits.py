@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from sklearn.datasets import load_digits
 
 from explainlib.datasets.examples import Examples, Split, stratified_split
 
@@ -33,5 +32,7 @@ def all_digits() -> Examples:
 @lru_cache(maxsize=1)  # parsing the text file takes longer than everything else a panel does when it opens
 def _published() -> tuple:
     """Return pixels [1797, 64] from 0 to 16, and labels [1797], as numpy arrays that nobody may change."""
+    from sklearn.datasets import load_digits  # half of the time that importing this package would take
+
     bunch = load_digits()
     return bunch.data, bunch.target.astype("int64")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_iris
 
 from explainlib.datasets.examples import Examples, Split, stratified_split
 
@@ -20,6 +19,8 @@ def iris(split_seed: int = 0) -> Split:
         Split with x float32 [n, 4]: on the training part each column has mean 0 and (population) standard
         deviation 1. The test part is shifted and scaled by the same numbers, for it has to stay unseen.
     """
+    from sklearn.datasets import load_iris  # half of the time that importing this package would take
+
     bunch = load_iris()
     centimetres = Examples(
         torch.tensor(bunch.data), torch.tensor(bunch.target).long(), tuple(map(str, bunch.target_names))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from explainlib.checks import require_tensor
@@ -60,6 +61,8 @@ def predicted_versus_true(
             ax.scatter(x.numpy(), y.numpy(), color=series.colour, label=caption, zorder=3, **dots)
             _least_squares_line(ax, x, y, float(agreement.slope), series.colour)
         _identity(ax, torch.cat([_flat(values) for values in methods.values()]), y)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
         ax.set(xlabel=f"{labels[0]} {unit}", ylabel=f"{labels[1]} {unit}")
         ax.set_title(title or "", loc="left")
         above = (-0.02, 1.05 if title else 1.0)

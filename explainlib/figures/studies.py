@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas
 import torch
 
 from explainlib.figures.fidelity import predicted_versus_true
 from explainlib.figures.palette import style
-from explainlib.figures.picture import Picture
+from explainlib.figures.picture import Picture, png
+from explainlib.studies.record import write_bytes
 
 METHODS = {"first_order": "first order", "newton_step": "Newton step"}
 
@@ -31,3 +33,15 @@ def influence(tables: Mapping[str, pandas.DataFrame]) -> Picture:
 
 
 STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = {"influence": influence}
+
+
+def draw(name: str, tables: Sequence[Path]) -> Path:
+    """Draw a study's figure from its tables on disk, and return the path of the PNG beside them.
+
+    Args:
+        name: the study.
+        tables: its CSV files, ``<stem>-<table>.csv``; other files are passed over.
+    """
+    read = {path.stem.rsplit("-", 1)[1]: pandas.read_csv(path) for path in tables if path.suffix == ".csv"}
+    first = next(path for path in tables if path.suffix == ".csv")
+    return write_bytes(png(STUDY_FIGURES[name](read), dpi=120), first.with_name(first.stem.rsplit("-", 1)[0] + ".png"))

@@ -25,7 +25,8 @@ from explainlib.checks import require_choice, require_groups, require_nonnegativ
 from explainlib.influence.removal import WEIGHTINGS, Removal, removal_weights
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
-from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature, preconditioner
+from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
+from explainlib.solvers.preconditioner import preconditioner
 from explainlib.training.weighted import weighted_risks
 
 ENTRIES = 2**23  # g x n x C numbers in one batch
@@ -34,7 +35,7 @@ ENTRIES = 2**23  # g x n x C numbers in one batch
 @compute.entry
 def removal_effect(
     risk: Risk,
-    groups: Sequence[Sequence[int] | Int[Tensor, " u"]],
+    groups: Sequence[Sequence[int] | Int[Tensor, " _"]],
     *,
     order: int | str = 1,
     weighting: str = "preserve",
@@ -68,7 +69,7 @@ def removal_effect(
     Source: Basu et al. 2020, eqs (8), (15), (17), which have no ridge; Koh et al. 2019 for "plain". Deviation: their
     eqs (9) and (16) add theta1 and theta2; removal needs -theta1 + theta2, which their eq. (17) contains.
     """
-    require_choice("order", str(order), ("1", "2", "newton"))
+    require_choice("order", order if isinstance(order, int | str) else str(order), (1, 2, "newton"))
     require_choice("weighting", weighting, WEIGHTINGS)
     require_nonnegative("damping", damping)
     checked = require_groups(groups, risk.n)

@@ -34,7 +34,7 @@ class Removal:
     """
 
     risk: Risk
-    groups: list[Int[Tensor, " u"]] = field(repr=False)
+    groups: list[Int[Tensor, " _"]] = field(repr=False)
     theta: Float[Tensor, "g p"] = field(repr=False)
     weighting: str
     status: tuple[str, ...] = field(repr=False)
@@ -82,7 +82,7 @@ class Removal:
         return self.risk.parameters.model_at(self.theta[g])
 
 
-def removal_weights(risk: Risk, groups: Sequence[Int[Tensor, " u"]], weighting: str) -> Float[Tensor, "g n"]:
+def removal_weights(risk: Risk, groups: Sequence[Int[Tensor, " _"]], weighting: str) -> Float[Tensor, "g n"]:
     """Return the weights [g, n] of the problem that remains: 0 on the group, and on the rest 1 or 1/(1 - f).
 
     Args:

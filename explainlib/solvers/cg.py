@@ -67,7 +67,7 @@ def cg(
 
 
 def _status(x: Tensor, residual: Tensor, tolerance: float | Tensor, indefinite: Tensor) -> str:
-    if not torch.isfinite(x).all():
+    if not (torch.isfinite(x).all() and torch.isfinite(residual).all()):
         return "nonfinite"
     if indefinite.any():
         return "not_positive_definite"

@@ -73,8 +73,10 @@ class Factor:
         self.matrix.diagonal().add_(require_nonnegative("damping", damping))
         self.keep, self.null, self.rank = require_keep(keep), 0, matrix.shape[0]
         self._triangle = self._values = self._vectors = None
-        if keep is None and self._cholesky():
+        if keep is None and bool(torch.isfinite(self.matrix).all()) and self._cholesky():
             return
+        if not torch.isfinite(self.matrix).all():
+            return  # eigh would fail without a word; solve says nonfinite
         self._values, self._vectors = torch.linalg.eigh(self.matrix)
         if keep is None:
             rounding = len(matrix) * torch.finfo(matrix.dtype).eps * self._values.abs().max()
@@ -103,6 +105,9 @@ class Factor:
         if self._triangle is not None:
             value = torch.cholesky_solve(rhs.T, self._triangle).T
             projected = rhs
+        elif self._values is None:
+            nothing = torch.full_like(rhs, float("nan"))
+            return Solution(nothing, "nonfinite", 0, nothing[:, 0], "the curvature itself holds NaN or infinity")
         else:
             inside = rhs @ self._vectors
             value = (inside / self._values) @ self._vectors.T

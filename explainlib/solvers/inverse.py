@@ -27,6 +27,7 @@ from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.dense import Factor, Keep, require_keep
 from explainlib.solvers.lissa import lissa, lissa_batches
 from explainlib.solvers.low_rank import LowRank
+from explainlib.solvers.preconditioner import REMEMBER_UP_TO, block_preconditioner
 from explainlib.solvers.solution import Solution
 
 MATRICES = {"hessian": hessian, "gauss_newton": gauss_newton, "empirical_fisher": empirical_fisher}
@@ -35,7 +36,6 @@ OPERATORS: dict[str, Callable[[Risk], Operator]] = {
     "gauss_newton": gauss_newton_operator,
     "empirical_fisher": empirical_fisher_operator,
 }
-REMEMBER_UP_TO = 2000  # parameters; a factor of that size takes 32 MB
 CURVATURES = (*MATRICES, "identity")
 Inverse = Callable[[Float[Tensor, "k p"]], Solution]
 
@@ -63,9 +63,9 @@ class CG:
         """Return the inverse; each use iterates anew."""
         _refuse_keep(keep, "cg")
         product = OPERATORS[curvature](risk)
-        return lambda rhs: cg(
-            lambda v: product(v) + damping * v, rhs, tolerance=self.tolerance, max_steps=self.max_steps
-        )
+        blocks = None if curvature == "empirical_fisher" else block_preconditioner(risk, damping=damping)
+        options = {"tolerance": self.tolerance, "max_steps": self.max_steps, "preconditioner": blocks}
+        return lambda rhs: cg(lambda v: product(v) + damping * v, rhs, **options)
 
 
 @dataclass(frozen=True)
@@ -161,33 +161,12 @@ def inverse_curvature(
     require_keep(keep)
     if isinstance(solver, str):
         solver = SOLVERS[require_choice("solver", solver, tuple(SOLVERS), later=("neumann", "arnoldi"))]()
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver is a {type(solver).__name__}; pass one of {', '.join(map(repr, SOLVERS))} or xl.solvers.CG().")
     if curvature == "identity":
         _refuse_keep(keep, "curvature='identity'")
         return lambda rhs: Solution(rhs / (1 + damping), "converged", 0, rhs.new_zeros(len(rhs)))
     return solver.prepared(risk, curvature, damping, keep)
-
-
-def preconditioner(risk: Risk, *, damping: float = 0.0, up_to: int = 4000) -> Operator | None:
-    """Return r -> (H + damping I)^-1 r for CG on problems near this one, or None where H is too large or indefinite.
-
-    A Hessian singular only at rounding level is lifted by 1e-8 of its largest diagonal entry: a preconditioner may be
-    approximate, and CG corrects it.
-    """
-    if risk.p > up_to:
-        return None
-
-    def make() -> Tensor | None:
-        matrix = hessian(risk)
-        matrix.diagonal().add_(damping)
-        for lift in (0.0, 1e-8 * float(matrix.diagonal().max())):
-            matrix.diagonal().add_(lift)
-            triangle, failed = torch.linalg.cholesky_ex(matrix)
-            if not int(failed):
-                return triangle
-        return None
-
-    triangle = make() if risk.p > REMEMBER_UP_TO else risk.remembered(("preconditioner", damping), make)
-    return None if triangle is None else (lambda rows: torch.cholesky_solve(rows.T, triangle).T)
 
 
 def _refuse_keep(keep: Keep, who: str) -> None:

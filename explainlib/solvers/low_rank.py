@@ -35,7 +35,7 @@ class LowRank:
     ) -> None:
         self.shift = require_nonnegative("shift", shift)
         self.keep = require_keep(keep)
-        self.p = factor.shape[1]
+        self.p, self.outside = factor.shape[1], keep is None
         gram = factor if square else factor @ factor.T
         values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
         real = values > len(gram) * torch.finfo(values.dtype).eps * values.abs().max()
@@ -43,7 +43,10 @@ class LowRank:
         rows = vectors.T if square else (vectors / values.sqrt()).T @ factor
         if keep is not None:
             complement = values.new_full((self.p - len(values),), shift)
-            kept = kept_eigenvalues(torch.cat([complement, values + shift]), keep)[len(complement) :]
+            kept = kept_eigenvalues(torch.cat([complement, values + shift]), keep)
+            # equal eigenvalues have no order: a count that reaches into the complement keeps none of it
+            self.outside = len(complement) > 0 and bool(kept[: len(complement)].all())
+            kept = kept[len(complement) :]
             values, rows = values[kept], rows[kept]
         self.values: Float[Tensor, " r"] = values
         self.rows: Float[Tensor, "r p"] = rows
@@ -61,9 +64,9 @@ class LowRank:
             detail = f"rank {len(self.values)} of {self.p}, and neither ridge nor damping"
             return Solution(span, "rank_deficient", 0, rhs.new_full((len(rhs),), float("inf")), detail)
         projected = inside @ self.rows
-        outside = (rhs - projected) / self.shift if self.keep is None and self.shift > 0 else 0.0
+        outside = (rhs - projected) / self.shift if self.outside and self.shift > 0 else 0.0
         value = span + outside
-        goal = rhs if self.keep is None else projected
+        goal = rhs if self.outside else projected
         back = (value @ self.rows.T * self.values) @ self.rows + self.shift * value
         residual = (back - goal).norm(dim=1) / goal.norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
         status = "converged" if torch.isfinite(value).all() else "nonfinite"

@@ -6,13 +6,12 @@ raises by default; ``on_failure="warn"`` returns what there is, with the same se
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.checks import require_choice
+from explainlib.checks import require_choice, warn_caller
 
 STATUSES = {
     "converged": "solved to its tolerance",
@@ -21,8 +20,9 @@ STATUSES = {
     "solver='dense' with keep='positive'",
     "max_steps": "stopped before reaching its tolerance; likely the system is ill-conditioned (small l2 and damping) or "
     "the dtype is too coarse: allow more steps, add damping, use float64, or solver='dense'",
-    "diverged": "the iteration grew without bound; its scale is below half the largest eigenvalue of the damped "
-    "curvature: raise the scale",
+    "diverged": "the iteration grew without bound; either its scale is below half the largest eigenvalue of the damped "
+    "curvature (raise the scale), or that curvature has a negative eigenvalue (add damping, or use "
+    "curvature='gauss_newton')",
     "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs or a far too small damping",
     "rank_deficient": "the curvature is singular, so it has no inverse; add l2 or damping, or pass keep=1e-9 for the "
     "pseudo-inverse",
@@ -78,5 +78,5 @@ class Solution:
         if not self.converged:
             if on_failure == "raise":
                 raise SolverError(self.sentence, self)
-            warnings.warn(self.sentence, SolverWarning, stacklevel=3)
+            warn_caller(self.sentence, SolverWarning)
         return self

@@ -35,6 +35,9 @@ def write_bytes(data: bytes, path: Path) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)  # a temporary file is private; the one that takes its place should not be
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

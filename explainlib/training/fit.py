@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +22,8 @@ from explainlib.checks import (
     require_same_kind,
 )
 from explainlib.datasets import Examples
-from explainlib.losses import Loss, LossFunction, require_loss
+from explainlib.losses import Loss, LossFunction, require_loss, require_targets
+from explainlib.params import require_outputs
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,11 @@ def fit(
     """
     if record:
         raise NotAvailableYet("record=True is not available yet; checkpoints and batches are kept without it.")
+    if not isinstance(train, Examples):
+        raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
     _require_options(epochs, batch_size, lr, weight_decay, swa, checkpoints, len(train))
     criterion = require_loss(loss)
-    trained = copy.deepcopy(model).train()
-    first = next(iter(trained.parameters()), None)
-    if first is None:
-        raise ValueError("model has no parameters to train.")
-    require_same_kind("train.x", train.x, "model", first)
+    trained = _trainable_copy(model, train, criterion)
     choices = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     stepper = choices[require_choice("optimizer", optimizer, tuple(choices))](
         trained.parameters(), lr=lr, weight_decay=weight_decay
@@ -130,16 +130,27 @@ def fit(
                 if step in keep_at:
                     kept.append(_flat(trained))
             losses.append(total / len(train))
-            if not total == total:
-                raise ValueError(f"the loss became NaN in epoch {epoch}; lower lr={lr:g} or look for overflow.")
+            if not math.isfinite(total):
+                raise ValueError(f"the loss became {total} in epoch {epoch}; lower lr={lr:g} or look for overflow.")
             if averaged is not None and epoch >= swa:
                 averaged.update_parameters(trained)
             bar.update()
-    if averaged is not None:
-        update_bn(train.x.split(batch_size or len(train)), averaged)
-        trained = averaged.module
+        if averaged is not None:
+            update_bn(train.x.split(batch_size or len(train)), averaged)
+            trained = averaged.module
     flat = torch.stack(kept) if kept else _flat(trained).new_empty(0, _flat(trained).numel())
     return Trajectory(trained.eval(), flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses))
+
+
+def _trainable_copy(model: nn.Module, train: Examples, criterion: Loss) -> nn.Module:
+    """Return a copy in training mode, once model, data and loss are seen to fit together."""
+    first = next(iter(model.parameters()), None)
+    if first is None:
+        raise ValueError("model has no parameters, so there is nothing to train; pass one with layers.")
+    require_same_kind("train.x", train.x, "model", first)
+    probe = require_outputs(copy.deepcopy(model).eval(), train.x[:1])
+    require_targets(criterion, "train.y", train.y, probe.shape[1])
+    return copy.deepcopy(model).train()
 
 
 def _require_options(
@@ -154,6 +165,9 @@ def _require_options(
         raise ValueError(f"swa={swa} never starts within {epochs} epochs; pass an epoch before the last.")
     if require_count("checkpoints", checkpoints, least=0) == 1:
         raise ValueError("checkpoints=1 cannot hold both the first and the last; pass 0 or at least 2.")
+    steps = epochs * -(-n // (batch_size or n))
+    if checkpoints > steps + 1:
+        raise ValueError(f"checkpoints={checkpoints} of {steps} steps; ask for at most {steps + 1}, or train for longer.")
 
 
 def _one_step(

@@ -7,7 +7,6 @@ own Hessian: removing some examples changes H little, so a few products suffice,
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_finite, require_positive, require_shape
+from explainlib.checks import (
+    require_choice,
+    require_finite,
+    require_positive,
+    require_shape,
+    require_tensor,
+    warn_caller,
+)
 from explainlib.risk import Risk
 from explainlib.solvers.cg import Operator, cg
-from explainlib.solvers.inverse import preconditioner
+from explainlib.solvers.preconditioner import preconditioner
 from explainlib.training.weighted import WeightedRisks, weighted_risks
 
 ENTRIES = 2**23  # g x n x C numbers in one batch
@@ -107,7 +113,7 @@ def minimise(
     require_positive("tolerance", tolerance)
     if risk.theta.dtype != torch.float64:
         tolerance = max(tolerance, 1e-5)
-    if weights is None or weights.ndim == 1:
+    if weights is None or require_tensor("weights", weights).ndim == 1:
         only = risk if weights is None else risk.reweighted(weights)
         minima = _newton(only, only.weights_or_ones()[None], tolerance, max_steps)
         _report(minima, on_failure)
@@ -133,7 +139,7 @@ def _report(minima: Minima, on_failure: str) -> None:
     )
     if on_failure == "raise":
         raise MinimiseError(message, minima)
-    warnings.warn(message, MinimiseWarning, stacklevel=3)
+    warn_caller(message, MinimiseWarning)
 
 
 def _newton(risk: Risk, weights: Float[Tensor, "g n"], tolerance: float, max_steps: int) -> Minima:

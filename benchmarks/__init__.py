@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against plain loops and peers, measured in one process."""

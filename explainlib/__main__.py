@@ -1,0 +1,131 @@
+"""The command line: ``python -m explainlib doctor``, ``data``, ``study`` and ``notebooks``.
+
+Each command imports what it needs when it runs, so that ``--help`` answers at once. A mistake gets one line and exit
+code 2; only an error of the library itself shows a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SCALES = ("quick", "cpu", "paper")
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print what is installed and at hand, and what to do about gaps; return 0 whatever was found."""
+    from explainlib.doctor import report
+
+    print(report())
+    return 0
+
+
+def data(options: argparse.Namespace) -> int:
+    """Print the registry, or describe one data set after downloading what it lacks."""
+    from explainlib import datasets
+
+    entries = {entry.name: entry for entry in datasets.catalogue()}
+    if options.name is None:
+        print("\n".join(f"{entry.name:<14} {entry.found or 'not at hand: ' + entry.how}" for entry in entries.values()))
+        return 0
+    if options.name not in entries:
+        raise ValueError(f"data set {options.name!r} is unknown; choose one of {', '.join(entries)}.")
+    entry = entries[options.name]
+    if entry.found is None:
+        datasets.fetch(entry.name)
+        entry = next(again for again in datasets.catalogue() if again.name == entry.name)
+    split = datasets.load(entry.name)
+    print(f"{entry.name}: {entry.found}")
+    print(f"origin: {entry.origin}\nlicence: {entry.licence}")
+    print(f"train {list(split.train.x.shape)}, test {list(split.test.x.shape)}, classes {_listed(split.train.classes)}")
+    return 0
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    """Return names separated by commas."""
+    return ", ".join(names) if names else "not named"
+
+
+def study(options: argparse.Namespace) -> int:
+    """Run one study, or all, and print the paths of the tables and figures it wrote."""
+    from explainlib import studies
+    from explainlib.figures.studies import draw
+
+    names = tuple(studies.names())
+    if options.name != "all" and options.name not in names:
+        raise ValueError(f"study {options.name!r} is unknown; choose one of {', '.join([*names, 'all'])}.")
+    for name in names if options.name == "all" else (options.name,):
+        tables = studies.run(name, scale=options.scale, data=options.data, out=options.out)
+        for path in [*tables, draw(name, tables)]:
+            print(path)
+    return 0
+
+
+def notebooks(options: argparse.Namespace) -> int:
+    """Run notebooks and save them, or check their anatomy, or write student copies."""
+    from explainlib import notebooks as tool
+
+    if options.check:
+        problems = tool.check_all(options.paths)
+        print(
+            "\n".join(problems) if problems else f"{len(tool.notebook_paths(options.paths))} notebooks, nothing wrong."
+        )
+        return 1 if problems else 0
+    if options.student is not None:
+        print("\n".join(map(str, tool.student_copies(options.student, options.paths))))
+        return 0
+    tool.execute_all(options.paths)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    main = argparse.ArgumentParser(
+        prog="python -m explainlib", description="What a trained model owes to its training data."
+    )
+    commands = main.add_subparsers(dest="command", required=True, metavar="command")
+
+    command = commands.add_parser("doctor", help="say what is installed, at hand, and missing")
+    command.set_defaults(run=doctor)
+
+    command = commands.add_parser("data", help="list the data sets, or fetch and describe one")
+    command.add_argument("name", nargs="?", help="one data set")
+    command.set_defaults(run=data)
+
+    command = commands.add_parser("study", help="compute a study's tables and figures")
+    command.add_argument("name", help="which study, or all")
+    command.add_argument("--scale", choices=SCALES, default="quick", help="how much to compute (default: quick)")
+    command.add_argument("--data", metavar="NAME", help="the data set (default: the study's own)")
+    command.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: the study's own)")
+    command.set_defaults(run=study)
+
+    command = commands.add_parser("notebooks", help="run notebooks and save their outputs")
+    command.add_argument("paths", nargs="*", type=Path, help="notebooks or folders (default: notebooks/)")
+    either = command.add_mutually_exclusive_group()
+    either.add_argument("--check", action="store_true", help="only check their anatomy; exit code 1 for a fault")
+    either.add_argument("--student", metavar="DIR", type=Path, help="only write copies without solutions into DIR")
+    command.set_defaults(run=notebooks)
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code: 0 done, 1 a check failed, 2 a mistake in the call or in the data, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "explainlib":
+            raise
+        print(f"explainlib: the package {error.name} is not installed; run `make env`.", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"explainlib: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("explainlib: interrupted; nothing half-written was left.", file=sys.stderr)
+        return 130
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

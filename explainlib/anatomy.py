@@ -1,0 +1,127 @@
+"""What a notebook of this course must look like: short, committed with its outputs, and with the same parts each time.
+
+``complaints`` says what is wrong in sentences, so that an author, a test and the command line hear the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from nbformat import NotebookNode
+
+TOUR = "00_start_here.ipynb"
+MOST_CODE_LINES = 130
+MOST_CELL_LINES = 12
+MOST_BYTES = 1_000_000
+SETUP_LINES = 5
+PARTS = ("Predict", "Run", "See", "Play", "Break it", "Exercises", "What we saw", "References")
+MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|root|work|tmp|Users|opt|usr|mnt|var)/\w")
+
+
+def complaints(notebook: NotebookNode, name: str, size: int) -> list[str]:
+    """Return what is wrong with one notebook, one sentence each; empty if nothing is.
+
+    Args:
+        notebook: as read from disk, outputs included.
+        name: its file name; the tour ``00_start_here.ipynb`` may be shorter and needs no parts.
+        size: of the file, in bytes.
+    """
+    found = [*_lengths(notebook, name, size), *_parts(notebook, name), *_setup(notebook)]
+    kernel = notebook.metadata.get("kernelspec", {}).get("name")
+    if kernel != "python3":
+        found.append(f"its kernel is {kernel!r}, expected 'python3'; run `make notebooks`.")
+    for position, cell in enumerate(notebook.cells):
+        expected = f"cell-{position:02d}"
+        where = f"cell {position}"
+        if cell.get("id") != expected:
+            found.append(f"{where} has id {cell.get('id')!r}, expected {expected!r}; run `make notebooks`.")
+        found += [f"{where} {text}" for text in _tags(cell)]
+        if cell.cell_type == "code":
+            found += [f"{where} {text}" for text in [*_code(cell), *_outputs(cell)]]
+    return found
+
+
+def _lengths(notebook: NotebookNode, name: str, size: int) -> Iterator[str]:
+    """Yield what is too long or too short."""
+    fewest_cells, fewest_words = (12, 400) if name == TOUR else (20, 900)
+    cells = len(notebook.cells)
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    words = len(prose.split())
+    lines = sum(len(_code_lines(cell)) for cell in notebook.cells if cell.cell_type == "code")
+    if not fewest_cells <= cells <= 45:
+        yield f"it has {cells} cells, expected {fewest_cells} to 45; split or join some."
+    if not fewest_words <= words <= 2_500:
+        yield f"its prose has {words} words, expected {fewest_words} to 2,500."
+    if lines > MOST_CODE_LINES:
+        yield f"it has {lines} lines of code, expected at most {MOST_CODE_LINES}; move code into the library."
+    if size >= MOST_BYTES:
+        yield f"it has {size:,} bytes, expected fewer than {MOST_BYTES:,}; make its figures smaller."
+
+
+def _parts(notebook: NotebookNode, name: str) -> Iterator[str]:
+    """Yield the parts that are missing; a part is a heading or a paragraph's bold first words."""
+    if name == TOUR:
+        return
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    for part in PARTS:
+        opening = re.compile(rf"^\s*(?:#+\s*(?:[\d.]+\s*)?|\*\*){re.escape(part)}\b", re.MULTILINE)
+        if not any(opening.search(source) for source in prose):
+            yield f"it has no part {part!r}; open one with a heading or with bold first words."
+    if not any("<details" in source and "reconcile" in source.lower() for source in prose):
+        yield "it has no part 'Reconcile' inside <details>; the prediction is never compared with the result."
+
+
+def _setup(notebook: NotebookNode) -> Iterator[str]:
+    """Yield what is wrong with the setup cell."""
+    cells = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        yield f"it has {len(cells)} cells tagged 'setup', expected one."
+    elif len(_code_lines(cells[0])) > SETUP_LINES:
+        yield f"its setup cell has {len(_code_lines(cells[0]))} lines, expected at most {SETUP_LINES}."
+
+
+def _tags(cell: NotebookNode) -> Iterator[str]:
+    """Yield tags without what they ask for."""
+    tags = cell.metadata.get("tags", [])
+    if ("nbval-ignore-output" in tags or "nbval-skip" in tags) and not str(cell.metadata.get("reason", "")).strip():
+        yield "is not compared with its saved output and does not say why; put the reason into metadata.reason."
+    if "raises-exception" in tags:
+        yield "is tagged raises-exception; catch the error in the cell and print its message."
+    if "solution" in tags and not cell.metadata.get("jupyter", {}).get("source_hidden"):
+        yield "is a solution that is not hidden; run `make notebooks`."
+
+
+def _code(cell: NotebookNode) -> Iterator[str]:
+    """Yield what is wrong with the code of one cell."""
+    lines = _code_lines(cell)
+    if len(lines) > MOST_CELL_LINES:
+        yield f"has {len(lines)} lines, expected at most {MOST_CELL_LINES}; split it."
+    if not lines:
+        yield "is empty; delete it."
+    if any(re.match(r"\s*(async\s+)?(def|class)\s", line) for line in lines):
+        yield "defines a function or a class; move it into the library."
+    if any(line.rstrip().endswith(";") for line in lines):
+        yield "ends a line with a semicolon; it does not silence the output, assign the value to _ instead."
+
+
+def _outputs(cell: NotebookNode) -> Iterator[str]:
+    """Yield what is wrong with the saved outputs of one cell."""
+    if cell.execution_count is None:
+        yield "was never run; run `make notebooks`."
+    for output in cell.outputs:
+        if output.output_type == "error":
+            yield f"ends in {output.ename}: {output.evalue}; repair it."
+        if output.output_type == "stream" and output.name == "stderr":
+            yield f"writes to stderr ({output.text.strip()[:60]!r}); repair the warning's cause."
+        data = output.get("data", {})
+        if "image/svg+xml" in data:
+            yield "has an SVG output, which differs in each run; use PNG."
+        texts = [output.get("text", ""), *(data.get(kind, "") for kind in ("text/plain", "text/html"))]
+        for match in filter(None, map(MACHINE_PATH.search, texts)):
+            yield f"shows a path of one machine ({match.group()}...); print relative paths."
+
+
+def _code_lines(cell: NotebookNode) -> list[str]:
+    """Return the lines of a cell that are not blank."""
+    return [line for line in cell.source.splitlines() if line.strip()]

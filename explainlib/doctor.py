@@ -1,0 +1,175 @@
+"""What this installation has, what it lacks, and what to do about each gap.
+
+``report`` only looks: it installs, downloads and changes nothing. Paths are shortened to ``$EXPLAINLIB_DATA`` and
+``~``, so that a report can be shown to others.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "matplotlib",
+    "seaborn",
+    "jaxtyping",
+    "ipywidgets",
+    "jupyterlab",
+    "nbval",
+    "voila",
+    "learn2learn",
+)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s#;]+)")
+MARKS = {True: "ok ", False: "gap"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        subject: what was looked at.
+        text: what was found.
+        remedy: what to do; empty if nothing needs doing.
+    """
+
+    subject: str
+    text: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Return whether nothing needs doing."""
+        return not self.remedy
+
+    def __str__(self) -> str:
+        """Return the line, the remedy below it."""
+        line = f"[{MARKS[self.ok]}] {self.subject}: {self.text}"
+        return line if self.ok else f"{line}\n      -> {self.remedy}"
+
+
+def pins(root: Path | None = None) -> dict[str, str]:
+    """Return the exact versions this project is tested with, name -> version, names in lower case.
+
+    Args:
+        root: the repository; None means the one this package was installed from. Without its files, nothing is pinned.
+    """
+    folder = Path(__file__).resolve().parent.parent if root is None else root
+    found: dict[str, str] = {}
+    for name, pattern in (("constraints.txt", r"(.*)"), ("Makefile", r"^LEARN2LEARN := (.*)")):
+        path = folder / name
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            wanted = re.match(pattern, line)
+            pin = PIN.match(wanted.group(1)) if wanted else None
+            if pin:
+                found[pin.group(1).lower()] = pin.group(2)
+    return found
+
+
+def python_finding() -> Finding:
+    """Return which Python and system this is."""
+    text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info[:2] != (3, 11) or platform.system() != "Linux":
+        return Finding("python", text, "only Python 3.11 on Linux is tested; where results differ, try that first")
+    return Finding("python", text)
+
+
+def package_finding(name: str, pinned: str | None) -> Finding:
+    """Return which version of a package is installed, without importing it.
+
+    Args:
+        name: as its distribution is called.
+        pinned: the tested version, None if it is unknown.
+    """
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, "not installed", "make env")
+    if pinned is not None and version.split("+")[0] != pinned:
+        return Finding(name, f"{version}, tested with {pinned}", "make env installs the tested version")
+    return Finding(name, version + ("" if pinned is None else ", the tested version"))
+
+
+def device_finding() -> Finding:
+    """Return which device tensors can live on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("device", f"CUDA, {torch.cuda.get_device_name(0)}; used where your tensors are on it")
+    if torch.version.cuda:
+        remedy = (
+            "nvidia-smi should list a GPU and a recent driver; without a GPU all is well, the library runs on the CPU"
+        )
+        return Finding("device", f"CPU; torch is built for CUDA {torch.version.cuda} but finds no GPU", remedy)
+    return Finding("device", "CPU (torch has no CUDA in it; on a machine with a GPU install a CUDA build of torch)")
+
+
+def compute_finding() -> Finding:
+    """Return the thread and denormal settings."""
+    from explainlib import compute
+
+    return Finding("threads", compute.thread_report())
+
+
+def browser_path() -> str | None:
+    """Return the browser that the browser tests drive, None if none is on the PATH."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def browser_finding() -> Finding:
+    """Return which browser the browser tests would drive."""
+    path = browser_path()
+    if path is None:
+        return Finding("browser", "no chromium on the PATH; browser tests are skipped", "apt-get install chromium")
+    return Finding("browser", f"{Path(path).name}, for the browser tests")
+
+
+def data_findings() -> list[Finding]:
+    """Return one finding for each registered data set."""
+    from explainlib import datasets
+
+    return [
+        Finding(f"data {entry.name}", entry.found or "not at hand", "" if entry.found else entry.how)
+        for entry in datasets.catalogue()
+    ]
+
+
+def findings() -> list[Finding]:
+    """Return everything ``doctor`` looks at, in the order of the report."""
+    pinned = pins()
+    return [
+        python_finding(),
+        *(package_finding(name, pinned.get(name)) for name in PACKAGES),
+        device_finding(),
+        compute_finding(),
+        browser_finding(),
+        *data_findings(),
+    ]
+
+
+def shortened(text: str) -> str:
+    """Return the text with the data folder written as $EXPLAINLIB_DATA and the home folder as ~."""
+    root, home = os.environ.get("EXPLAINLIB_DATA", ""), str(Path.home())
+    if len(root) > 1:
+        text = text.replace(root.rstrip("/"), "$EXPLAINLIB_DATA")
+    return re.sub(rf"(?<![\w/]){re.escape(home)}(?=/|\b)", "~", text) if len(home) > 1 else text
+
+
+def report() -> str:
+    """Return the whole report: one line a finding, each gap with its remedy, and a closing count."""
+    found = findings()
+    gaps = sum(not finding.ok for finding in found)
+    closing = "Nothing is missing." if not gaps else f"{gaps} gap{'s' * (gaps > 1)}; each names what to do."
+    return shortened("\n".join([*map(str, found), closing]))

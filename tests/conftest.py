@@ -1,0 +1,37 @@
+"""What all tests share: shapes in signatures are checked while they run, figures need no screen, one thread a process.
+
+The import hook makes beartype check every jaxtyping signature of explainlib. It has to be installed before explainlib
+is imported, and it lives only here: notebooks and users import the package without it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import matplotlib
+import pytest
+from jaxtyping import install_import_hook
+
+# Imported before the hook, explainlib would run unchecked; `already` lets test_environment say so.
+already = "explainlib" in sys.modules
+install_import_hook("explainlib", "beartype.beartype")
+matplotlib.use("Agg")
+
+hypothesis.settings.register_profile("explainlib", deadline=None, max_examples=30, derandomize=True)
+hypothesis.settings.load_profile("explainlib")
+
+
+@pytest.fixture(scope="session")
+def repository(pytestconfig):
+    """Return the folder of pyproject.toml."""
+    return pytestconfig.rootpath
+
+
+@pytest.fixture(scope="session")
+def hooked_in_time():
+    """Return whether the import hook came before the first import of explainlib."""
+    return not already

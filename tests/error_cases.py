@@ -1,0 +1,191 @@
+"""Bad inputs, each with the error a person must see. Run as a program, it prints what they do see, as JSON.
+
+The tests' import hook checks every signature and would answer first; a person does not have it. So ``test_errors``
+runs this file in a fresh interpreter, without the hook.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import explainlib as xl
+from explainlib.datasets import Examples
+
+D = torch.float64
+
+
+def data(n=12, d=3, C=3):
+    return Examples(torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=D), torch.arange(n) % C)
+
+
+def model(d=3, C=3):
+    return xl.models.logistic(d, C, dtype=D)
+
+
+def net(*layers):
+    return nn.Sequential(*layers).to(D)
+
+
+class Pair(nn.Module):
+    """Returns two things."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 3).double()
+
+    def forward(self, x):
+        return self.a(x), x
+
+
+class Noisy(Pair):
+    def forward(self, x):
+        return self.a(x) + torch.randn(len(x), 3, dtype=D)
+
+
+class Centred(Pair):
+    """One example's output depends on the others."""
+
+    def forward(self, x):
+        return self.a(x) - self.a(x).mean(0)
+
+
+def frozen():
+    m = model()
+    m.linear.bias.requires_grad_(False)
+    return m
+
+
+def broken():
+    m = model()
+    m.linear.weight.data[0, 0] = float("nan")
+    return m
+
+
+RISK = xl.training.minimise(xl.Risk(model(), data(), l2=0.1))
+TEST = data(4)
+E = Examples
+x, y = data().x, data().y
+influence, removal, leave = xl.influence.loss_influence, xl.influence.removal_effect, xl.retraining.leave_out
+minimise, fit = xl.training.minimise, xl.training.fit
+
+# name: (what the person does, the error's name, what its message must hold)
+CASES = {
+    # data
+    "tuple for train": (lambda: xl.Risk(model(), (x, y)), "TypeError", ["train is a tuple", "Examples(x, y)"]),
+    "lengths": (lambda: E(x, y[:5]), "ValueError", ["12", "5"]),
+    "NaN": (lambda: E(x * float("nan"), y), "ValueError", ["NaN", "36"]),
+    "numpy": (lambda: E(x.numpy(), y), "TypeError", ["ndarray", "as_tensor"]),
+    "float32 data": (lambda: xl.Risk(model(), data().to(torch.float32)), "TypeError", ["float32", "float64", ".to("]),
+    "four features": (lambda: xl.Risk(model(), data(d=4)), "ValueError", ["cannot read train.x", "4", "shaped"]),
+    "labels too large": (lambda: xl.Risk(model(), E(x, y + 2)), "ValueError", ["2 to 4", "3 outputs", "0 to 2"]),
+    "negative labels": (lambda: E(x, y - 1), "ValueError", ["-1"]),
+    "float labels": (lambda: xl.Risk(model(), E(x, x[:, :1])), "TypeError", ["float64", "int64", ".long()"]),
+    "labels for squares": (lambda: xl.Risk(model(), data(), loss="squared_error"), "TypeError", ["int64", "floating"]),
+    "two targets of three": (lambda: xl.Risk(model(), E(x, x[:, :2]), loss="squared_error"), "ValueError", ["[12, 2]", "[12, 3]"]),
+    # models
+    "not a model": (lambda: xl.Risk(lambda x: x, data()), "TypeError", ["function", "nn.Module"]),
+    "no parameters": (lambda: xl.Risk(nn.Flatten(), data()), "ValueError", ["no parameters"]),
+    "dropout": (lambda: xl.Risk(net(nn.Linear(3, 3), nn.Dropout(0.5)), data()), "ValueError", ["dropout", "'1'", "eval()"]),
+    "BatchNorm": (lambda: xl.Risk(net(nn.Linear(3, 3), nn.BatchNorm1d(3)), data()), "ValueError", ["BatchNorm", "eval()"]),
+    "BatchNorm without statistics": (lambda: xl.Risk(net(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval(), data()), "ValueError", ["BatchNorm", "track_running_stats"]),
+    "frozen": (lambda: xl.Risk(frozen(), data()), "ValueError", ["linear.bias", "requires_grad_()", "parameters="]),
+    "NaN in the model": (lambda: xl.Risk(broken(), data()), "ValueError", ["parameters", "1 NaN"]),
+    "random outputs": (lambda: xl.Risk(Noisy(), data()), "ValueError", ["two outputs", "random"]),
+    "examples that see each other": (lambda: xl.Risk(Centred(), data()), "ValueError", ["depends on the others"]),
+    "two outputs": (lambda: xl.Risk(Pair(), data()), "TypeError", ["tuple", "[n, C]"]),
+    "flat output": (lambda: xl.Risk(net(nn.Linear(3, 1), nn.Flatten(0)), data()), "ValueError", ["outputs have shape", "[n, C]"]),
+    "unknown parameter": (lambda: xl.Risk(model(), data(), parameters=["linear.wait"]), "ValueError", ["linear.wait", "linear.weight"]),
+    "no parameter": (lambda: xl.Risk(model(), data(), parameters=[]), "ValueError", ["empty", "linear.weight"]),
+    "unknown choice": (lambda: xl.Risk(model(), data(), parameters="first"), "ValueError", ["'first'", "'all', 'last'"]),
+    # options of a risk
+    "loss": (lambda: xl.Risk(model(), data(), loss="hinge"), "ValueError", ["'hinge'", "'cross_entropy'"]),
+    "averaging loss": (lambda: xl.Risk(model(), data(), loss=cross_entropy), "ValueError", ["one per example", "reduction='none'"]),
+    "negative ridge": (lambda: xl.Risk(model(), data(), l2=-1), "ValueError", ["l2=-1", "zero or more"]),
+    "NaN ridge": (lambda: xl.Risk(model(), data(), l2=float("nan")), "ValueError", ["l2=nan"]),
+    "theta of another length": (lambda: RISK.at(torch.zeros(5, dtype=D)), "ValueError", ["theta", "[5]", "[12]"]),
+    "theta a list": (lambda: RISK.at([0.0] * 12), "TypeError", ["theta is a list", "as_tensor"]),
+    "theta in float32": (lambda: RISK.at(torch.zeros(12)), "TypeError", ["float32", ".to("]),
+    "theta NaN": (lambda: RISK.at(torch.full((12,), float("nan"), dtype=D)), "ValueError", ["theta", "12 NaN"]),
+    "weights of another length": (lambda: RISK.reweighted(torch.ones(5)), "ValueError", ["weights", "[5]", "[12]"]),
+    "weights all zero": (lambda: RISK.reweighted(torch.zeros(12)), "ValueError", ["all zero"]),
+    "device": (lambda: RISK.at(torch.zeros(12, dtype=D, device="meta")), "ValueError", ["meta", "cpu", ".to("]),
+    # tests
+    "test of another shape": (lambda: influence(RISK, data(4, d=5)), "ValueError", ["test.x", "[4, 5]", "[any, 3]"]),
+    "test in float32": (lambda: influence(RISK, TEST.to(torch.float32)), "TypeError", ["test.x", "float32"]),
+    "test labels": (lambda: influence(RISK, data(8, C=4)), "ValueError", ["test.y", "0 to 3", "3 outputs"]),
+    "test a tensor": (lambda: influence(RISK, x), "TypeError", ["test is a Tensor", "Examples"]),
+    # influence and solvers
+    "curvature": (lambda: influence(RISK, TEST, curvature="fisher"), "ValueError", ["'fisher'", "'gauss_newton'"]),
+    "curvature to come": (lambda: influence(RISK, TEST, curvature="ekfac"), "NotAvailableYet", ["not available yet", "'hessian'"]),
+    "solver": (lambda: influence(RISK, TEST, solver="lu"), "ValueError", ["'lu'", "'dense'"]),
+    "solver to come": (lambda: influence(RISK, TEST, solver="arnoldi"), "NotAvailableYet", ["not available yet"]),
+    "solver of another kind": (lambda: influence(RISK, TEST, solver=torch.linalg.solve), "TypeError", ["solver is a", "'dense'"]),
+    "negative damping": (lambda: influence(RISK, TEST, damping=-1e-3), "ValueError", ["damping=-0.001", "zero or more"]),
+    "NaN damping": (lambda: influence(RISK, TEST, damping=float("nan")), "ValueError", ["damping=nan"]),
+    "keep 1.0": (lambda: influence(RISK, TEST, keep=1.0), "ValueError", ["keep=1.0", "1e-9"]),
+    "keep 0": (lambda: influence(RISK, TEST, keep=0), "ValueError", ["keep=0"]),
+    "keep with cg": (lambda: influence(RISK, TEST, keep=3, solver="cg"), "ValueError", ["keep=3", "'dense'"]),
+    "singular": (lambda: influence(xl.Risk(model(), data()), TEST), "SolverError", ["singular", "add l2 or damping", "keep=1e-9"]),
+    "on_failure": (lambda: influence(RISK, TEST, on_failure="shrug"), "ValueError", ["on_failure='shrug'", "'warn'"]),
+    "index outside": (lambda: xl.influence.parameter_influence(RISK, [57]), "ValueError", ["index 57", "outside the 12 training examples"]),
+    "index negative": (lambda: xl.influence.parameter_influence(RISK, [-1]), "ValueError", ["index -1", "0 to 11"]),
+    "index twice": (lambda: xl.influence.parameter_influence(RISK, [3, 3]), "ValueError", ["index 3", "twice"]),
+    "no index": (lambda: xl.influence.parameter_influence(RISK, []), "ValueError", ["empty", "12"]),
+    "a mask": (lambda: xl.influence.parameter_influence(RISK, y == 0), "TypeError", ["mask", "nonzero()"]),
+    "float index": (lambda: xl.influence.parameter_influence(RISK, torch.tensor([1.0])), "TypeError", ["float32", ".long()"]),
+    # groups
+    "no groups": (lambda: removal(RISK, []), "ValueError", ["groups is empty"]),
+    "empty group": (lambda: removal(RISK, [[0], []]), "ValueError", ["groups[1] is empty"]),
+    "everything": (lambda: removal(RISK, [list(range(12))]), "ValueError", ["groups[0] is all 12", "leave at least one"]),
+    "flat list": (lambda: removal(RISK, [0, 1]), "TypeError", ["single numbers", "[[i] for i in indices]"]),
+    "flat tensor": (lambda: removal(RISK, torch.tensor([0, 1])), "TypeError", ["one row", "[indices]"]),
+    "outside in a group": (lambda: removal(RISK, [[0], [12]]), "ValueError", ["index 12 in groups[1]", "12 training examples"]),
+    "order 3": (lambda: removal(RISK, [[0]], order=3), "ValueError", ["order=3", "'newton'"]),
+    "order '1'": (lambda: removal(RISK, [[0]], order="1"), "ValueError", ["order='1'", "1, 2"]),
+    "order 1.0": (lambda: removal(RISK, [[0]], order=1.0), "ValueError", ["order='1.0'"]),
+    "weighting": (lambda: removal(RISK, [[0]], weighting="keep"), "ValueError", ["'keep'", "'preserve', 'plain'"]),
+    "third derivative at first order": (lambda: removal(RISK, [[0]], third_derivative=True), "ValueError", ["order=2", "order=1"]),
+    "leave nobody out": (lambda: leave(RISK, [[]]), "ValueError", ["groups[0] is empty"]),
+    "leave everybody out": (lambda: leave(RISK, [list(range(12))]), "ValueError", ["leave at least one"]),
+    "method to come": (lambda: leave(RISK, [[0]], method="scratch"), "NotAvailableYet", ["not available yet", "'newton'"]),
+    # training
+    "tolerance": (lambda: minimise(RISK, tolerance=0.0), "ValueError", ["tolerance=0.0", "above zero"]),
+    "weights a list": (lambda: minimise(RISK, weights=[1.0] * 12), "TypeError", ["weights is a list", "as_tensor"]),
+    "weights of another width": (lambda: minimise(RISK, weights=torch.ones(2, 5)), "ValueError", ["[2, 5]", "[any, 12]"]),
+    "weights of a cube": (lambda: minimise(RISK, weights=torch.ones(2, 5, 12)), "ValueError", ["[2, 5, 12]"]),
+    "fit a tuple": (lambda: fit(model(), (x, y), epochs=1), "TypeError", ["train is a tuple", "Examples"]),
+    "fit other dtypes": (lambda: fit(model(), data().to(torch.float32), epochs=1), "TypeError", ["float32"]),
+    "fit labels": (lambda: fit(model(), E(x, y + 1), epochs=1), "ValueError", ["1 to 3", "3 outputs"]),
+    "fit targets that would broadcast": (lambda: fit(model(), E(x, x[:, :1]), epochs=1, loss="squared_error"), "ValueError", ["[12, 1]", "[12, 3]"]),
+    "fit features": (lambda: fit(model(), data(d=4), epochs=1), "ValueError", ["cannot read train.x"]),
+    "fit no epochs": (lambda: fit(model(), data(), epochs=0), "ValueError", ["epochs=0", "at least 1"]),
+    "a rate too many": (lambda: xl.training.Trajectory(model(), torch.zeros(2, 12), torch.ones(3)), "ValueError", ["2 checkpoints", "one rate per checkpoint"]),
+    "eigenvalues": (lambda: xl.curvature.top_eigenvalues(RISK, 13), "ValueError", ["k=13", "12"]),
+    "no such room": (lambda: xl.influnce, "AttributeError", ["influnce"]),
+}  # fmt: skip
+
+
+def outcome(act) -> dict:
+    """Return what a person sees: the error, its message, how long it took, and whether the shared risk still stands."""
+    theta, start = RISK.theta.clone(), time.perf_counter()
+    threads, flushed = torch.get_num_threads(), xl.compute.denormals_flushed()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            act()
+            seen = {"error": "nothing", "bases": [], "message": ""}
+        except Exception as error:
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            seen = {"error": kinds[0], "bases": kinds, "message": str(error)}
+    same = torch.equal(theta, RISK.theta) and (threads, flushed) == (torch.get_num_threads(), xl.compute.denormals_flushed())
+    return {**seen, "seconds": time.perf_counter() - start, "unchanged": same}
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: outcome(act) for name, (act, _, _) in CASES.items()}))

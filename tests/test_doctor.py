@@ -1,0 +1,154 @@
+"""The doctor sees gaps and names remedies; the command line answers mistakes with one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from explainlib import __main__ as command_line
+from explainlib import datasets, doctor
+
+
+def run(*arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "explainlib", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **variables},
+    )
+
+
+def test_report_names_everything_it_looks_at():
+    text = doctor.report()
+    for subject in (
+        "python:",
+        "torch:",
+        "learn2learn:",
+        "device:",
+        "threads:",
+        "browser:",
+        "data iris:",
+        "data mnist:",
+    ):
+        assert f"] {subject}" in text
+    assert doctor.__doc__ and text.splitlines()[-1].endswith(("missing.", "what to do."))
+
+
+def test_learn2learn_is_not_imported():
+    code = "import sys, explainlib.doctor as d; d.report(); sys.exit('learn2learn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_pins_come_from_the_files(tmp_path):
+    (tmp_path / "constraints.txt").write_text("# x==1\nTorch==2.0.0\nnumpy==1.5 # why\n")
+    (tmp_path / "Makefile").write_text("LEARN2LEARN := learn2learn==0.1\n")
+    assert doctor.pins(tmp_path) == {"torch": "2.0.0", "numpy": "1.5", "learn2learn": "0.1"}
+    assert doctor.pins(tmp_path / "nowhere") == {}
+    assert set(doctor.PACKAGES) <= set(doctor.pins())
+
+
+def test_a_package_is_right_wrong_or_missing(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "2.0.0+cpu")
+    assert doctor.package_finding("torch", "2.0.0").ok
+    assert doctor.package_finding("torch", None).ok
+    wrong = doctor.package_finding("torch", "2.1.0")
+    assert not wrong.ok and "2.1.0" in wrong.text and "make env" in wrong.remedy
+    monkeypatch.undo()
+    missing = doctor.package_finding("no-such-package", "1")
+    assert (missing.text, missing.ok) == ("not installed", False)
+
+
+def test_a_gap_shows_its_remedy_below():
+    assert str(doctor.Finding("a", "b")) == "[ok ] a: b"
+    assert str(doctor.Finding("a", "b", "do c")) == "[gap] a: b\n      -> do c"
+
+
+def test_without_a_browser_the_remedy_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.browser_path() is None and "apt-get install" in doctor.browser_finding().remedy
+    (tmp_path / "chromium").write_text("#!/bin/sh\n")
+    (tmp_path / "chromium").chmod(0o755)
+    assert doctor.browser_path() == str(tmp_path / "chromium") and doctor.browser_finding().ok
+
+
+def test_reports_hide_where_this_machine_keeps_things(monkeypatch):
+    monkeypatch.setenv("EXPLAINLIB_DATA", "/somewhere/data")
+    home = str(Path.home())
+    assert doctor.shortened(f"in /somewhere/data/mnist or {home}/x") == "in $EXPLAINLIB_DATA/mnist or ~/x"
+    assert doctor.shortened(f"{home}less /x{home}/y") == f"{home}less /x{home}/y"
+
+
+def test_missing_data_are_a_gap(monkeypatch):
+    entry = SimpleNamespace(name="mnist", found=None, how="fetch it")
+    monkeypatch.setattr(datasets, "catalogue", lambda: [entry])
+    assert doctor.data_findings() == [doctor.Finding("data mnist", "not at hand", "fetch it")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("data", "nope"), "choose one of iris"),
+        (("study", "nope"), "choose one of influence"),
+        (("notebooks", "--check", "nowhere"), "nowhere does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(arguments, says):
+    done = run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_unknown_commands_are_refused():
+    assert run("paint").returncode == 2
+    assert run("study", "influence", "--scale", "huge").returncode == 2
+
+
+def test_data_lists_and_describes(capsys):
+    assert command_line.main(["data"]) == 0
+    assert "digits" in capsys.readouterr().out
+    assert command_line.main(["data", "iris"]) == 0
+    text = capsys.readouterr().out
+    assert "train [120, 4], test [30, 4]" in text and "licence: CC BY 4.0" in text
+
+
+def test_data_says_what_to_put_where_for_a_relative_folder():
+    done = run("data", EXPLAINLIB_DATA="relative/folder")
+    assert done.returncode == 0 and "mnist" in done.stdout and "relative path" in done.stdout
+
+
+def test_doctor_runs_as_a_command():
+    done = run("doctor")
+    assert done.returncode == 0, done.stderr
+    assert "[ok ] threads: torch uses" in done.stdout
+
+
+def test_study_passes_on_what_was_asked(monkeypatch, capsys):
+    asked = []
+
+    def fake(name, **options):
+        asked.append((name, options))
+        return [Path("table.csv")]
+
+    import explainlib
+
+    monkeypatch.setattr(explainlib, "studies", SimpleNamespace(names=lambda: ("one", "two"), run=fake), raising=False)
+    assert command_line.main(["study", "all", "--scale", "cpu", "--data", "mnist", "--out", "there"]) == 0
+    options = {"scale": "cpu", "data": "mnist", "out": Path("there")}
+    assert asked == [("one", options), ("two", options)]
+    assert capsys.readouterr().out.split() == ["table.csv", "table.csv"]
+
+
+def test_interrupting_is_no_traceback(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "report", interrupted)
+    assert command_line.main(["doctor"]) == 130
+    assert "interrupted" in capsys.readouterr().err

@@ -1,0 +1,95 @@
+"""Every closed form of a loss against autograd, on [n, C] and on [g, n, C]."""
+
+import pytest
+import torch
+from torch.func import grad, hessian, jacfwd, vmap
+from torch.nn.functional import cross_entropy
+
+from explainlib.losses import CROSS_ENTROPY, SQUARED_ERROR, Loss, require_loss
+from tests.problems import normal
+
+
+def quartic(outputs, y):
+    return ((outputs - y) ** 4).sum(-1) + outputs.prod(-1)
+
+
+LABELS = torch.tensor([0, 2, 1, 2, 0])
+CASES = {
+    "cross_entropy": (CROSS_ENTROPY, LABELS), "squared_error": (SQUARED_ERROR, normal(5, 3, seed=1)),
+    "callable": (require_loss(quartic), normal(5, 3, seed=1)),
+    "torch's own": (require_loss(lambda f, y: cross_entropy(f, y, reduction="none", label_smoothing=0.1)), LABELS),
+}  # fmt: skip
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def of_one(loss, y):
+    return lambda f: loss.function(f[None], y[None])[0]
+
+
+@pytest.mark.parametrize("g", [None, 1, 4])
+def test_all_derivatives(case, g):
+    loss, y = case
+    f = normal(5, 3) if g is None else normal(g, 5, 3)
+    u = normal(*f.shape, seed=2)
+    value, slope = loss.value(f, y), loss.gradient(f, y)
+    curved, third = loss.hessian_product(f, y, u), loss.third_product(f, y, u)
+    assert value.shape == f.shape[:-1] and slope.shape == curved.shape == third.shape == f.shape
+    for index in [(i,) for i in range(5)] if g is None else [(k, i) for k in range(g) for i in range(5)]:
+        one, at, along = of_one(loss, y[index[-1]]), f[index], u[index]
+        assert torch.allclose(value[index], one(at))
+        assert torch.allclose(slope[index], grad(one)(at))
+        assert torch.allclose(curved[index], hessian(one)(at) @ along)
+        assert torch.allclose(third[index], torch.einsum("abc,b,c->a", jacfwd(hessian(one))(at), along, along))
+
+
+def test_hessian(case):
+    loss, y = case
+    f = normal(5, 3)
+    got = loss.hessian(f, y)
+    assert torch.allclose(got, got.mT)
+    for i in range(5):
+        assert torch.allclose(got[i], hessian(of_one(loss, y[i]))(f[i]))
+
+
+def test_one_set_of_outputs_meets_many_directions(case):
+    loss, y = case
+    f, u = normal(5, 3), normal(4, 5, 3, seed=2)
+    for product in (loss.hessian_product, loss.third_product):
+        together = product(f, y, u)
+        assert torch.allclose(together, torch.stack([product(f, y, row) for row in u]))
+
+
+def test_under_vmap(case):
+    loss, y = case
+    f = normal(4, 5, 3)
+    assert torch.allclose(vmap(loss.value, in_dims=(0, None))(f, y), loss.value(f, y))
+
+
+def test_cross_entropy_does_not_see_the_shift_and_survives_large_logits():
+    f = normal(5, 3) * 1e3
+    for method in (CROSS_ENTROPY.value, CROSS_ENTROPY.gradient):
+        assert torch.isfinite(method(f, LABELS)).all()
+        assert torch.allclose(method(f, LABELS), method(f + 7.0, LABELS))
+    assert CROSS_ENTROPY.hessian(f, LABELS).sum(-1).abs().max() < 1e-12
+
+
+def test_squared_error_has_no_half():
+    assert SQUARED_ERROR.value(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0]])).item() == 4.0
+
+
+def test_names_and_objects():
+    assert require_loss("cross_entropy") is CROSS_ENTROPY and require_loss("squared_error") is SQUARED_ERROR
+    assert require_loss(CROSS_ENTROPY) is CROSS_ENTROPY and isinstance(require_loss(quartic), Loss)
+    with pytest.raises(ValueError, match="unknown.*'cross_entropy', 'squared_error'"):
+        require_loss("hinge")
+
+
+@pytest.mark.parametrize("mean", [cross_entropy, lambda f, y: cross_entropy(f, y)])
+def test_a_loss_that_averages_is_told_so(mean):
+    """torch's own cross_entropy bears the name of ours; it must not pass for it."""
+    with pytest.raises(ValueError, match=r"shape \[\], expected \[5\].*reduction='none'"):
+        require_loss(mean).value(normal(5, 3), LABELS)

@@ -1,0 +1,177 @@
+"""The objective against ten lines of plain torch, on every route through the room."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from torch import nn
+
+import explainlib as xl
+from explainlib.risk import require_minimum
+from tests.problems import (
+    classes,
+    convolution,
+    general,
+    images,
+    logistic_risk,
+    loop_gradients,
+    network_risk,
+    normal,
+    plain_objective,
+    ridge_risk,
+    targets,
+)
+
+
+def absolute(outputs, y):
+    return (outputs - y).square().sum(-1).add(1).sqrt()
+
+
+RISKS = {
+    "logistic": lambda: logistic_risk(15), "logistic, general": lambda: general(logistic_risk(15)),
+    "relu": lambda: network_risk("relu"), "tanh": network_risk, "last": lambda: network_risk(parameters="last"),
+    "list": lambda: network_risk(parameters=["linear2.bias", "linear1.weight"]),
+    "convolution": lambda: xl.Risk(convolution(), images(), l2=0.1),
+    "convolution, last": lambda: xl.Risk(convolution(), images(), l2=0.1, parameters="last"),
+    "squared": lambda: ridge_risk(12, o=2), "squared, general": lambda: general(ridge_risk(12, o=2)),
+    "callable": lambda: xl.Risk(nn.Linear(4, 2).double(), targets(12, o=2), loss=absolute, l2=0.3),
+}  # fmt: skip
+
+
+@pytest.fixture(params=RISKS, scope="module")
+def base(request):
+    return RISKS[request.param]()
+
+
+@pytest.fixture(params=[False, True], ids=["equal", "weighted"])
+def risk(request, base):
+    moved = base.at(base.theta + 0.2 * normal(base.p, seed=9))
+    if not request.param:
+        return moved
+    weights = torch.rand(base.n, generator=torch.Generator().manual_seed(1)).double()
+    weights[0], weights[1] = 0.0, 3.0
+    return moved.reweighted(weights)
+
+
+def test_value_and_gradient(risk):
+    theta = risk.theta.clone().requires_grad_()
+    want = plain_objective(risk, theta)
+    assert torch.allclose(risk.value(), want)
+    assert torch.allclose(risk.gradient(), torch.autograd.grad(want, theta)[0], atol=1e-12)
+
+
+def test_losses_outputs_and_their_gradients(risk):
+    model = risk.model
+    test = risk.train[[3, 1, 1]]
+    for examples in (None, risk.train, test):
+        e = risk.train if examples is None else examples
+        assert torch.allclose(risk.outputs(examples), model(e.x))
+        assert torch.allclose(risk.losses(examples), risk.loss.function(model(e.x), e.y))
+        assert torch.allclose(risk.loss_gradients(examples), loop_gradients(risk, e), atol=1e-12)
+
+
+def test_gradients_add_up_to_the_gradient(risk):
+    mean = risk.weights_or_ones() @ risk.loss_gradients() / risk.n
+    assert torch.allclose(mean + risk.l2 * risk.theta, risk.gradient(), atol=1e-12)
+
+
+def test_parts_change_nothing(risk, monkeypatch):
+    whole = (risk.value(), risk.gradient(), risk.outputs(), risk.loss_gradients())
+    monkeypatch.setattr("explainlib.risk.PART", 4)
+    monkeypatch.setattr(xl.Risk, "_gradient_chunk", lambda self: 4)
+    for a, b in zip(whole, (risk.value(), risk.gradient(), risk.outputs(), risk.loss_gradients()), strict=True):
+        assert torch.allclose(a, b, atol=1e-13)
+
+
+def test_subset_is_the_risk_on_those_examples(risk):
+    chosen = [4, 2, 7]
+    part = risk.subset(chosen)
+    alone = xl.Risk(risk.model, risk.train[chosen], loss=risk.loss, l2=risk.l2, parameters=list(risk.parameters.names))
+    if risk.weights is not None:
+        alone = alone.reweighted(risk.weights[chosen])
+    assert part.n == 3
+    for a, b in [(part.value(), alone.value()), (part.gradient(), alone.gradient()),
+                 (part.loss_gradients(), alone.loss_gradients()), (part.outputs(), alone.outputs())]:  # fmt: skip
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+def test_both_routes_agree():
+    for make in (lambda: logistic_risk(15), lambda: ridge_risk(12, o=2)):
+        fast = make()
+        fast = fast.at(fast.theta + 0.1 * normal(fast.p, seed=4))
+        slow = general(fast)
+        assert fast.head is not None
+        test = fast.train[[1, 2]]
+        for method in ("value", "gradient", "losses", "outputs", "loss_gradients"):
+            assert torch.allclose(getattr(fast, method)(), getattr(slow, method)(), atol=1e-12), method
+        assert torch.allclose(fast.loss_gradients(test), slow.loss_gradients(test), atol=1e-12)
+
+
+def test_reweighting_keeps_one_nth_and_forgets_the_weights_before():
+    risk = network_risk()
+    ones = torch.ones(risk.n, dtype=torch.float64)
+    assert torch.allclose(risk.reweighted(ones).value(), risk.value())
+    doubled = risk.reweighted(2 * ones).value() - risk.l2 / 2 * risk.theta.square().sum()
+    assert torch.allclose(doubled, 2 * (risk.value() - risk.l2 / 2 * risk.theta.square().sum()))
+    assert torch.allclose(risk.reweighted(5 * ones).reweighted(ones).value(), risk.value())
+    assert risk.weights is None
+
+
+def test_a_risk_never_changes_under_the_callers_hands():
+    risk = network_risk()
+    theta, weights = risk.theta + 1, torch.ones(risk.n, dtype=torch.float64)
+    moved, heavy = risk.at(theta), risk.reweighted(weights)
+    before = moved.value(), heavy.value()
+    theta.zero_()
+    weights.mul_(7)
+    assert torch.equal(moved.value(), before[0]) and torch.equal(heavy.value(), before[1])
+
+
+def test_at_forgets_what_was_remembered():
+    risk = logistic_risk(15)
+    risk.remembered("x", lambda: 1)
+    assert risk.remembered("x", lambda: 2) == 1
+    for other in (risk.at(risk.theta), risk.reweighted(risk.weights_or_ones()), risk.subset([0, 1])):
+        assert other.remembered("x", lambda: 2) == 2
+
+
+def test_the_model_is_a_copy_with_theta_in_it():
+    risk = network_risk()
+    moved = risk.at(risk.theta + 1)
+    assert torch.equal(xl.Risk(moved.model, risk.train).theta, moved.theta)
+    moved.model.linear1.weight.data.zero_()
+    assert torch.equal(moved.model.linear1.weight, risk.model.linear1.weight + 1)
+
+
+@profile(max_examples=10)
+@given(c=st.floats(0.1, 10), d=st.integers(1, 4), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_scaling_and_dtypes(c, d, dtype):
+    train = targets(6, d=d, o=2).to(dtype)
+    model = nn.Linear(d, 2).to(dtype)
+    risk = xl.Risk(model, train, loss="squared_error", l2=0.2)
+    scaled = xl.Risk(model, train, loss=lambda f, y: c * (f - y).square().sum(-1), l2=0.2 * c)
+    assert risk.gradient().dtype == risk.loss_gradients().dtype == risk.outputs().dtype == dtype
+    assert torch.allclose(scaled.value(), c * risk.value(), rtol=1e-4)
+    assert torch.allclose(scaled.gradient(), c * risk.gradient(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+def test_what_counts_as_a_minimum(dtype, bound):
+    """Least squares with x = 1: the gradient is 2 (theta - mean y), so its size can be set."""
+    train = xl.datasets.Examples(torch.ones(2, 1, dtype=dtype), torch.tensor([[1.0], [3.0]], dtype=dtype))
+    risk = xl.Risk(nn.Linear(1, 1, bias=False).to(dtype), train, loss="squared_error")
+    near, far = (risk.at(torch.tensor([2 + s * bound / 2], dtype=dtype)) for s in (0.5, 2.0))
+    assert require_minimum(near, strict=True) < bound
+    with pytest.warns(xl.NotAtMinimumWarning, match="minimise"):
+        require_minimum(far)
+    with pytest.raises(ValueError, match="not at a minimum"):
+        require_minimum(far, strict=True)
+
+
+def test_other_classes_are_refused_by_count():
+    train = classes(12)
+    named = xl.datasets.Examples(train.x, train.y, ("a", "b", "c"))
+    four = xl.datasets.Examples(train.x, train.y, ("a", "b", "c", "d"))
+    with pytest.raises(ValueError, match="4 classes.*3"):
+        xl.Risk(xl.models.logistic(3, 3).double(), named).losses(four)
