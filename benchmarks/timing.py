@@ -1,4 +1,4 @@
-"""Ratios measured the only way that holds on a shared machine: both sides interleaved in one process, median of runs."""
+"""Ratios measured as holds on a shared machine: both sides interleaved in one process, the median of runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object], *, bar: float, runs: int = 5) -> Row:
-    """Return median times of ``runs`` interleaved runs, each side warmed up once, and whether the ratio meets the bar."""
+    """Return median times of interleaved runs, each side warmed up once, and whether the ratio meets the bar."""
     ours(), theirs()
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(runs)]
     own, other = (statistics.median(column) for column in zip(*pairs, strict=True))

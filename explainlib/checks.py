@@ -132,7 +132,9 @@ def require_groups(
     if len(groups) == 0:
         raise ValueError("groups is empty; pass at least one list of indices.")
     if any(isinstance(group, int) or (isinstance(group, Tensor) and group.ndim == 0) for group in groups):
-        raise TypeError("groups holds single numbers, expected index lists; pass [[i] for i in indices] to leave one out.")
+        raise TypeError(
+            "groups holds single numbers, expected index lists; pass [[i] for i in indices] to leave one out."
+        )
     checked = [require_indices(group, size, name=f"groups[{g}]", of=of) for g, group in enumerate(groups)]
     for g, group in enumerate(checked):
         if group.numel() == size:
@@ -144,7 +146,8 @@ def require_labels(name: str, y: Tensor, classes: int) -> Int[Tensor, " n"]:
     """Return ``y`` if it is int64 [n] with every label in ``range(classes)``."""
     if y.dtype != torch.int64 or y.ndim != 1:
         raise TypeError(
-            f"{name} has dtype {y.dtype} and shape {list(y.shape)}, expected int64 [n] class labels; pass {name}.long().flatten()."
+            f"{name} has dtype {y.dtype} and shape {list(y.shape)}, expected int64 [n] class labels; "
+            f"pass {name}.long().flatten()."
         )
     if y.numel() and (int(y.min()) < 0 or int(y.max()) >= classes):
         raise ValueError(

@@ -46,7 +46,9 @@ def threads_for(work: int) -> int:
     chosen = os.environ.get("EXPLAINLIB_THREADS")
     if chosen is not None:
         if not chosen.isdigit() or int(chosen) < 1:
-            raise ValueError(f"EXPLAINLIB_THREADS={chosen!r} has to be a whole number of at least 1; unset or change it.")
+            raise ValueError(
+                f"EXPLAINLIB_THREADS={chosen!r} has to be a whole number of at least 1; unset or change it."
+            )
         return int(chosen)
     return 1 if work < SMALL_WORK else torch.get_num_threads()
 

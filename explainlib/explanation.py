@@ -88,8 +88,7 @@ class Explanation:
         rank = self._order().argsort(dim=1)
         test, train = torch.arange(t).repeat_interleave(n).numpy(), torch.arange(n).repeat(t).numpy()
         test_class, train_class = (
-            pandas.Categorical([class_name(part, i) for i in range(len(part))])
-            for part in (self.test, self.train)
+            pandas.Categorical([class_name(part, i) for i in range(len(part))]) for part in (self.test, self.train)
         )
         return pandas.DataFrame(
             {
@@ -151,9 +150,7 @@ class Explanation:
     def _html_row(self, test: int, top: list[int], bottom: list[int]) -> str:
         def cells(chosen: list[int]) -> str:
             return "".join(
-                example_html(
-                    self.train, i, captions=(f"#{i}: {class_name(self.train, i)}", f"{value:+.3g}")
-                )
+                example_html(self.train, i, captions=(f"#{i}: {class_name(self.train, i)}", f"{value:+.3g}"))
                 for i, value in zip(chosen, self.values[test, chosen].tolist(), strict=True)
             )
 
@@ -176,9 +173,7 @@ class Explanation:
 
     def _in_words(self, test: int, sides: list[tuple[str, list[int]]]) -> str:
         def listed(chosen: list[int]) -> str:
-            return ", ".join(
-                f"#{i} ({class_name(self.train, i)}, {float(self.values[test, i]):+.3g})" for i in chosen
-            )
+            return ", ".join(f"#{i} ({class_name(self.train, i)}, {float(self.values[test, i]):+.3g})" for i in chosen)
 
         parts = "; ".join(f"{name}: {listed(chosen)}" for name, chosen in sides)
         return f"{self.quantity} on test example {test} ({class_name(self.test, test)}), in {self.unit}. {parts}."

@@ -45,7 +45,9 @@ class Parameters:
                 )
         kinds = {(named[name].dtype, named[name].device) for name in self.names}
         if len(kinds) > 1:
-            raise ValueError(f"the chosen parameters mix dtypes or devices {sorted(map(str, kinds))}; call model.to(...).")
+            raise ValueError(
+                f"the chosen parameters mix dtypes or devices {sorted(map(str, kinds))}; call model.to(...)."
+            )
         self.shapes = tuple(named[name].shape for name in self.names)
         self.sizes = tuple(shape.numel() for shape in self.shapes)
         self.trainable = {name for name, parameter in named.items() if parameter.requires_grad}
@@ -145,14 +147,20 @@ def chosen_names(model: nn.Module, named: dict[str, Tensor], choice: str | Seque
     if choice == "last":
         found = last_linear(model)
         if found is None:
-            raise ValueError("parameters='last' needs an nn.Linear layer and the model has none; name the parameters instead.")
+            raise ValueError(
+                "parameters='last' needs an nn.Linear layer and the model has none; name the parameters instead."
+            )
         inside = {id(p) for p in found[1].parameters()}
         return tuple(name for name, p in named.items() if id(p) in inside)
     if isinstance(choice, str):
-        raise ValueError(f"parameters={choice!r} is unknown; pass 'all', 'last', or a list of names such as {list(named)[:2]}.")
+        raise ValueError(
+            f"parameters={choice!r} is unknown; pass 'all', 'last', or a list of names such as {list(named)[:2]}."
+        )
     unknown = [name for name in choice if name not in named]
     if unknown or not choice:
-        raise ValueError(f"parameters={list(choice)!r} has no match for {unknown or 'an empty list'}; choose from {list(named)}.")
+        raise ValueError(
+            f"parameters={list(choice)!r} has no match for {unknown or 'an empty list'}; choose from {list(named)}."
+        )
     return tuple(name for name in named if name in set(choice))
 
 
@@ -166,7 +174,9 @@ def require_repeatable_layers(model: nn.Module) -> None:
     """Raise if a layer would make outputs random, or let one example change another's."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0:
-            raise ValueError(f"dropout layer {name!r} is in training mode, so outputs are random; call model.eval() first.")
+            raise ValueError(
+                f"dropout layer {name!r} is in training mode, so outputs are random; call model.eval() first."
+            )
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or not layer.track_running_stats):
             raise ValueError(
                 f"BatchNorm layer {name!r} uses batch statistics, so one example changes another's output; "

@@ -4,6 +4,7 @@ The tests' import hook checks every signature and would answer first; a person d
 runs this file in a fresh interpreter, without the hook.
 """
 
+# ruff: noqa: E501 - one case a line reads as a table
 from __future__ import annotations
 
 import json
@@ -167,6 +168,7 @@ CASES = {
     "fit no epochs": (lambda: fit(model(), data(), epochs=0), "ValueError", ["epochs=0", "at least 1"]),
     "a rate too many": (lambda: xl.training.Trajectory(model(), torch.zeros(2, 12), torch.ones(3)), "ValueError", ["2 checkpoints", "one rate per checkpoint"]),
     "eigenvalues": (lambda: xl.curvature.top_eigenvalues(RISK, 13), "ValueError", ["k=13", "12"]),
+    "a panel on a model": (lambda: xl.panels.Removal(model(), TEST), "TypeError", ["a Sequential", "xl.Risk"]),
     "no such room": (lambda: xl.influnce, "AttributeError", ["influnce"]),
 }  # fmt: skip
 
@@ -183,7 +185,10 @@ def outcome(act) -> dict:
         except Exception as error:
             kinds = [kind.__name__ for kind in type(error).__mro__]
             seen = {"error": kinds[0], "bases": kinds, "message": str(error)}
-    same = torch.equal(theta, RISK.theta) and (threads, flushed) == (torch.get_num_threads(), xl.compute.denormals_flushed())
+    same = torch.equal(theta, RISK.theta) and (threads, flushed) == (
+        torch.get_num_threads(),
+        xl.compute.denormals_flushed(),
+    )
     return {**seen, "seconds": time.perf_counter() - start, "unchanged": same}
 
 

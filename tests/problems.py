@@ -63,10 +63,14 @@ def general(risk: xl.Risk, *, like: nn.Module | None = None) -> xl.Risk:
 def ridge_risk(n: int = 30, d: int = 4, o: int = 1, *, l2: float = 0.1, seed: int = 0) -> xl.Risk:
     """Return least squares with a ridge, at its minimum."""
     model = nn.Linear(d, o, dtype=torch.float64)
-    return xl.training.minimise(xl.Risk(model, targets(n, d, o, seed=seed), loss="squared_error", l2=l2), tolerance=1e-13)
+    return xl.training.minimise(
+        xl.Risk(model, targets(n, d, o, seed=seed), loss="squared_error", l2=l2), tolerance=1e-13
+    )
 
 
-def network_risk(activation: str = "tanh", *, n: int = 24, l2: float = 0.01, parameters="all", seed: int = 0) -> xl.Risk:
+def network_risk(
+    activation: str = "tanh", *, n: int = 24, l2: float = 0.01, parameters="all", seed: int = 0
+) -> xl.Risk:
     """Return a small network somewhere, not at a minimum: derivatives exist everywhere."""
     model = xl.models.mlp([3, 4, 3], activation, seed=seed, dtype=torch.float64)
     return xl.Risk(model, classes(n, seed=seed), l2=l2, parameters=parameters)

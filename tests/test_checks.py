@@ -52,7 +52,9 @@ def test_indices_keep_the_callers_order():
         assert got.dtype == torch.int64 and got.tolist() == [4, 0, 2]
 
 
-@pytest.mark.parametrize(("given", "match"), [([5], "index 5.*0 to 4"), ([-1], "index -1"), ([1, 1], "twice"), ([], "empty")])
+@pytest.mark.parametrize(
+    ("given", "match"), [([5], "index 5.*0 to 4"), ([-1], "index -1"), ([1, 1], "twice"), ([], "empty")]
+)
 def test_indices_refused(given, match):
     with pytest.raises(ValueError, match=match):
         checks.require_indices(given, 5)

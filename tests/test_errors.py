@@ -15,7 +15,12 @@ def seen(repository):
     """What a person without the tests' import hook sees, from one fresh interpreter."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, "-m", "tests.error_cases"], cwd=repository, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "tests.error_cases"],
+        cwd=repository,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])

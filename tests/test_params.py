@@ -45,13 +45,17 @@ def test_a_list_is_taken_in_the_models_order_and_once():
     theta = normal(14)
     moved = chosen.model_at(theta)
     assert torch.equal(moved.linear1.weight.flatten(), theta[:12]) and torch.equal(moved.linear2.bias, theta[12:])
-    assert torch.equal(moved.linear1.bias, model.linear1.bias) and torch.equal(moved.linear2.weight, model.linear2.weight)
+    assert torch.equal(moved.linear1.bias, model.linear1.bias) and torch.equal(
+        moved.linear2.weight, model.linear2.weight
+    )
     assert torch.allclose(chosen.outputs(theta, normal(5, 3)), moved(normal(5, 3)))
 
 
 def test_last_is_the_last_linear_layer():
     assert Parameters(xl.models.mlp([3, 4, 2]), "last").names == ("linear2.weight", "linear2.bias")
-    assert Parameters(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2, bias=False)), "last").names == ("2.weight",)
+    assert Parameters(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2, bias=False)), "last").names == (
+        "2.weight",
+    )
     assert Parameters(nn.Linear(3, 2), "last").names == ("weight", "bias")
     with pytest.raises(ValueError, match="'last'.*Linear"):
         Parameters(nn.Conv2d(1, 2, 3), "last")
@@ -134,7 +138,9 @@ def test_the_head_is_recognised_only_where_it_is_one(model, choice, found):
     if found:
         assert torch.allclose(risk.features() @ risk.head.matrix(risk.theta).T, risk.outputs())
         assert torch.equal(risk.head.flat(risk.head.matrix(risk.theta)), risk.theta)
-    want = torch.stack([torch.func.grad(risk._loss_of_one)(risk.theta, x, y) for x, y in zip(train.x, train.y, strict=True)])
+    want = torch.stack(
+        [torch.func.grad(risk._loss_of_one)(risk.theta, x, y) for x, y in zip(train.x, train.y, strict=True)]
+    )
     assert torch.allclose(risk.loss_gradients(), want, atol=1e-12)
 
 

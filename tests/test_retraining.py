@@ -15,8 +15,8 @@ leave_out = xl.retraining.leave_out
 def test_ridge_leave_one_out_is_sherman_morrison(weighting, o):
     """H = 2/n X^T X + l2 I, r = X theta - y, c = 2/n. Without i: (A - c x x^T) delta = c x r + s theta, with
 
-        plain:     A = H,             s = 0
-        preserve:  A = H - l2/n I,    s = l2/n     (times (n-1)/n the mean over the rest is 1/n, its ridge l2 (n-1)/n)
+    plain:     A = H,             s = 0
+    preserve:  A = H - l2/n I,    s = l2/n     (times (n-1)/n the mean over the rest is 1/n, its ridge l2 (n-1)/n)
     """
     risk = ridge_risk(o=o)
     n, c = risk.n, 2 / risk.n

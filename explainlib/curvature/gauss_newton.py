@@ -41,7 +41,9 @@ def gauss_newton(risk: Risk) -> Float[Tensor, "p p"]:
 
 
 def _jacobians(risk: Risk, x: Tensor) -> Float[Tensor, "n C p"]:
-    return vmap(jacrev(lambda theta, one: risk.parameters.outputs(theta, one[None])[0]), in_dims=(None, 0))(risk.theta, x)
+    return vmap(jacrev(lambda theta, one: risk.parameters.outputs(theta, one[None])[0]), in_dims=(None, 0))(
+        risk.theta, x
+    )
 
 
 def _of_head(risk: Risk) -> Float[Tensor, "p p"]:

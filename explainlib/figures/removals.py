@@ -32,7 +32,9 @@ def removal_points(
         if true:
             ax.legend(loc="lower left", bbox_to_anchor=(-0.05, 1.0), ncols=len(predicted), borderaxespad=0.2)
         else:
-            ax.text(0.5, 0.5, "Retrain adds\na mark here", transform=ax.transAxes, ha="center", va="center", color="0.35")
+            ax.text(
+                0.5, 0.5, "Retrain adds\na mark here", transform=ax.transAxes, ha="center", va="center", color="0.35"
+            )
     pairs = "; ".join(
         f"removal {i + 1}: retrained {value:+.3f}, "
         + ", ".join(f"{name} {numbers[i]:+.3f}" for name, numbers in predicted.items())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from explainlib.figures.palette import SERIES
 
+ROW = "text-align:right;padding-right:8px;white-space:nowrap"
 SHOWN = 0.01  # a class below this probability in every row of bars is left out, unless it is the label
 
 
@@ -23,9 +24,9 @@ class Shown(NamedTuple):
 def prediction_table(columns: Sequence[Shown], classes: Sequence[str], label: int | None) -> str:
     """Return a table: class probabilities as bars with numbers, then loss and change, one column per model."""
     now = columns[0].loss
-    head = "".join(f"<th style='text-align:left;padding:0 12px 4px 0'>{escape(c.name)}</th>" for c in columns)
+    head = "".join(f"<th style='text-align:left;padding:0 10px 4px 0'>{escape(c.name)}</th>" for c in columns)
     body = "".join(
-        f"<tr><th style='text-align:right;padding-right:8px;white-space:nowrap'>{escape(str(classes[c]))}"
+        f"<tr><th style='{ROW}'>{escape(str(classes[c]))}"
         f"{' (label)' if c == label else ''}</th>"
         + "".join(_bar(column.probabilities[c], k) for k, column in enumerate(columns))
         + "</tr>"
@@ -36,9 +37,9 @@ def prediction_table(columns: Sequence[Shown], classes: Sequence[str], label: in
     tangent = "".join(f"<td>{'' if c.linear is None else f'{c.linear:+.3f}'}</td>" for c in columns)
     return (
         f"<table style='border-collapse:collapse;font-size:13px'><thead><tr><th></th>{head}</tr></thead><tbody>{body}"
-        f"<tr><th style='text-align:right;padding-right:8px'>test loss</th>{losses}</tr>"
-        f"<tr><th style='text-align:right;padding-right:8px'>change</th>{changes}</tr>"
-        f"<tr><th style='text-align:right;padding-right:8px'>on the tangent</th>{tangent}</tr></tbody></table>"
+        f"<tr><th style='{ROW}'>test loss</th>{losses}</tr>"
+        f"<tr><th style='{ROW}'>change</th>{changes}</tr>"
+        f"<tr><th style='{ROW}'>on the tangent</th>{tangent}</tr></tbody></table>"
     )
 
 
@@ -48,11 +49,11 @@ def _shown_classes(columns: Sequence[Shown], label: int | None) -> list[int]:
 
 
 def _bar(value: float, series: int) -> str:
-    width, colour = round(90 * min(max(value, 0.0), 1.0)), SERIES[(series - 1) % len(SERIES)].colour
+    width, colour = round(64 * min(max(value, 0.0), 1.0)), SERIES[(series - 1) % len(SERIES)].colour
     colour = "#777777" if series == 0 else colour
     return (
-        "<td style='padding:1px 12px 1px 0;white-space:nowrap'>"
-        f"<span style='display:inline-block;width:90px;height:11px;background:#eee;border:1px solid #ccc'>"
+        "<td style='padding:1px 10px 1px 0;white-space:nowrap'>"
+        f"<span style='display:inline-block;width:64px;height:11px;background:#eee;border:1px solid #ccc'>"
         f"<span style='display:block;height:11px;width:{width}px;background:{colour}'></span></span>"
         f" <span style='display:inline-block;width:2.8em'>{100 * value:.1f}%</span></td>"
     )
@@ -62,6 +63,10 @@ def message(text: str, *, wrong: bool = False) -> str:
     """Return a line for the reader; a mistake carries a sign as well as a colour."""
     if not text:
         return "<div style='min-height:1.6em'></div>"
-    look = "background:#fdecea;border-left:4px solid #D55E00" if wrong else "background:#eef4fa;border-left:4px solid #0072B2"
+    look = (
+        "background:#fdecea;border-left:4px solid #D55E00"
+        if wrong
+        else "background:#eef4fa;border-left:4px solid #0072B2"
+    )
     sign = "&#9888; " if wrong else ""
     return f"<div role='status' style='min-height:1.6em;padding:2px 8px;{look}'>{sign}{escape(text)}</div>"

@@ -1,4 +1,4 @@
-"""The first panel: choose a test example, choose what leaves the training set, see the prediction, ask for the truth."""
+"""The first panel: choose a test example and what leaves the training set, see the prediction, ask for the truth."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 
-import ipywidgets as widgets
-import torch
 from torch import Tensor
 
 from explainlib.checks import require_choice, require_count, require_indices
@@ -18,12 +16,12 @@ from explainlib.figures.removals import removal_points
 from explainlib.influence import loss_influence, removal_effect
 from explainlib.influence.removal import WEIGHTINGS
 from explainlib.influence.removal import Removal as Prediction
+from explainlib.panels.controls import Controls
 from explainlib.panels.html import Shown, message, prediction_table
 from explainlib.retraining import leave_out
 from explainlib.risk import NotAtMinimumWarning, Risk, require_minimum
 
 CANDIDATES = 10  # thumbnails to pick by hand, on either side
-HOW = {"most harmful": "harmful", "most helpful": "helpful", "a class": "class", "by hand": "hand"}
 
 
 class Removal:
@@ -45,7 +43,9 @@ class Removal:
         if not isinstance(risk, Risk):
             raise TypeError(f"risk is a {type(risk).__name__}; pass an xl.Risk, first brought to a minimum.")
         if risk.loss.name != "cross_entropy":
-            raise ValueError(f"this panel shows class probabilities, but the loss is {risk.loss.name!r}; use cross_entropy.")
+            raise ValueError(
+                f"this panel shows class probabilities, but the loss is {risk.loss.name!r}; use cross_entropy."
+            )
         self.risk, self.test = risk, risk.require_examples(test, "test")
         self.weighting = require_choice("weighting", weighting, WEIGHTINGS)
         require_minimum(risk, user="the prediction")
@@ -59,7 +59,11 @@ class Removal:
         self._columns: list[Shown] = []
         self._order_of: tuple[int, Tensor] | None = None
         self._syncing = False
-        self._build()
+        self.controls = Controls(
+            tests=len(test), classes=self.classes, most=self.most, k=self._k, candidates=2 * CANDIDATES
+        )
+        self._connect()
+        self._draw_plot()
         self.draw()
 
     def set(
@@ -83,7 +87,9 @@ class Removal:
             if remove in self.classes and k == self._k:
                 k = self._most(remove)
             elif remove != "hand":
-                raise ValueError(f"k={k} is more than the {self._most(remove)} examples that may leave; pass a smaller k.")
+                raise ValueError(
+                    f"k={k} is more than the {self._most(remove)} examples that may leave; pass a smaller k."
+                )
         self._index, self._remove, self._picked, self._k = index, remove, picked, k
         return self.draw()
 
@@ -104,20 +110,20 @@ class Removal:
             tangent = float(prediction.loss_change(example, evaluate=False)) if name == "first order" else None
             self._columns.append(self._shown(name, prediction, tangent))
         self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {self._took(started)}.")
-        self._truth.value = message("")
+        self.controls.truth.value = message("")
         return self.text
 
     def verify(self) -> str:
         """Retrain without the chosen examples, add the truth to table and plot, and return the panel's text."""
         started = time.perf_counter()
-        self._retrain.disabled = True
-        self._message.value = message("retraining ...")
+        self.controls.retrain.disabled = True
+        self.controls.message.value = message("retraining ...")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotAtMinimumWarning)
                 truth = leave_out(self.risk, [self.group()], weighting=self.weighting)
         finally:
-            self._retrain.disabled = False
+            self.controls.retrain.disabled = False
         self._columns = [column for column in self._columns if column.name != "retrained"]
         self._columns.append(self._shown("retrained", truth, None))
         now = self._columns[0].loss
@@ -126,7 +132,9 @@ class Removal:
         self._truths.append(self._columns[-1].loss - now)
         self._draw_plot()
         self._show(f"retrained without {len(self.group())} of {self.risk.n} examples in {self._took(started)}.")
-        self._truth.value = message(f"retrained: the loss of this test example changes by {self._truths[-1]:+.3f}.")
+        self.controls.truth.value = message(
+            f"retrained: the loss of this test example changes by {self._truths[-1]:+.3f}."
+        )
         return self.text
 
     def reset(self) -> str:
@@ -165,7 +173,7 @@ class Removal:
         return f"Removal panel: {self.text}"
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, object]:
-        bundle = self.root._repr_mimebundle_(**kwargs) or {}
+        bundle = self.controls.root._repr_mimebundle_(**kwargs) or {}
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         return {**data, "text/plain": repr(self)}
 
@@ -204,69 +212,32 @@ class Removal:
     def _show(self, said: str) -> None:
         self._sync()
         label = int(self.test.y[self._index])
-        self._prediction.value = prediction_table(self._columns, self.classes, label)
-        self._example.value = example_html(
+        self.controls.prediction.value = prediction_table(self._columns, self.classes, label)
+        self.controls.example.value = example_html(
             self.test, self._index, captions=(f"test {self._index}", f"a {class_name(self.test, self._index)}"), size=84
         )
         group = self.group()
         shown = "".join(example_html(self.risk.train, i, captions=(f"#{i}",), size=34) for i in group[:12])
         more = f"and {len(group) - 12} more" if len(group) > 12 else ""
-        self._leaving.value = f"<div style='height:66px;overflow:hidden'>leaving: {shown} {more}</div>"
-        self._message.value = message(said)
+        self.controls.leaving.value = f"<div style='height:124px;overflow:hidden'>leaving: {shown} {more}</div>"
+        self.controls.message.value = message(said)
 
     def _draw_plot(self) -> None:
         picture = removal_points(self._history, self._truths)
-        self._plot.value, self._plot.alt = png(picture, dpi=90), alt_text(picture)
+        self.controls.plot.value, self.controls.plot.alt = png(picture, dpi=90), alt_text(picture)
 
     # Widgets: they only forward -------------------------------------------------------------------------------------
 
-    def _build(self) -> None:
-        wide = {"description_width": "90px"}
-        self._test_box = widgets.BoundedIntText(
-            value=0, min=0, max=len(self.test) - 1, description="test example", style=wide,
-            layout=widgets.Layout(width="170px"),
-        )  # fmt: skip
-        self._how = widgets.Dropdown(options=HOW, description="remove", layout=widgets.Layout(width="220px"))
-        self._class = widgets.Dropdown(options=list(self.classes), layout=widgets.Layout(width="110px", display="none"))
-        self._slider = widgets.IntSlider(
-            value=self._k, min=1, max=self.most, description="how many", layout=widgets.Layout(width="420px")
-        )
-        self._retrain = widgets.Button(description="Retrain", button_style="primary", tooltip="Show the truth")
-        self._reset = widgets.Button(description="Reset")
-        self._example, self._leaving, self._prediction, self._truth, self._message = (widgets.HTML() for _ in range(5))
-        self._plot = widgets.Image(format="png", layout=widgets.Layout(width="360px", height="333px"))
-        self._picks = [widgets.ToggleButton(layout=widgets.Layout(width="92px")) for _ in range(2 * CANDIDATES)]
-        self._pick_images = [widgets.HTML() for _ in self._picks]
-        pairs = [widgets.VBox([image, pick]) for image, pick in zip(self._pick_images, self._picks, strict=True)]
-        self._hand = widgets.Box(pairs, layout=widgets.Layout(flex_flow="row wrap", display="none"))
-        self._slider.add_class("xl-k")
-        self._prediction.add_class("xl-prediction")
-        self._truth.add_class("xl-truth")
-        self._hand.add_class("xl-hand")
-        self._prediction.layout.min_height = "190px"
-        buttons = widgets.HBox([self._retrain, self._reset])
-        left = widgets.VBox([self._prediction, self._truth, self._leaving], layout=widgets.Layout(width="600px"))
-        self.root = widgets.VBox(
-            [
-                widgets.HBox([self._example, widgets.VBox([
-                    widgets.HBox([self._test_box, self._how, self._class]), self._slider, buttons,
-                ])]),
-                self._message,
-                self._hand,
-                widgets.HBox([left, self._plot]),
-            ],
-            layout=widgets.Layout(min_height="520px"),
-        )  # fmt: skip
-        self.root.add_class("xl-removal-panel")
-        self._test_box.observe(self._forward(lambda: self.set(test=self._test_box.value)), "value")
-        self._how.observe(self._forward(self._set_how), "value")
-        self._class.observe(self._forward(lambda: self.set(remove=self._class.value)), "value")
-        self._slider.observe(self._forward(lambda: self.set(k=self._slider.value)), "value")
-        self._retrain.on_click(self._forward(self.verify))
-        self._reset.on_click(self._forward(self.reset))
-        for pick in self._picks:
+    def _connect(self) -> None:
+        c = self.controls
+        c.test.observe(self._forward(lambda: self.set(test=c.test.value)), "value")
+        c.how.observe(self._forward(self._set_how), "value")
+        c.class_name.observe(self._forward(lambda: self.set(remove=c.class_name.value)), "value")
+        c.slider.observe(self._forward(lambda: self.set(k=c.slider.value)), "value")
+        c.retrain.on_click(self._forward(self.verify))
+        c.reset.on_click(self._forward(self.reset))
+        for pick in c.picks:
             pick.observe(self._forward(self._set_picks), "value")
-        self._draw_plot()
 
     def _forward(self, action: Callable[[], str]) -> Callable[[object], None]:
         """Return a callback that runs ``action`` and shows a user's mistake as a message."""
@@ -278,20 +249,20 @@ class Removal:
                 action()
             except (ValueError, TypeError, RuntimeError) as mistake:
                 self._sync()
-                self._message.value = message(str(mistake), wrong=True)
+                self.controls.message.value = message(str(mistake), wrong=True)
 
         return callback
 
     def _set_how(self) -> str:
-        how = self._how.value
+        how = self.controls.how.value
         if how == "hand":
             return self.set(remove=self._picked or [int(self._order()[0])])
-        return self.set(remove=self._class.value if how == "class" else how)
+        return self.set(remove=self.controls.class_name.value if how == "class" else how)
 
     def _set_picks(self) -> str:
         shown = self._candidates()
         hidden = [i for i in self._picked if i not in shown]
-        chosen = [i for i, pick in zip(shown, self._picks, strict=False) if pick.value]
+        chosen = [i for i, pick in zip(shown, self.controls.picks, strict=False) if pick.value]
         if not hidden + chosen:
             raise ValueError("nothing is picked; pick at least one example to remove.")
         return self.set(remove=hidden + chosen)
@@ -305,16 +276,16 @@ class Removal:
         """Make every widget show the present choice, without calling back."""
         self._syncing = True
         try:
-            self._test_box.value = self._index
+            self.controls.test.value = self._index
             by_class, by_hand = self._remove in self.classes, self._remove == "hand"
-            self._how.value = "class" if by_class else self._remove
-            self._class.layout.display = None if by_class else "none"
+            self.controls.how.value = "class" if by_class else self._remove
+            self.controls.class_name.layout.display = None if by_class else "none"
             if by_class:
-                self._class.value = self._remove
-            self._slider.max = max(self._most(self._remove), 1)
-            self._slider.value = len(self.group()) if by_hand else self._k
-            self._slider.disabled = by_hand
-            self._hand.layout.display = None if by_hand else "none"
+                self.controls.class_name.value = self._remove
+            self.controls.slider.max = max(self._most(self._remove), 1)
+            self.controls.slider.value = len(self.group()) if by_hand else self._k
+            self.controls.slider.disabled = by_hand
+            self.controls.hand.layout.display = None if by_hand else "none"
             if by_hand:
                 self._sync_picks()
         finally:
@@ -323,9 +294,9 @@ class Removal:
     def _sync_picks(self) -> None:
         for position, index in enumerate(self._candidates()):
             side = "harmful" if position < len(self._candidates()) // 2 else "helpful"
-            self._pick_images[position].value = example_html(self.risk.train, index, captions=(side,), size=44)
-            self._picks[position].description = f"#{index}"
-            self._picks[position].value = index in self.group()
+            self.controls.pick_images[position].value = example_html(self.risk.train, index, captions=(side,), size=44)
+            self.controls.picks[position].description = f"#{index}"
+            self.controls.picks[position].value = index in self.group()
 
     def _checked_test(self, test: int) -> int:
         require_count("test", test, least=0)

@@ -1,6 +1,6 @@
 """Conjugate gradients for many right-hand sides at once, with products alone.
 
-    minimise over x:  1/2 x^T A x - b^T x,   each step conjugate to the ones before (Hestenes & Stiefel 1952).
+minimise over x:  1/2 x^T A x - b^T x,   each step conjugate to the ones before (Hestenes & Stiefel 1952).
 """
 
 from __future__ import annotations

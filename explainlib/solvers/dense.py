@@ -1,6 +1,6 @@
 """Direct solves with a dense symmetric matrix: its inverse, or a pseudo-inverse that keeps chosen eigenvalues.
 
-    A = Q diag(lambda) Q^T,     A^+ b = sum over kept k of q_k (q_k . b) / (lambda_k + damping).
+A = Q diag(lambda) Q^T,     A^+ b = sum over kept k of q_k (q_k . b) / (lambda_k + damping).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One door to every inverse curvature: which matrix, which solver, how damped, what is kept.
 
-    (curvature + damping I)^+ b        curvature in {hessian, gauss_newton, empirical_fisher, identity}
+(curvature + damping I)^+ b        curvature in {hessian, gauss_newton, empirical_fisher, identity}
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ class Lissa:
         require_positive("scale", scale)
         if self.batch_size is None:
             most = 20_000 if self.steps is None else self.steps
-            return lambda rhs: lissa(
-                whole, rhs, scale=scale, damping=damping, tolerance=self.tolerance, max_steps=most
-            )
+            return lambda rhs: lissa(whole, rhs, scale=scale, damping=damping, tolerance=self.tolerance, max_steps=most)
         floor = damping + (0.0 if curvature == "empirical_fisher" else risk.l2)
         if self.steps is None and floor == 0:
-            raise ValueError("LiSSA on batches cannot tell when to stop without l2 or damping; pass steps or a damping.")
+            raise ValueError(
+                "LiSSA on batches cannot tell when to stop without l2 or damping; pass steps or a damping."
+            )
         size = require_count("batch_size", self.batch_size)
         steps = self.steps or min(20_000, math.ceil(scale / floor * math.log(1 / max(self.tolerance, 1e-4))))
         return lambda rhs: lissa_batches(
@@ -162,7 +162,9 @@ def inverse_curvature(
     if isinstance(solver, str):
         solver = SOLVERS[require_choice("solver", solver, tuple(SOLVERS), later=("neumann", "arnoldi"))]()
     if not isinstance(solver, Solver):
-        raise TypeError(f"solver is a {type(solver).__name__}; pass one of {', '.join(map(repr, SOLVERS))} or xl.solvers.CG().")
+        raise TypeError(
+            f"solver is a {type(solver).__name__}; pass one of {', '.join(map(repr, SOLVERS))} or xl.solvers.CG()."
+        )
     if curvature == "identity":
         _refuse_keep(keep, "curvature='identity'")
         return lambda rhs: Solution(rhs / (1 + damping), "converged", 0, rhs.new_zeros(len(rhs)))
@@ -171,7 +173,9 @@ def inverse_curvature(
 
 def _refuse_keep(keep: Keep, who: str) -> None:
     if keep is not None:
-        raise ValueError(f"keep={keep!r} needs eigenvalues, which {who} does not have; use solver='dense' or 'low_rank'.")
+        raise ValueError(
+            f"keep={keep!r} needs eigenvalues, which {who} does not have; use solver='dense' or 'low_rank'."
+        )
 
 
 def _batches(risk: Risk, operator: Callable[[Risk], Operator], size: int, seed: int) -> Iterator[Operator]:

@@ -99,7 +99,9 @@ def lissa_batches(
                 if step >= steps:
                     tail += h
                 if not (h.norm(dim=1) * scale / size < GROWTH * max(1.0, scale)).all():
-                    return Solution(h, "diverged", step, torch.full_like(size, math.inf), f"scale {scale:.3g}, on batches")
+                    return Solution(
+                        h, "diverged", step, torch.full_like(size, math.inf), f"scale {scale:.3g}, on batches"
+                    )
                 bar.update()
             answers.append(tail / steps)
     runs = torch.stack(answers)

@@ -30,9 +30,7 @@ class LowRank:
         tensor([[1., 5.]])
     """
 
-    def __init__(
-        self, factor: Float[Tensor, "r p"], *, shift: float, keep: Keep = None, square: bool = False
-    ) -> None:
+    def __init__(self, factor: Float[Tensor, "r p"], *, shift: float, keep: Keep = None, square: bool = False) -> None:
         self.shift = require_nonnegative("shift", shift)
         self.keep = require_keep(keep)
         self.p, self.outside = factor.shape[1], keep is None

@@ -15,11 +15,11 @@ from explainlib.checks import require_choice, warn_caller
 
 STATUSES = {
     "converged": "solved to its tolerance",
-    "not_positive_definite": "a direction of zero or negative curvature was met, which this solver cannot invert; likely "
-    "the risk is not at a minimum or has flat directions: add damping or l2, use curvature='gauss_newton', or "
+    "not_positive_definite": "a direction of zero or negative curvature was met, which this solver cannot invert; "
+    "likely the risk is not at a minimum or has flat directions: add damping or l2, use curvature='gauss_newton', or "
     "solver='dense' with keep='positive'",
-    "max_steps": "stopped before reaching its tolerance; likely the system is ill-conditioned (small l2 and damping) or "
-    "the dtype is too coarse: allow more steps, add damping, use float64, or solver='dense'",
+    "max_steps": "stopped before reaching its tolerance; likely the system is ill-conditioned (small l2 and damping) "
+    "or the dtype is too coarse: allow more steps, add damping, use float64, or solver='dense'",
     "diverged": "the iteration grew without bound; either its scale is below half the largest eigenvalue of the damped "
     "curvature (raise the scale), or that curvature has a negative eigenvalue (add damping, or use "
     "curvature='gauss_newton')",

@@ -43,4 +43,7 @@ def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | 
     paths = [write_table(frame, Path(out) / f"{stem}-{table}.csv") for table, frame in tables.items()]
     command = f"python -m explainlib study {name} --scale {scale} --data {settings.data}"
     seconds = time.perf_counter() - started
-    return [*paths, write_provenance(Path(out) / f"{stem}.json", command=command, settings=asdict(settings), seconds=seconds)]
+    return [
+        *paths,
+        write_provenance(Path(out) / f"{stem}.json", command=command, settings=asdict(settings), seconds=seconds),
+    ]

@@ -81,7 +81,9 @@ def _one_ridge(
     solver = "dense" if risk.p <= 2000 else "cg"
     predictions = {
         "first_order": -loss_influence(risk, test, solver=solver)[:, left] / risk.n,
-        "first_order_evaluated": removal_effect(risk, groups, order=1, weighting="plain", solver=solver).loss_change(test),
+        "first_order_evaluated": removal_effect(risk, groups, order=1, weighting="plain", solver=solver).loss_change(
+            test
+        ),
         "newton_step": removal_effect(risk, groups, order="newton", weighting="plain").loss_change(test),
     }
     truth = leave_out(risk, groups, weighting="plain").loss_change(test)

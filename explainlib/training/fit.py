@@ -87,8 +87,8 @@ def fit(
         batch_size: None takes all examples in every step.
         lr: learning rate.
         optimizer: "adam" or "sgd" (no momentum).
-        weight_decay: the ``l2`` of the objective, added to the gradient, not decoupled; so ``Risk(..., l2=weight_decay)``
-            is the same objective.
+        weight_decay: the ``l2`` of the objective, added to the gradient, not decoupled; ``Risk(..., l2=weight_decay)``
+            has the same objective.
         swa: None, or the first epoch (counted from 0) whose end enters a stochastic weight average, which is then the
             trained model.
         seed: of the batch order.
@@ -167,7 +167,9 @@ def _require_options(
         raise ValueError("checkpoints=1 cannot hold both the first and the last; pass 0 or at least 2.")
     steps = epochs * -(-n // (batch_size or n))
     if checkpoints > steps + 1:
-        raise ValueError(f"checkpoints={checkpoints} of {steps} steps; ask for at most {steps + 1}, or train for longer.")
+        raise ValueError(
+            f"checkpoints={checkpoints} of {steps} steps; ask for at most {steps + 1}, or train for longer."
+        )
 
 
 def _one_step(

@@ -31,8 +31,10 @@ from explainlib.training.weighted import WeightedRisks, weighted_risks
 ENTRIES = 2**23  # g x n x C numbers in one batch
 STATUSES = {
     "converged": "the gradient is below the tolerance",
-    "max_steps": "the gradient is still above the tolerance; without a ridge separable data have no finite minimum (add "
-    "l2), and a network with ReLU kinks may have no stationary point near by",
+    "max_steps": "the gradient is still above the tolerance; without a ridge separable data have no finite minimum "
+    "(add l2), and a network with ReLU kinks may have no stationary point near by",
+    "unbounded": "the gradient fades while the parameters run off: there is no finite minimum, as always for separable "
+    "data without a ridge; add l2",
     "stalled": "no step along the search direction lowers the risk; rounding (use float64) or a kink of the model",
     "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs",
 }
@@ -163,7 +165,7 @@ def _newton_batch(
     theta = risk.theta.repeat(count, 1)
     gradient = problems.gradients(theta)
     norms, steps = gradient.norm(dim=1), torch.zeros(count, dtype=torch.int64)
-    stalled = torch.zeros(count, dtype=torch.bool, device=theta.device)
+    stalled, lengths = torch.zeros(count, dtype=torch.bool, device=theta.device), torch.zeros_like(norms)
     for _ in range(max_steps):
         live = ((norms > tolerance) & ~stalled).nonzero()[:, 0]
         if not len(live) or not torch.isfinite(norms).all():
@@ -176,12 +178,43 @@ def _newton_batch(
         if count == 1 and precondition is not None and inner.steps > 10:
             precondition = preconditioner(risk.at(start[0])) or precondition
         moved, ok = _line_search(part, start, slope, inner.value)
-        theta[live] = moved
+        theta[live], lengths[live] = moved, (moved - start).norm(dim=1)
         stalled[live] = ~ok
         gradient[live] = part.gradients(moved)
         norms[live] = gradient[live].norm(dim=1)
         steps[live.cpu()] += 1
-    return theta, norms, steps, _statuses(norms, stalled, tolerance)
+    statuses = _statuses(norms, stalled, tolerance)
+    if risk.l2 == 0:  # with a ridge the risk grows in every direction, so nothing can run away
+        for g in _runaways(problems, theta, gradient, lengths, tolerance, precondition):
+            statuses[g] = "unbounded"
+    return theta, norms, steps, statuses
+
+
+def _runaways(
+    problems: WeightedRisks,
+    theta: Tensor,
+    gradient: Tensor,
+    lengths: Tensor,
+    tolerance: float,
+    precondition: Operator | None,
+) -> list[int]:
+    """Return the rows whose gradient fades only because the parameters run off to infinity.
+
+    At a minimum one more Newton step ends the gradient and hardly moves. Along exp(-t) every step has the same length,
+    and divides the gradient by e. Where rounding leaves no positive curvature for that step, the last one made
+    (``lengths``) has to speak for it.
+    """
+    norms = gradient.norm(dim=1)
+    near = ((norms <= tolerance) & (norms > tolerance / 100)).nonzero()[:, 0]
+    if not len(near):
+        return []
+    part, start, slope = problems[near], theta[near], gradient[near]
+    solution = cg(part.operator(start), -slope, tolerance=0.1, max_steps=500, preconditioner=precondition)
+    left = part.gradients(start + solution.value).norm(dim=1) / norms[near]
+    far = 1e-3 * start.norm(dim=1)
+    running = (solution.value.norm(dim=1) > far) & (left > 0.1) & (left < 0.7)
+    running |= (solution.residual > 0.1) & (lengths[near] > far)
+    return near[running].tolist()
 
 
 def _line_search(problems: WeightedRisks, theta: Tensor, gradient: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,7 +224,9 @@ def _line_search(problems: WeightedRisks, theta: Tensor, gradient: Tensor, direc
     direction = torch.where(uphill[:, None], -gradient, direction)
     slope = torch.where(uphill, -gradient.square().sum(1), slope)
     before = problems.values(theta)
-    slack = 1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)  # near the minimum values drown in rounding
+    slack = (
+        1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)
+    )  # near the minimum values drown in rounding
     moved, accepted = theta.clone(), torch.zeros_like(uphill)
     step = 1.0
     while not accepted.all() and step > 1e-9:

@@ -1,6 +1,6 @@
 """Many weightings of one risk, evaluated together: values, gradients and Hessian products for g rows at once.
 
-    R_g(theta) = 1/n sum_i w_gi l_i(theta) + l2/2 |theta|^2        weights [g, n], theta [g, p]
+R_g(theta) = 1/n sum_i w_gi l_i(theta) + l2/2 |theta|^2        weights [g, n], theta [g, p]
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ RISKS = {
     "logistic": lambda: somewhere(logistic_risk(20)),
     "logistic, general": lambda: somewhere(general(logistic_risk(20))),
     "two outputs": lambda: somewhere(ridge_risk(12, o=2)),
-    "no bias": lambda: xl.Risk(torch.nn.Linear(4, 2, bias=False).double(), targets(12, o=2), loss="squared_error", l2=0.2),
+    "no bias": lambda: xl.Risk(
+        torch.nn.Linear(4, 2, bias=False).double(), targets(12, o=2), loss="squared_error", l2=0.2
+    ),
     "tanh": lambda: network_risk("tanh", n=12),
     "relu": lambda: network_risk("relu", n=12),
     "last layer": lambda: network_risk("tanh", n=12, parameters="last"),
@@ -64,7 +66,11 @@ def risk(request):
 
 @pytest.fixture(params=[False, True], ids=["equal", "weighted"])
 def weighted(request, risk):
-    return risk.reweighted(2 * torch.rand(risk.n, generator=torch.Generator().manual_seed(1)).double()) if request.param else risk
+    return (
+        risk.reweighted(2 * torch.rand(risk.n, generator=torch.Generator().manual_seed(1)).double())
+        if request.param
+        else risk
+    )
 
 
 def test_hessian_is_double_backward(weighted):

@@ -154,7 +154,9 @@ def test_batches_of_groups_equal_one_by_one(monkeypatch, order, weighting):
     assert torch.allclose(whole, pieces, rtol=1e-8, atol=1e-11) and torch.allclose(whole, alone, rtol=1e-8, atol=1e-11)
 
 
-@pytest.mark.parametrize("solver", ["cg", "low_rank", xl.solvers.Lissa(tolerance=1e-9)], ids=["cg", "low_rank", "lissa"])
+@pytest.mark.parametrize(
+    "solver", ["cg", "low_rank", xl.solvers.Lissa(tolerance=1e-9)], ids=["cg", "low_rank", "lissa"]
+)
 def test_solvers_agree_on_groups(solver):
     risk = logistic_risk()
     want = removal_effect(risk, [GROUP], order=2).change
@@ -198,11 +200,9 @@ def test_the_renormalisation_trap():
     assert spearman(predicted, truths["plain"]) > 0.99
     assert spearman(predicted, truths["preserve"]) < spearman(predicted, truths["plain"]) - 0.03
     assert per_test(truths["preserve"]) > per_test(truths["plain"]) - 0.01
-    shift = -torch.linalg.solve(xl.curvature.hessian(risk), risk.l2 * risk.theta) / (risk.n - 1)
+    shift = torch.linalg.solve(xl.curvature.hessian(risk), risk.l2 * risk.theta) / (risk.n - 1)
     seen = (truths["preserve"] - truths["plain"]).mean(1)
-    assert relative_error(seen, risk.loss_gradients(test) @ -shift) < 0.2 or relative_error(
-        seen, risk.loss_gradients(test) @ shift
-    ) < 0.2
+    assert relative_error(seen, risk.loss_gradients(test) @ shift) < 0.2
 
 
 def test_preserve_needs_an_unweighted_risk_and_plain_keeps_its_weights():

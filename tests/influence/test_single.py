@@ -31,7 +31,9 @@ def with_extra(risk, j, eps):
 
 
 @pytest.mark.parametrize("j", [0, 7])
-@pytest.mark.parametrize("make", [logistic_risk, lambda: general(logistic_risk()), ridge_risk], ids=["head", "general", "ridge"])
+@pytest.mark.parametrize(
+    "make", [logistic_risk, lambda: general(logistic_risk()), ridge_risk], ids=["head", "general", "ridge"]
+)
 def test_parameter_influence_is_the_derivative_of_the_resolved_minimum(make, j):
     risk = make()
     want, _ = derivatives(lambda eps: with_extra(risk, j, eps), step=1e-3)
@@ -56,7 +58,11 @@ def test_the_signs_of_the_public_table():
     risk = logistic_risk()
     own = influence.loss_influence(risk, risk.train).diagonal()
     assert (own <= 0).all()
-    truth = xl.retraining.leave_out(risk, [[i] for i in range(risk.n)], weighting="plain").loss_change(risk.train).diagonal()
+    truth = (
+        xl.retraining.leave_out(risk, [[i] for i in range(risk.n)], weighting="plain")
+        .loss_change(risk.train)
+        .diagonal()
+    )
     assert (truth >= 0).all()
     assert torch.equal(torch.sign(-own / risk.n)[own.abs() > 1e-9], torch.sign(truth)[own.abs() > 1e-9])
 
@@ -71,7 +77,9 @@ def test_indices_choose_rows_in_the_callers_order():
     risk = logistic_risk()
     every = influence.parameter_influence(risk)
     assert torch.allclose(influence.parameter_influence(risk, [5, 2, 30]), every[[5, 2, 30]], rtol=1e-10, atol=1e-13)
-    assert torch.allclose(influence.parameter_influence(risk, torch.tensor([5, 2])), every[[5, 2]], rtol=1e-10, atol=1e-13)
+    assert torch.allclose(
+        influence.parameter_influence(risk, torch.tensor([5, 2])), every[[5, 2]], rtol=1e-10, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize("curvature", ["hessian", "gauss_newton", "empirical_fisher", "identity"])
@@ -149,7 +157,9 @@ def test_permuting_training_examples_permutes_columns(seed):
     risk, test = logistic_risk(12, l2=0.1), classes(3, seed=4)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
     permuted = xl.Risk(risk.model, risk.train[order], l2=risk.l2)
-    assert torch.allclose(influence.loss_influence(permuted, test), influence.loss_influence(risk, test)[:, order], atol=1e-9)
+    assert torch.allclose(
+        influence.loss_influence(permuted, test), influence.loss_influence(risk, test)[:, order], atol=1e-9
+    )
 
 
 @settings(max_examples=6, deadline=None)
@@ -179,7 +189,9 @@ def test_scaling_loss_and_ridge_scales_only_what_it_should(c):
 
 
 @settings(max_examples=8, deadline=None)
-@given(t=st.integers(1, 4), d=st.integers(1, 4), C=st.integers(2, 4), dtype=st.sampled_from([torch.float32, torch.float64]))
+@given(
+    t=st.integers(1, 4), d=st.integers(1, 4), C=st.integers(2, 4), dtype=st.sampled_from([torch.float32, torch.float64])
+)
 def test_shapes_and_dtypes_follow_the_inputs(t, d, C, dtype):
     model = xl.models.logistic(d, C, dtype=dtype)
     risk = xl.training.minimise(xl.Risk(model, classes(12, d, C).to(dtype), l2=0.1))

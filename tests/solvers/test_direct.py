@@ -130,5 +130,9 @@ def test_low_rank_with_a_tiny_shift():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_follows(dtype):
     matrix, rhs = symmetric(POSITIVE)[0].to(dtype), normal(2, 5).to(dtype)
-    for solution in (Factor(matrix).solve(rhs), Factor(matrix, keep=2).solve(rhs), LowRank(matrix[:2], shift=1.0).solve(rhs)):
+    for solution in (
+        Factor(matrix).solve(rhs),
+        Factor(matrix, keep=2).solve(rhs),
+        LowRank(matrix[:2], shift=1.0).solve(rhs),
+    ):
         assert solution.value.dtype == dtype

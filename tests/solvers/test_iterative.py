@@ -157,7 +157,8 @@ def test_lissa_on_batches_is_within_three_standard_errors(make, damping, steps):
 def test_lissa_on_batches_is_its_seed():
     risk, rhs = logistic_risk(), normal(2, 12)
     values = [
-        inverse_curvature(risk, solver=Lissa(batch_size=10, steps=8, repeats=2, seed=seed))(rhs).value for seed in (0, 0, 7)
+        inverse_curvature(risk, solver=Lissa(batch_size=10, steps=8, repeats=2, seed=seed))(rhs).value
+        for seed in (0, 0, 7)
     ]
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
 

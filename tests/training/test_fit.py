@@ -23,7 +23,9 @@ def small():
 @pytest.mark.parametrize(("weight_decay", "batch_size"), [(0.0, None), (0.1, 5)])
 def test_it_is_the_loop_one_would_write(optimizer, weight_decay, batch_size):
     train = classes(12)
-    got = fit(small(), train, epochs=3, lr=0.05, optimizer=optimizer, weight_decay=weight_decay, batch_size=batch_size, seed=4)
+    got = fit(
+        small(), train, epochs=3, lr=0.05, optimizer=optimizer, weight_decay=weight_decay, batch_size=batch_size, seed=4
+    )
     model = small()
     stepper = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer](model.parameters(), lr=0.05)
     assert len(got.batches) == (3 if batch_size is None else 9)
@@ -66,7 +68,9 @@ def test_the_seed_decides_and_nothing_else():
 
 
 def test_the_callers_model_and_generators_stay():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten(), nn.Linear(8, 3)).double()
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten(), nn.Linear(8, 3)
+    ).double()
     model.train()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     got = fit(model, images(), epochs=3, batch_size=5, swa=1)

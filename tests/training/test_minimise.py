@@ -9,7 +9,18 @@ from torch import nn
 import explainlib as xl
 from explainlib.training import MinimiseError, MinimiseWarning, minimise
 from explainlib.training.weighted import WeightedHeads, WeightedRisks
-from tests.problems import classes, convolution, dense_hessian, general, images, logistic_risk, network_risk, normal, ridge_risk, targets
+from tests.problems import (
+    classes,
+    convolution,
+    dense_hessian,
+    general,
+    images,
+    logistic_risk,
+    network_risk,
+    normal,
+    ridge_risk,
+    targets,
+)
 
 
 def random_weights(g, n, seed=0):
@@ -25,7 +36,9 @@ def test_ridge_regression_is_its_closed_form(o):
     assert torch.allclose(risk.head.matrix(risk.theta), want.T, atol=1e-11)
 
 
-@pytest.mark.parametrize("make", [logistic_risk, lambda: general(logistic_risk()), ridge_risk], ids=["head", "general", "ridge"])
+@pytest.mark.parametrize(
+    "make", [logistic_risk, lambda: general(logistic_risk()), ridge_risk], ids=["head", "general", "ridge"]
+)
 @pytest.mark.parametrize("start", [0.0, 3.0])
 def test_the_gradient_is_below_the_tolerance_from_anywhere(make, start):
     there = make()
@@ -44,7 +57,9 @@ def test_networks_converge_to_a_minimum():
 
 def test_a_last_layer_alone():
     got = minimise(network_risk("relu", parameters="last"))
-    assert got.gradient().norm() <= 1e-10 and torch.equal(got.model.linear1.weight, network_risk("relu").model.linear1.weight)
+    assert got.gradient().norm() <= 1e-10 and torch.equal(
+        got.model.linear1.weight, network_risk("relu").model.linear1.weight
+    )
 
 
 @pytest.mark.parametrize("make", [logistic_risk, lambda: general(logistic_risk()), ridge_risk, lambda: network_risk(l2=0.1)],
@@ -81,7 +96,9 @@ def test_weighted_heads_are_weighted_risks(make):
     assert torch.allclose(fast.third_products(theta, v), slow.third_products(theta, v))
     for g in range(3):
         one = risk.reweighted(weights[g]).at(theta[g])
-        assert torch.allclose(fast.values(theta)[g], one.value()) and torch.allclose(fast.gradients(theta)[g], one.gradient())
+        assert torch.allclose(fast.values(theta)[g], one.value()) and torch.allclose(
+            fast.gradients(theta)[g], one.gradient()
+        )
         assert torch.allclose(fast.operator(theta)(v)[g], xl.curvature.hessian_product(one, v[g]))
         h = 1e-4
         up, down = (xl.curvature.hessian_product(one.at(theta[g] + s * h * v[g]), v[g]) for s in (1, -1))
@@ -110,9 +127,39 @@ def test_separable_data_without_ridge_have_no_minimum():
     assert isinstance(got, xl.Risk) and warned[0].filename == __file__
 
 
+@pytest.mark.parametrize("make", [separable, lambda: general(separable())], ids=["head", "general"])
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-10, 1e-12])
+def test_a_fading_gradient_is_not_a_minimum(make, tolerance):
+    """Newton reaches |g| < 1e-10 here in 25 steps, each as long as the one before: the parameters run to infinity."""
+    with pytest.raises(MinimiseError, match="unbounded.*no finite minimum.*add l2"):
+        minimise(make(), tolerance=tolerance)
+    base = make()
+    with_ridge = xl.Risk(base.model, base.train, l2=1e-3)
+    assert minimise(with_ridge, tolerance=tolerance).gradient().norm() <= tolerance
+
+
+def test_one_separable_class_is_enough():
+    """Setosa stands apart from the other irises, which overlap: no finite minimum, though the risk stays above zero."""
+    iris = xl.datasets.load("iris").train.double()
+    with pytest.raises(MinimiseError, match="add l2"):
+        minimise(xl.Risk(xl.models.logistic(4, 3, dtype=torch.float64), iris))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tolerance", [1e-5, 1e-8, 1e-10, 1e-13])
+def test_overlapping_data_without_ridge_have_a_minimum(seed, tolerance):
+    """Flat along the softmax's shift, and still no alarm."""
+    noisy = classes(40, seed=seed)
+    shuffled = xl.datasets.Examples(noisy.x, noisy.y.roll(7))
+    risk = minimise(xl.Risk(xl.models.logistic(3, 3, dtype=torch.float64), shuffled), tolerance=tolerance)
+    assert risk.gradient().norm() <= tolerance
+
+
 def test_one_bad_problem_of_many_is_counted_and_named():
     risk = separable()
-    noisy = xl.Risk(risk.model, xl.datasets.Examples(torch.cat([risk.train.x, -risk.train.x[:1]]), torch.tensor([0, 0, 1, 1, 0])))
+    noisy = xl.Risk(
+        risk.model, xl.datasets.Examples(torch.cat([risk.train.x, -risk.train.x[:1]]), torch.tensor([0, 0, 1, 1, 0]))
+    )
     weights = torch.ones(2, 5).double()
     weights[1, 4] = 0  # without the noisy example the data are separable
     with pytest.raises(MinimiseError, match="1 of 2 problems.*number 1") as caught:
