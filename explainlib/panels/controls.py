@@ -60,7 +60,8 @@ class Controls:
                 widgets.HBox([self.retrain, self.reset]),
             ]
         )
-        left = widgets.VBox([self.prediction, self.truth, self.leaving], layout=widgets.Layout(width="628px", flex="0 0 auto"))
+        left = widgets.VBox([self.prediction, self.truth, self.leaving])
+        left.layout = widgets.Layout(width="628px", flex="0 0 auto")  # never squeezed by the plot
         rows = [widgets.HBox([self.example, choice]), self.message, self.hand, widgets.HBox([left, self.plot])]
         root = widgets.VBox(rows, layout=widgets.Layout(min_height="560px"))
         root.add_class("xl-removal-panel")
