@@ -20,7 +20,8 @@ NOTEBOOK := notebooks/00_start_here.ipynb
 ROOT_FLAG := $(shell test "$$(id -u)" = 0 && echo --allow-root || true)
 
 # One thread a process: the tests run in two processes, and small problems are slower with more threads.
-THREADS := OMP_NUM_THREADS=1
+# No progress bars either: a slow machine would print them into a notebook's output, which is compared.
+THREADS := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 
 .PHONY: help env lab test notebooks student bench doctor format clean
 

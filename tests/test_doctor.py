@@ -139,10 +139,11 @@ def test_study_passes_on_what_was_asked(monkeypatch, capsys):
     import explainlib
 
     monkeypatch.setattr(explainlib, "studies", SimpleNamespace(names=lambda: ("one", "two"), run=fake), raising=False)
+    monkeypatch.setattr("explainlib.figures.studies.draw", lambda name, tables: Path(f"{name}.png"))
     assert command_line.main(["study", "all", "--scale", "cpu", "--data", "mnist", "--out", "there"]) == 0
     options = {"scale": "cpu", "data": "mnist", "out": Path("there")}
     assert asked == [("one", options), ("two", options)]
-    assert capsys.readouterr().out.split() == ["table.csv", "table.csv"]
+    assert capsys.readouterr().out.split() == ["table.csv", "one.png", "table.csv", "two.png"]
 
 
 def test_interrupting_is_no_traceback(monkeypatch, capsys):

@@ -27,6 +27,8 @@ def removal_points(
         for series, (name, numbers) in zip(SERIES, predicted.items(), strict=False):
             marks = dict(s=46, marker=series.marker, color=series.colour, edgecolors="white", linewidths=0.6, zorder=3)
             ax.scatter(numbers, true, label=name, **marks)
+            for i, (x, y) in enumerate(zip(numbers, true, strict=True)):
+                ax.annotate(str(i + 1), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
         ax.set(xlim=ends, ylim=ends, xlabel=f"predicted {unit}", ylabel=f"retrained {unit}")
         ax.set_aspect("equal")
         if true:

@@ -11,7 +11,7 @@ import torch
 from explainlib.figures.fidelity import predicted_versus_true
 from explainlib.figures.palette import style
 from explainlib.figures.picture import Picture, png
-from explainlib.studies.record import write_bytes
+from explainlib.storage import write_bytes
 
 METHODS = {"first_order": "first order", "newton_step": "Newton step"}
 

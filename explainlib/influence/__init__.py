@@ -1,7 +1,21 @@
 """Influence: of single examples, and of groups."""
 
-from explainlib.influence.group import removal_effect
+from explainlib.influence.group import SeriesWarning, removal_effect
+from explainlib.influence.quadratic import second_order_influence
 from explainlib.influence.removal import Removal
+from explainlib.influence.selection import influential_group, printed_weights
 from explainlib.influence.single import loss_influence, parameter_influence
+from explainlib.influence.trust import Trust, series_trust
 
-__all__ = ["Removal", "loss_influence", "parameter_influence", "removal_effect"]
+__all__ = [
+    "Removal",
+    "SeriesWarning",
+    "Trust",
+    "influential_group",
+    "loss_influence",
+    "parameter_influence",
+    "printed_weights",
+    "removal_effect",
+    "second_order_influence",
+    "series_trust",
+]

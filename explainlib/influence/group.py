@@ -21,13 +21,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_groups, require_nonnegative
+from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
 from explainlib.influence.removal import WEIGHTINGS, Removal, removal_weights
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
 from explainlib.solvers.preconditioner import preconditioner
 from explainlib.training.weighted import weighted_risks
+
+
+class SeriesWarning(UserWarning):
+    """A series in a group's weight whose terms do not shrink."""
+
 
 ENTRIES = 2**23  # g x n x C numbers in one batch
 
@@ -94,11 +99,26 @@ def removal_effect(
             pieces.append(terms)
             bar.update(len(weights))
     theta1, theta2 = (torch.cat([piece[k] for piece in pieces]) for k in range(2))
+    if order == 2:
+        _warn_of_large_terms(theta1, theta2)
     name = {"1": "first order", "2": "second order", "newton": "Newton step"}[str(order)]
     name += " with third derivative" if third_derivative else ""
     movement = theta1 if order == "newton" else theta2 - theta1
     terms = (None, None) if order == "newton" else (theta1, theta2 if order == 2 else None)
     return Removal(risk, checked, risk.theta + movement, weighting, tuple(statuses), name, *terms)
+
+
+def _warn_of_large_terms(theta1: Tensor, theta2: Tensor) -> None:
+    """Warn of groups whose second term is as large as the first."""
+    sizes = theta2.norm(dim=1) / theta1.norm(dim=1).clamp(min=torch.finfo(theta1.dtype).tiny)
+    large = (sizes > 1).nonzero()[:, 0].tolist()
+    if large:
+        message = (
+            f"the second term is larger than the first for {len(large)} of {len(sizes)} groups, "
+            f"{float(sizes.max()):.1f} times at most: the series cannot be trusted there; "
+            "see xl.influence.series_trust, take order='newton', or retrain."
+        )
+        warn_caller(message, SeriesWarning)
 
 
 def _terms(risk: Risk, inverse: Inverse, order: int, weighting: str, third_derivative: bool):

@@ -40,7 +40,12 @@ def prediction_table(columns: Sequence[Shown], classes: Sequence[str], label: in
         f"<tr><th style='{ROW}'>test loss</th>{losses}</tr>"
         f"<tr><th style='{ROW}'>change</th>{changes}</tr>"
         f"<tr><th style='{ROW}'>on the tangent</th>{tangent}</tr></tbody></table>"
+        f"{_left_out(len(columns[0].probabilities) - len(_shown_classes(columns, label)))}"
     )
+
+
+def _left_out(count: int) -> str:
+    return f"<div style='font-size:11px;color:#555'>{count} classes below 1% are not shown</div>" if count else ""
 
 
 def _shown_classes(columns: Sequence[Shown], label: int | None) -> list[int]:

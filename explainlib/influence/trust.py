@@ -1,0 +1,119 @@
+"""When the expansion in a group's weight can be trusted, in numbers and in words.
+
+    theta(eps) = theta + eps theta1 + eps^2 theta2 + ...,     removal is eps = -1.
+
+For a quadratic risk every further term is the one before times a fixed matrix:
+
+    preserve:  f/(1-f) [I - H^-1 (H_U + l2 I)]        plain:  -f H^-1 H_U
+
+so the series converges exactly when that matrix has spectral radius below 1. For other risks the third derivative has
+its say as well, and |theta2| / |theta1| is what the series itself shows of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib import compute
+from explainlib.influence.removal import Removal
+from explainlib.solvers.inverse import Solver, inverse_curvature
+from explainlib.training.weighted import WeightedRisks, weighted_risks
+
+POWER_STEPS = 60
+SLOW = 0.5  # above it, each further term is more than half of the one before
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The diagnosis of g series.
+
+    Attributes:
+        fraction: f = |U|/n [g].
+        ratio: the spectral radius above [g]; a quadratic risk's series converges below 1.
+        second_over_first: |theta2| / |theta1| [g], nan where no second order was computed.
+        words: one sentence per group.
+    """
+
+    fraction: Float[Tensor, " g"]
+    ratio: Float[Tensor, " g"]
+    second_over_first: Float[Tensor, " g"]
+    words: tuple[str, ...]
+
+    @property
+    def trusted(self) -> tuple[bool, ...]:
+        """Whether each sentence begins with "trusted"."""
+        return tuple(sentence.startswith("trusted") for sentence in self.words)
+
+
+@compute.entry
+def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: float = 0.0) -> Trust:
+    """Return how far each group's series can be trusted.
+
+    Args:
+        removal: from ``removal_effect`` with order 1 or 2; with 2 the sizes of the terms are compared too.
+        solver: as in ``removal_effect``.
+        damping: as in ``removal_effect``.
+
+    Returns:
+        Trust; the ratio by power iteration, all groups in one batch.
+
+    Raises:
+        ValueError: a Newton step, which is no series.
+
+    Source: the ratio follows from Basu et al. 2020, eq. (15), whose matrix it is; it is not in the paper.
+    """
+    if removal.theta1 is None:
+        raise ValueError(f"a {removal.method} is not a term of a series; pass removal_effect(..., order=1 or 2).")
+    risk = removal.risk
+    members = torch.zeros(len(removal.groups), risk.n, dtype=risk.theta.dtype, device=risk.theta.device)
+    for row, group in zip(members, removal.groups, strict=True):
+        row[group.to(row.device)] = 1.0
+    members = members * risk.weights_or_ones()
+    fraction = torch.tensor([len(group) / risk.n for group in removal.groups]).to(risk.theta)
+    ratio = _spectral_radius(
+        weighted_risks(risk, members), fraction, removal, inverse_curvature(risk, solver=solver, damping=damping)
+    )
+    first = removal.theta1.norm(dim=1)
+    second = torch.full_like(first, float("nan")) if removal.theta2 is None else removal.theta2.norm(dim=1)
+    sizes = second / first.clamp(min=torch.finfo(first.dtype).tiny)
+    words = tuple(_in_words(r, s) for r, s in zip(ratio.tolist(), sizes.tolist(), strict=True))
+    return Trust(fraction, ratio, sizes, words)
+
+
+def _spectral_radius(group: WeightedRisks, fraction: Tensor, removal: Removal, inverse) -> Float[Tensor, " g"]:
+    """Return the radius by power iteration on an operator that is symmetric in the inner product of H."""
+    risk, f = removal.risk, fraction[:, None]
+    product = group.operator(risk.theta.expand(len(fraction), -1))
+
+    def step(v: Float[Tensor, "g p"]) -> Float[Tensor, "g p"]:
+        curved = product(v) - risk.l2 * v  # f H_U v
+        if removal.weighting == "plain":
+            return inverse(curved).required().value
+        return f / (1 - f) * v - inverse((curved + f * risk.l2 * v) / (1 - f)).required().value
+
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(len(fraction), risk.p, generator=generator, dtype=torch.float64).to(risk.theta)
+    radius = torch.zeros_like(fraction)
+    for _ in range(POWER_STEPS):
+        v = v / v.norm(dim=1, keepdim=True)
+        v = step(v)
+        radius, before = v.norm(dim=1), radius
+        if ((radius - before).abs() <= 1e-4 * radius).all():
+            break
+    return radius
+
+
+def _in_words(ratio: float, sizes: float) -> str:
+    """Return the diagnosis of one group."""
+    seen = f"ratio {ratio:.2f}" + ("" if sizes != sizes else f", second term {sizes:.2f} of the first")
+    if ratio >= 1:
+        return f"not trusted ({seen}): even for a quadratic risk the series diverges; take a Newton step or retrain"
+    if sizes > SLOW:
+        return f"doubtful ({seen}): the second term is no small correction; take a Newton step or retrain"
+    if ratio > SLOW:
+        return f"slow ({seen}): terms shrink slowly in some directions, so two of them may not be enough"
+    return f"trusted ({seen}): for a risk this close to quadratic two terms are enough"
