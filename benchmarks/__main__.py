@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-from benchmarks import influence
+from benchmarks import ensembles, influence
 from benchmarks.timing import table
 from explainlib import NotAtMinimumWarning, compute
 
@@ -14,7 +14,7 @@ def main() -> int:
     """Run all benchmarks under the same settings for both sides, and print their table."""
     with warnings.catch_warnings(), compute.settings():
         warnings.simplefilter("ignore", NotAtMinimumWarning)
-        rows = influence.rows()
+        rows = [*influence.rows(), *ensembles.rows()]
     print(table(rows))
     return 0 if all(row.held for row in rows) else 1
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from explainlib.anatomy import complaints
+from explainlib.storage import write_text
 
 KEPT_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 CELL_TIMEOUT = 300  # seconds; a notebook at quick scale takes under 90 in all
@@ -136,16 +136,7 @@ def student_copy(notebook: NotebookNode) -> NotebookNode:
 def write(notebook: NotebookNode, path: Path) -> Path:
     """Write the notebook whole or not at all, and return its path."""
     nbformat.validate(notebook)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(nbformat.writes(notebook).rstrip("\n") + "\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return path
+    return write_text(nbformat.writes(notebook).rstrip("\n") + "\n", path)
 
 
 def execute_all(paths: Sequence[str | Path] = ()) -> list[Path]:

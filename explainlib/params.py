@@ -52,6 +52,9 @@ class Parameters:
         self.sizes = tuple(shape.numel() for shape in self.shapes)
         self.trainable = {name for name, parameter in named.items() if parameter.requires_grad}
         self.module = copy.deepcopy(model).requires_grad_(False)
+        # torch swaps the parameters of a module once per name; one that stands at two places must be swapped once only
+        every = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
+        self._tied = len(every) == len(set(every))
         self.theta = torch.cat([named[name].detach().reshape(-1) for name in self.names]).clone()
 
     def named(self, theta: Float[Tensor, " p"]) -> dict[str, Tensor]:
@@ -61,7 +64,7 @@ class Parameters:
 
     def outputs(self, theta: Float[Tensor, " p"], x: Tensor) -> Float[Tensor, "n C"]:
         """Return the model's outputs at theta, everything not chosen as it was; differentiable in theta."""
-        return functional_call(self.module, self.named(theta), (x,))
+        return functional_call(self.module, self.named(theta), (x,), tie_weights=self._tied)
 
     def model_at(self, theta: Float[Tensor, " p"]) -> nn.Module:
         """Return a new copy of the model whose chosen parameters are theta, trainable like the original."""

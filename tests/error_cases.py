@@ -154,7 +154,12 @@ CASES = {
     "third derivative at first order": (lambda: removal(RISK, [[0]], third_derivative=True), "ValueError", ["order=2", "order=1"]),
     "leave nobody out": (lambda: leave(RISK, [[]]), "ValueError", ["groups[0] is empty"]),
     "leave everybody out": (lambda: leave(RISK, [list(range(12))]), "ValueError", ["leave at least one"]),
-    "method to come": (lambda: leave(RISK, [[0]], method="scratch"), "NotAvailableYet", ["not available yet", "'newton'"]),
+    "scratch without epochs": (lambda: leave(RISK, [[0]], method="scratch"), "ValueError", ["method='scratch'", "needs epochs", "pass epochs"]),
+    "group of nobody": (lambda: xl.influence.influential_group(RISK, TEST, 0), "ValueError", ["0"]),
+    "group of everybody": (lambda: xl.influence.influential_group(RISK, TEST, 12), "ValueError", ["12"]),
+    "unknown selection": (lambda: xl.influence.influential_group(RISK, TEST, 3, method="best"), "ValueError", ["'best'", "'greedy'"]),
+    "reweighted selection": (lambda: xl.influence.influential_group(RISK.reweighted(torch.arange(1.0, 13.0)), TEST, 3), "ValueError", ["weight"]),
+    "trust in a Newton step": (lambda: xl.influence.series_trust(removal(RISK, [[0]], order="newton")), "ValueError", ["Newton step", "order=1 or 2"]),
     # training
     "tolerance": (lambda: minimise(RISK, tolerance=0.0), "ValueError", ["tolerance=0.0", "above zero"]),
     "weights a list": (lambda: minimise(RISK, weights=[1.0] * 12), "TypeError", ["weights is a list", "as_tensor"]),

@@ -26,7 +26,9 @@ SOURCED = {
     "curvature/hessian.py": ["hessian"], "curvature/gauss_newton.py": ["gauss_newton"],
     "curvature/empirical_fisher.py": ["empirical_fisher"], "solvers/lissa.py": ["lissa"],
     "solvers/low_rank.py": ["LowRank"], "influence/single.py": ["parameter_influence", "loss_influence"],
-    "influence/group.py": ["removal_effect"], "training/fit.py": ["fit"],
+    "influence/group.py": ["removal_effect"], "influence/trust.py": ["series_trust"],
+    "influence/quadratic.py": ["second_order_influence", "GroupQuadratic"],
+    "influence/selection.py": ["influential_group", "printed_weights"], "training/fit.py": ["fit"],
 }  # fmt: skip
 ids = {"ids": lambda p: str(p.relative_to(HOUSE)) if isinstance(p, Path) else str(p)}
 

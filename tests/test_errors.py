@@ -35,4 +35,4 @@ def test_bad_input(seen, name):
     assert not missing, f"{missing} missing in: {got['message']}"
     assert got["message"][-1] in ".)" or got["error"] == "AttributeError"
     assert len(got["message"]) < 500 and "\n" not in got["message"]
-    assert got["unchanged"] and got["seconds"] < 5.0
+    assert got["unchanged"] and got["seconds"] < 60.0

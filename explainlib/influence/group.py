@@ -83,7 +83,7 @@ def removal_effect(
     rest = removal_weights(risk, checked, weighting)
     size = require_minimum(risk, strict=strict, user="group influence")
     batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1)))
-    f = torch.tensor([len(group) / risk.n for group in checked]).to(risk.theta)
+    f = risk.theta.new_tensor([len(group) / risk.n for group in checked])
     if order == "newton":
         step = _newton_steps(risk, damping)
     else:
@@ -156,7 +156,7 @@ def _newton_steps(risk: Risk, damping: float):
 
     def step(rest: Float[Tensor, "g n"], f: Float[Tensor, "g 1"]) -> tuple[list, tuple[Tensor, Tensor]]:
         remaining = weighted_risks(risk, rest)
-        theta = risk.theta.expand(len(rest), -1).contiguous()
+        theta = risk.theta.expand(len(rest), -1)
         product = remaining.operator(theta)
         solution = cg(lambda v: product(v) + damping * v, -remaining.gradients(theta), preconditioner=precondition)
         return [solution], (solution.value, torch.zeros_like(theta))

@@ -15,7 +15,7 @@ from torch import Tensor
 from explainlib.checks import require_finite, require_positive
 
 
-def capped_simplex_projection(x: Float[Tensor, "*s n"], total: float) -> Float[Tensor, "*s n"]:
+def capped_simplex_projection(x: Float[Tensor, "*s n"], total: int | float) -> Float[Tensor, "*s n"]:
     """Return the point of { 0 <= w <= 1, sum w = total } nearest to each row of x.
 
     It is w = clip(x - tau, 0, 1), and sum clip(x - tau, 0, 1) falls in straight pieces as tau rises: between two
@@ -54,7 +54,7 @@ def capped_simplex_projection(x: Float[Tensor, "*s n"], total: float) -> Float[T
     return torch.where(free.any(-1, keepdim=True), (x - tau).clamp(0, 1), full.to(x.dtype))
 
 
-def l1_ball_projection(x: Float[Tensor, "*s n"], radius: float) -> Float[Tensor, "*s n"]:
+def l1_ball_projection(x: Float[Tensor, "*s n"], radius: int | float) -> Float[Tensor, "*s n"]:
     """Return the point of { sum |w| <= radius } nearest to each row of x.
 
     Args:
@@ -76,7 +76,7 @@ def l1_ball_projection(x: Float[Tensor, "*s n"], radius: float) -> Float[Tensor,
         tensor([2., -0.])
     """
     require_finite("x", x)
-    require_positive("radius", radius)
+    require_positive("radius", float(radius))
     size = x.abs()
     sorted_size = size.sort(dim=-1, descending=True).values
     count = torch.arange(1, x.shape[-1] + 1, device=x.device)

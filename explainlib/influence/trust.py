@@ -64,7 +64,7 @@ def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: f
     Raises:
         ValueError: a Newton step, which is no series.
 
-    Source: the ratio follows from Basu et al. 2020, eq. (15), whose matrix it is; it is not in the paper.
+    Source: Basu et al. 2020, eq. (15), whose matrix it is. Deviation: the paper does not ask when its series converges.
     """
     if removal.theta1 is None:
         raise ValueError(f"a {removal.method} is not a term of a series; pass removal_effect(..., order=1 or 2).")
@@ -73,7 +73,7 @@ def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: f
     for row, group in zip(members, removal.groups, strict=True):
         row[group.to(row.device)] = 1.0
     members = members * risk.weights_or_ones()
-    fraction = torch.tensor([len(group) / risk.n for group in removal.groups]).to(risk.theta)
+    fraction = risk.theta.new_tensor([len(group) / risk.n for group in removal.groups])
     ratio = _spectral_radius(
         weighted_risks(risk, members), fraction, removal, inverse_curvature(risk, solver=solver, damping=damping)
     )

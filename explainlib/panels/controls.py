@@ -1,4 +1,4 @@
-"""The widgets of the removal panel and where they stand; they know nothing of models or data."""
+"""The widgets of the panels and where they stand; they know nothing of models or data."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 HOW = {"most harmful": "harmful", "most helpful": "helpful", "a class": "class", "by hand": "hand"}
+GROUPS = {
+    "at random": "random",
+    "of one class": "class",
+    "most influential (greedy)": "greedy",
+    "selected together (relaxed)": "relaxed",
+    "picked by hand": "hand",
+}
 
 
 class Controls:
-    """Widgets laid out once; ``root`` holds them all.
+    """The widgets every panel has; ``root`` holds them all, once a subclass has laid them out.
 
     Args:
         tests: how many test examples there are to choose from.
+        how: by the words shown, what may leave.
         classes: names of the classes.
         most: the most examples that may leave.
         k: the first value of the slider.
-        candidates: thumbnails to pick by hand.
     """
 
-    def __init__(self, *, tests: int, classes: Sequence[str], most: int, k: int, candidates: int) -> None:
+    root: widgets.VBox
+
+    def __init__(self, *, tests: int, how: dict[str, str], classes: Sequence[str], most: int, k: int) -> None:
         self.test = widgets.BoundedIntText(
             value=0,
             min=0,
@@ -29,7 +38,7 @@ class Controls:
             style={"description_width": "90px"},
             layout=widgets.Layout(width="170px"),
         )
-        self.how = widgets.Dropdown(options=HOW, description="remove", layout=widgets.Layout(width="220px"))
+        self.how = widgets.Dropdown(options=how, description="remove", layout=widgets.Layout(width="220px"))
         self.class_name = widgets.Dropdown(options=list(classes), layout=widgets.Layout(width="110px", display="none"))
         self.slider = widgets.IntSlider(
             value=k, min=1, max=most, description="how many", layout=widgets.Layout(width="420px")
@@ -37,32 +46,106 @@ class Controls:
         self.retrain = widgets.Button(description="Retrain", button_style="primary", tooltip="Show the truth")
         self.reset = widgets.Button(description="Reset", tooltip="Back to the first choice")
         self.example, self.leaving, self.prediction, self.truth, self.message = (widgets.HTML() for _ in range(5))
+        self.slider.add_class("xl-k")
+        self.prediction.add_class("xl-prediction")
+        self.truth.add_class("xl-truth")
+
+    def _choice(self, *more: widgets.Widget) -> widgets.VBox:
+        """Return the rows of choosers, ``more`` after the class."""
+        choosers = widgets.HBox([self.test, self.how, self.class_name, *more])
+        return widgets.VBox([choosers, self.slider, widgets.HBox([self.retrain, self.reset])])
+
+    @staticmethod
+    def _root(rows: Sequence[widgets.Widget], name: str, height: str) -> widgets.VBox:
+        root = widgets.VBox(list(rows), layout=widgets.Layout(min_height=height))
+        root.add_class(name)
+        return root
+
+
+class RemovalControls(Controls):
+    """The removal panel: thumbnails to pick from, and a picture that grows with each retraining.
+
+    Args:
+        tests: as in ``Controls``.
+        classes: as in ``Controls``.
+        most: as in ``Controls``.
+        k: as in ``Controls``.
+        candidates: thumbnails to pick by hand.
+    """
+
+    def __init__(self, *, tests: int, classes: Sequence[str], most: int, k: int, candidates: int) -> None:
+        super().__init__(tests=tests, how=HOW, classes=classes, most=most, k=k)
         self.plot = widgets.Image(format="png", layout=widgets.Layout(width="320px", height="296px"))
         self.picks = [widgets.ToggleButton(layout=widgets.Layout(width="92px")) for _ in range(candidates)]
         self.pick_images = [widgets.HTML() for _ in self.picks]
         pairs = [widgets.VBox([image, pick]) for image, pick in zip(self.pick_images, self.picks, strict=True)]
         self.hand = widgets.Box(pairs, layout=widgets.Layout(flex_flow="row wrap", display="none"))
-        self.root = self._laid_out()
-
-    def _laid_out(self) -> widgets.VBox:
-        for widget, name in (
-            (self.slider, "xl-k"),
-            (self.prediction, "xl-prediction"),
-            (self.truth, "xl-truth"),
-            (self.hand, "xl-hand"),
-        ):
-            widget.add_class(name)
+        self.hand.add_class("xl-hand")
         self.prediction.layout.min_height = "190px"
-        choice = widgets.VBox(
-            [
-                widgets.HBox([self.test, self.how, self.class_name]),
-                self.slider,
-                widgets.HBox([self.retrain, self.reset]),
-            ]
-        )
         left = widgets.VBox([self.prediction, self.truth, self.leaving])
         left.layout = widgets.Layout(width="628px", flex="0 0 auto")  # never squeezed by the plot
-        rows = [widgets.HBox([self.example, choice]), self.message, self.hand, widgets.HBox([left, self.plot])]
-        root = widgets.VBox(rows, layout=widgets.Layout(min_height="560px"))
-        root.add_class("xl-removal-panel")
-        return root
+        choice = widgets.HBox([self.example, self._choice()])
+        rows = [choice, self.message, self.hand, widgets.HBox([left, self.plot])]
+        self.root = self._root(rows, "xl-removal-panel", "560px")
+
+
+class GroupControls(Controls):
+    """The group panel: a seed, a line to type indices into, a curve, and a light beside the predictions.
+
+    Args:
+        tests: as in ``Controls``.
+        classes: as in ``Controls``.
+        most: as in ``Controls``.
+        k: as in ``Controls``.
+    """
+
+    def __init__(self, *, tests: int, classes: Sequence[str], most: int, k: int) -> None:
+        super().__init__(tests=tests, how=GROUPS, classes=classes, most=most, k=k)
+        self.how.layout.width = "300px"
+        self.seed = widgets.BoundedIntText(
+            value=0,
+            min=0,
+            max=2**31 - 1,
+            description="seed",
+            style={"description_width": "40px"},
+            layout=widgets.Layout(width="110px"),
+        )
+        self.hand = widgets.Text(
+            placeholder="positions, such as 3, 17, 40-60",
+            continuous_update=False,
+            layout=widgets.Layout(width="300px", display="none"),
+        )
+        self.hand.add_class("xl-hand")
+        self.curve, self.light = widgets.HTML(), widgets.HTML()
+        self.curve.add_class("xl-curve")
+        self.light.add_class("xl-light")
+        self.slider.layout.width = "520px"
+        self.curve.layout = widgets.Layout(width="540px", height="330px", flex="0 0 auto")
+        self.prediction.layout.min_height = "176px"
+        self.light.layout.min_height = "92px"
+        right = widgets.VBox([self.prediction, self.light, self.truth], layout=widgets.Layout(width="400px"))
+        choice = widgets.HBox([self.example, self._choice(self.seed, self.hand)])
+        self.root = self._root(
+            [choice, self.message, widgets.HBox([self.curve, right]), self.leaving], "xl-group-panel", "640px"
+        )
+
+
+def positions_in(text: str) -> list[int]:
+    """Return the positions a line of text names: numbers and ranges such as "3, 17, 40-60", both ends included.
+
+    Raises:
+        ValueError: anything else, or nothing.
+    """
+    found: list[int] = []
+    for part in text.replace(",", " ").split():
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() if dash else True)):
+            raise ValueError(f"{part!r} is no position; write numbers and ranges, such as 3, 17, 40-60.")
+        if dash and int(last) < int(first):
+            raise ValueError(f"the range {part!r} runs backwards; write the smaller number first.")
+        if dash and int(last) - int(first) > 1_000_000:
+            raise ValueError(f"the range {part!r} is longer than any training set here; write a shorter one.")
+        found += range(int(first), int(last if dash else first) + 1)
+    if not found:
+        raise ValueError("no positions were given; write numbers and ranges, such as 3, 17, 40-60.")
+    return found

@@ -64,6 +64,59 @@ def _bar(value: float, series: int) -> str:
     )
 
 
+LIGHTS = {  # the first words of a diagnosis -> sign, colour of the rim, ground
+    "trusted": ("&#10004;", "#009E73", "#e8f5f0"),
+    "slow": ("&#8776;", "#56B4E9", "#eef7fd"),
+    "doubtful": ("&#9888;", "#E69F00", "#fdf5e3"),
+    "not trusted": ("&#10006;", "#D55E00", "#fdecea"),
+}
+
+
+def outcome_table(columns: Sequence[Shown], series: Sequence[str], label: int, label_name: str) -> str:
+    """Return a table of one line per model: loss, change, and the probability of the label as a bar with its number.
+
+    Args:
+        columns: the model now, then the others.
+        series: names of the models in the order of the palette; those not in ``columns`` get an empty line.
+        label: position of the label's class.
+        label_name: what the class is called.
+    """
+    given = {column.name: column for column in columns}
+    cell = "padding:2px 12px 2px 0;white-space:nowrap"
+    head = "".join(f"<th style='text-align:left;{cell}'>{w}</th>" for w in ("", "loss", "change"))
+    body = ""
+    for name in (columns[0].name, *series):
+        column = given.get(name)
+        line = f"<tr><th style='{ROW}'>{escape(name)}</th>"
+        if column is None:
+            body += f"{line}<td style='{cell}'>?</td><td style='{cell}'>?</td><td style='{cell}'>?</td></tr>"
+            continue
+        change = "" if column is columns[0] else f"{column.loss - columns[0].loss:+.3f}"
+        place = 0 if column is columns[0] or name == "retrained" else 1 + list(series).index(name)
+        bar = _bar(column.probabilities[label], place)
+        body += f"{line}<td style='{cell}'><b>{column.loss:.3f}</b></td><td style='{cell}'>{change}</td>{bar}</tr>"
+    return (
+        "<table style='border-collapse:collapse;font-size:13px'><thead><tr>"
+        f"{head}<th style='text-align:left;{cell}'>P({escape(label_name)})</th></tr></thead>"
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def trust_light(sentence: str) -> str:
+    """Return a diagnosis as a box with a sign, a colour and its words.
+
+    Args:
+        sentence: begins with one of the words of ``LIGHTS``.
+    """
+    word = next(light for light in LIGHTS if sentence.startswith(light))
+    sign, rim, ground = LIGHTS[word]
+    look = f"background:{ground};border:1px solid {rim};border-left:8px solid {rim}"
+    return (
+        f"<div role='status' style='line-height:1.35;padding:4px 8px;{look}'><span style='font-size:17px' "
+        f"aria-hidden='true'>{sign}</span> the series is <b>{word}</b>{escape(sentence[len(word) :])}</div>"
+    )
+
+
 def message(text: str, *, wrong: bool = False) -> str:
     """Return a line for the reader; a mistake carries a sign as well as a colour."""
     if not text:

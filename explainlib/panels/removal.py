@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from explainlib.checks import require_choice, require_count, require_indices
+from explainlib.checks import require_count, require_indices
 from explainlib.datasets import Examples
 from explainlib.figures import alt_text, class_name, png
 from explainlib.figures.html import example_html
 from explainlib.figures.removals import removal_points
 from explainlib.influence import loss_influence, removal_effect
-from explainlib.influence.removal import WEIGHTINGS
-from explainlib.influence.removal import Removal as Prediction
-from explainlib.panels.controls import Controls
-from explainlib.panels.html import Shown, message, prediction_table
-from explainlib.retraining import leave_out
-from explainlib.risk import NotAtMinimumWarning, Risk, require_minimum
+from explainlib.panels.controls import RemovalControls
+from explainlib.panels.html import message, prediction_table
+from explainlib.panels.panel import Panel, quiet, took
+from explainlib.risk import Risk
 
 CANDIDATES = 10  # thumbnails to pick by hand, on either side
 
 
-class Removal:
+class Removal(Panel):
     """A what-if panel on one risk: remove training examples, compare prediction and retrained truth.
 
     ``set``, ``draw`` and ``verify`` do everything; the widgets only forward to them, so a notebook cell or a test can
@@ -40,26 +37,15 @@ class Removal:
     """
 
     def __init__(self, risk: Risk, test: Examples, *, weighting: str = "plain") -> None:
-        if not isinstance(risk, Risk):
-            raise TypeError(f"risk is a {type(risk).__name__}; pass an xl.Risk, first brought to a minimum.")
-        if risk.loss.name != "cross_entropy":
-            raise ValueError(
-                f"this panel shows class probabilities, but the loss is {risk.loss.name!r}; use cross_entropy."
-            )
-        self.risk, self.test = risk, risk.require_examples(test, "test")
-        self.weighting = require_choice("weighting", weighting, WEIGHTINGS)
-        require_minimum(risk, user="the prediction")
-        self.classes = risk.train.classes or tuple(str(c) for c in range(risk.n_outputs))
+        super().__init__(risk, test, weighting)
         self.most = max(1, risk.n // 3)
         self._start = (0, "harmful", min(10, self.most))
         self._index, self._remove, self._k = self._start
         self._picked: list[int] = []
         self._history: dict[str, list[float]] = {"first order": [], "Newton step": []}
         self._truths: list[float] = []
-        self._columns: list[Shown] = []
         self._order_of: tuple[int, Tensor] | None = None
-        self._syncing = False
-        self.controls = Controls(
+        self.controls = RemovalControls(
             tests=len(test), classes=self.classes, most=self.most, k=self._k, candidates=2 * CANDIDATES
         )
         self._connect()
@@ -97,44 +83,29 @@ class Removal:
         """Predict what the chosen removal does, show it, and return the panel's text."""
         started = time.perf_counter()
         group = self.group()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotAtMinimumWarning)  # said once, when the panel was made
-            self._predicted = {
-                "first order": removal_effect(self.risk, [group], order=1, weighting=self.weighting),
-                "Newton step": removal_effect(self.risk, [group], order="newton", weighting=self.weighting),
-            }
-        example = self.test[[self._index]]
-        now = self.risk.outputs(example).softmax(-1)[0].tolist()
-        self._columns = [Shown("now", float(self.risk.losses(example)), now)]
-        for name, prediction in self._predicted.items():
-            tangent = float(prediction.loss_change(example, evaluate=False)) if name == "first order" else None
-            self._columns.append(self._shown(name, prediction, tangent))
-        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {self._took(started)}.")
-        self.controls.truth.value = message("")
+        with quiet():
+            first = removal_effect(self.risk, [group], order=1, weighting=self.weighting)
+            newton = removal_effect(self.risk, [group], order="newton", weighting=self.weighting)
+        self._columns = [
+            self._now(self._index),
+            self._shown("first order", first, self._index, linear=True),
+            self._shown("Newton step", newton, self._index),
+        ]
+        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {took(started)}.")
         return self.text
 
     def verify(self) -> str:
         """Retrain without the chosen examples, add the truth to table and plot, and return the panel's text."""
         started = time.perf_counter()
-        self.controls.retrain.disabled = True
-        self.controls.message.value = message("retraining ...")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotAtMinimumWarning)
-                truth = leave_out(self.risk, [self.group()], weighting=self.weighting)
-        finally:
-            self.controls.retrain.disabled = False
+        truth = self._retrained(self.group())
         self._columns = [column for column in self._columns if column.name != "retrained"]
-        self._columns.append(self._shown("retrained", truth, None))
+        self._columns.append(self._shown("retrained", truth, self._index))
         now = self._columns[0].loss
         for column in self._columns[1:3]:
             self._history[column.name].append(column.loss - now)
         self._truths.append(self._columns[-1].loss - now)
         self._draw_plot()
-        self._show(f"retrained without {len(self.group())} of {self.risk.n} examples in {self._took(started)}.")
-        self.controls.truth.value = message(
-            f"retrained: the loss of this test example changes by {self._truths[-1]:+.3f}."
-        )
+        self._show(f"retrained without {len(self.group())} of {self.risk.n} examples in {took(started)}.")
         return self.text
 
     def reset(self) -> str:
@@ -150,13 +121,8 @@ class Removal:
     @property
     def text(self) -> str:
         """The panel in words, with rounded numbers: the same facts as the table."""
-        now = self._columns[0]
-        lines = [f"test {self._index} (a {class_name(self.test, self._index)}), removed: {self._what()}"]
-        lines += [f"loss now {now.loss:.3f}"]
-        for column in self._columns[1:]:
-            word = "retrained" if column.name == "retrained" else f"{column.name} predicts"
-            lines.append(f"{word} {column.loss:.3f} ({column.loss - now.loss:+.3f})")
-        return "\n".join(lines)
+        first = f"test {self._index} (a {class_name(self.test, self._index)}), removed: {self._what()}"
+        return "\n".join([first, *self._loss_lines()])
 
     def group(self) -> list[int]:
         """Return the training examples of the present choice."""
@@ -168,30 +134,15 @@ class Removal:
         members = order.flip(0)[self.risk.train.y[order.flip(0)] == self.classes.index(self._remove)]
         return members[: self._k].tolist()
 
-    def __repr__(self) -> str:
-        """Return the panel's text."""
-        return f"Removal panel: {self.text}"
-
-    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, object]:
-        bundle = self.controls.root._repr_mimebundle_(**kwargs) or {}
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        return {**data, "text/plain": repr(self)}
-
     # What is shown -------------------------------------------------------------------------------------------------
 
     def _order(self) -> Tensor:
         """Return the training examples from the most harmful to the most helpful for the present test example."""
         if self._order_of is None or self._order_of[0] != self._index:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotAtMinimumWarning)
+            with quiet():
                 influence = loss_influence(self.risk, self.test[[self._index]])[0]
             self._order_of = (self._index, influence.argsort(descending=True, stable=True).cpu())
         return self._order_of[1]
-
-    def _shown(self, name: str, outcome: Prediction, tangent: float | None) -> Shown:
-        example = self.test[[self._index]]
-        outputs = outcome.outputs(example)[0]
-        return Shown(name, float(outcome.losses(example)), outputs.softmax(-1)[0].tolist(), tangent)
 
     def _what(self) -> str:
         if self._remove == "hand":
@@ -205,21 +156,12 @@ class Removal:
             return min(int((self.risk.train.y == self.classes.index(remove)).sum()), self.risk.n - 1)
         return self.most
 
-    @staticmethod
-    def _took(started: float) -> str:
-        return f"{time.perf_counter() - started:.2f} s"
-
     def _show(self, said: str) -> None:
         self._sync()
         label = int(self.test.y[self._index])
         self.controls.prediction.value = prediction_table(self._columns, self.classes, label)
-        self.controls.example.value = example_html(
-            self.test, self._index, captions=(f"test {self._index}", f"a {class_name(self.test, self._index)}"), size=84
-        )
-        group = self.group()
-        shown = "".join(example_html(self.risk.train, i, captions=(f"#{i}",), size=34) for i in group[:12])
-        more = f"and {len(group) - 12} more" if len(group) > 12 else ""
-        self.controls.leaving.value = f"<div style='height:124px;overflow:hidden'>leaving: {shown} {more}</div>"
+        self._show_examples(self._index, self.group())
+        self._show_truth()
         self.controls.message.value = message(said)
 
     def _draw_plot(self) -> None:
@@ -238,20 +180,6 @@ class Removal:
         c.reset.on_click(self._forward(self.reset))
         for pick in c.picks:
             pick.observe(self._forward(self._set_picks), "value")
-
-    def _forward(self, action: Callable[[], str]) -> Callable[[object], None]:
-        """Return a callback that runs ``action`` and shows a user's mistake as a message."""
-
-        def callback(_: object) -> None:
-            if self._syncing:
-                return
-            try:
-                action()
-            except (ValueError, TypeError, RuntimeError) as mistake:
-                self._sync()
-                self.controls.message.value = message(str(mistake), wrong=True)
-
-        return callback
 
     def _set_how(self) -> str:
         how = self.controls.how.value
@@ -272,24 +200,19 @@ class Removal:
         half = min(CANDIDATES, len(order) // 2)
         return order[:half] + order[::-1][:half]
 
-    def _sync(self) -> None:
-        """Make every widget show the present choice, without calling back."""
-        self._syncing = True
-        try:
-            self.controls.test.value = self._index
-            by_class, by_hand = self._remove in self.classes, self._remove == "hand"
-            self.controls.how.value = "class" if by_class else self._remove
-            self.controls.class_name.layout.display = None if by_class else "none"
-            if by_class:
-                self.controls.class_name.value = self._remove
-            self.controls.slider.max = max(self._most(self._remove), 1)
-            self.controls.slider.value = len(self.group()) if by_hand else self._k
-            self.controls.slider.disabled = by_hand
-            self.controls.hand.layout.display = None if by_hand else "none"
-            if by_hand:
-                self._sync_picks()
-        finally:
-            self._syncing = False
+    def _set_widgets(self) -> None:
+        self.controls.test.value = self._index
+        by_class, by_hand = self._remove in self.classes, self._remove == "hand"
+        self.controls.how.value = "class" if by_class else self._remove
+        self.controls.class_name.layout.display = None if by_class else "none"
+        if by_class:
+            self.controls.class_name.value = self._remove
+        self.controls.slider.max = max(self._most(self._remove), 1)
+        self.controls.slider.value = len(self.group()) if by_hand else self._k
+        self.controls.slider.disabled = by_hand
+        self.controls.hand.layout.display = None if by_hand else "none"
+        if by_hand:
+            self._sync_picks()
 
     def _sync_picks(self) -> None:
         for position, index in enumerate(self._candidates()):
@@ -297,12 +220,6 @@ class Removal:
             self.controls.pick_images[position].value = example_html(self.risk.train, index, captions=(side,), size=44)
             self.controls.picks[position].description = f"#{index}"
             self.controls.picks[position].value = index in self.group()
-
-    def _checked_test(self, test: int) -> int:
-        require_count("test", test, least=0)
-        if test >= len(self.test):
-            raise ValueError(f"test={test} is outside the {len(self.test)} test examples (0 to {len(self.test) - 1}).")
-        return test
 
     def _checked_remove(self, remove: str | Sequence[int] | Tensor) -> tuple[str, list[int]]:
         if isinstance(remove, str):

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from explainlib.checks import require_choice
-from explainlib.studies import influence
-from explainlib.studies.record import write_provenance, write_table
+from explainlib.studies import group, influence
+from explainlib.studies.record import Pieces, write_provenance, write_table
 
-STUDIES = {"influence": influence}
-LATER = ("group", "fragility", "representers", "tlxml", "bilevel", "all")
+STUDIES = {"influence": influence, "group": group}
+LATER = ("fragility", "representers", "tlxml", "bilevel", "all")
 SCALES = ("quick", "cpu", "paper")
 
 
@@ -23,6 +23,8 @@ def names() -> tuple[str, ...]:
 def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | Path = "results") -> list[Path]:
     """Run a study and return the paths of its tables: ``<out>/<name>-<data>-<scale>-<table>.csv`` and a ``.json``.
 
+    An interrupted run goes on where it was when it is started again with the same words.
+
     Args:
         name: one of ``names()``.
         scale: "quick", "cpu" or "paper".
@@ -30,7 +32,7 @@ def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | 
         out: a folder, made if need be.
 
     Raises:
-        ValueError: an unknown name, scale or data set.
+        ValueError: an unknown name, scale or data set; or an ``out`` that holds pieces of another run.
         FileNotFoundError: a data set whose files are not at hand; the message says where to put them.
     """
     require_choice("study", name, names(), later=LATER)
@@ -38,12 +40,13 @@ def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | 
     study = STUDIES[name]
     settings = study.config(scale, data)
     started = time.perf_counter()
-    tables = study.run(settings)
     stem = f"{name}-{settings.data}-{scale}"
+    pieces = Pieces(Path(out) / f"{stem}-pieces", asdict(settings))
+    tables = study.run(settings, pieces)
     paths = [write_table(frame, Path(out) / f"{stem}-{table}.csv") for table, frame in tables.items()]
     command = f"python -m explainlib study {name} --scale {scale} --data {settings.data}"
     seconds = time.perf_counter() - started
-    return [
-        *paths,
-        write_provenance(Path(out) / f"{stem}.json", command=command, settings=asdict(settings), seconds=seconds),
-    ]
+    record = Path(out) / f"{stem}.json"
+    paths.append(write_provenance(record, command=command, settings=asdict(settings), seconds=seconds))
+    pieces.finish()
+    return paths

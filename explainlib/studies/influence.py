@@ -6,6 +6,7 @@ prediction stands beside the retrained change of every test loss.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import pandas
@@ -17,6 +18,7 @@ from explainlib.metrics import fidelity
 from explainlib.models import logistic
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
+from explainlib.studies.record import Pieces
 from explainlib.training import minimise
 
 DATA = ("digits", "mnist", "fashion_mnist", "iris", "gaussians", "blobs")
@@ -58,8 +60,10 @@ def config(scale: str, data: str | None) -> Config:
     return Config(data, limits[scale], min(left_out, 100) if data == "iris" else left_out)
 
 
-def run(settings: Config) -> dict[str, pandas.DataFrame]:
+def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
     """Return two tables: "pairs", a row per ridge, test and removal; "fidelity", a row per ridge and method.
+
+    Each ridge is a piece on disk.
 
     In "pairs" the columns ``first_order`` (linear in the weight), ``first_order_evaluated`` and ``newton_step`` predict
     ``retrained``, the change of the test loss; all in units of the loss.
@@ -68,8 +72,12 @@ def run(settings: Config) -> dict[str, pandas.DataFrame]:
     train, test = split.train.double(), split.test.double()[: settings.tests]
     generator = torch.Generator().manual_seed(settings.seed)
     left = torch.randperm(len(train), generator=generator)[: min(settings.left_out, len(train) - 1)]
-    pieces = [_one_ridge(train, test, left, l2) for l2 in settings.ridges]
-    return {"pairs": pandas.concat([p for p, _ in pieces]), "fidelity": pandas.concat([f for _, f in pieces])}
+    tables: dict[str, list[pandas.DataFrame]] = {"pairs": [], "fidelity": []}
+    for l2 in settings.ridges:
+        both = functools.cache(lambda l2=l2: _one_ridge(train, test, left, l2))
+        for position, name in enumerate(tables):
+            tables[name].append(pieces.table(f"{name}-{l2:g}", lambda k=position, both=both: both()[k]))
+    return {name: pandas.concat(parts, ignore_index=True) for name, parts in tables.items()}
 
 
 def _one_ridge(
@@ -78,13 +86,13 @@ def _one_ridge(
     classes = len(train.classes)
     risk = minimise(Risk(logistic(train.x[0].numel(), classes).double(), train, l2=l2))
     groups = [[int(i)] for i in left]
-    solver = "dense" if risk.p <= 2000 else "cg"
+    solver, plain = "dense" if risk.p <= 2000 else "cg", {"weighting": "plain"}
     predictions = {
         "first_order": -loss_influence(risk, test, solver=solver)[:, left] / risk.n,
         "first_order_evaluated": removal_effect(risk, groups, order=1, weighting="plain", solver=solver).loss_change(
             test
         ),
-        "newton_step": removal_effect(risk, groups, order="newton", weighting="plain").loss_change(test),
+        "newton_step": removal_effect(risk, groups, order="newton", **plain).loss_change(test),
     }
     truth = leave_out(risk, groups, weighting="plain").loss_change(test)
     pairs = pandas.DataFrame(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas
 import torch
+
+from explainlib.storage import write_text
 
 
 def write_table(frame: pandas.DataFrame, path: Path) -> Path:
@@ -21,28 +24,6 @@ def write_table(frame: pandas.DataFrame, path: Path) -> Path:
         OSError: the folder cannot be written.
     """
     return write_text(frame.to_csv(index=False, float_format="%.7g"), path)
-
-
-def write_text(text: str, path: Path) -> Path:
-    """Write a text file whole or not at all, and return its path."""
-    return write_bytes(text.encode(), path)
-
-
-def write_bytes(data: bytes, path: Path) -> Path:
-    """Write a file whole or not at all: into a neighbour first, which then takes its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # a temporary file is private; the one that takes its place should not be
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
 
 
 def write_provenance(path: Path, *, command: str, settings: Mapping[str, object], seconds: float) -> Path:
@@ -60,3 +41,44 @@ def write_provenance(path: Path, *, command: str, settings: Mapping[str, object]
         "seconds": round(seconds, 1),
     }
     return write_text(json.dumps(record, indent=2, default=str) + "\n", path)
+
+
+class Pieces:
+    """The parts of a study's tables, kept on disk while it runs, so that an interrupted run goes on where it was.
+
+    Args:
+        folder: where the pieces lie; made if need be, deleted by ``finish``.
+        settings: what the run was asked; a folder with other settings, or of another version, is refused.
+
+    Raises:
+        ValueError: the folder belongs to another run.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+        self.folder = folder
+        asked = json.loads(json.dumps({"explainlib": version("explainlib"), **settings}, default=str))
+        marker = folder / "settings.json"
+        if marker.exists():
+            found = json.loads(marker.read_text())
+            other = sorted(key for key in {*found, *asked} if found.get(key) != asked.get(key))
+            if other:
+                raise ValueError(
+                    f"{folder} holds the pieces of another run ({other[0]} was {found.get(other[0])!r}, now "
+                    f"{asked.get(other[0])!r}); delete the folder, or pass another --out."
+                )
+        else:
+            write_text(json.dumps(asked, indent=2) + "\n", marker)
+
+    def table(self, name: str, make: Callable[[], pandas.DataFrame]) -> pandas.DataFrame:
+        """Return the piece of that name; it is computed only if it is not on disk yet.
+
+        A fresh piece is read back from its file, so that a resumed run ends with the very same tables.
+        """
+        path = self.folder / f"{name}.csv"
+        if not path.exists():
+            write_table(make(), path)
+        return pandas.read_csv(io.StringIO(path.read_text()))
+
+    def finish(self) -> None:
+        """Delete the folder: the tables are complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,6 +1,20 @@
 """Training: to an exact minimum, or as people do it, recording what explanations need."""
 
+from explainlib.training.ensembles import Ensemble, fit_ensemble, fit_risks, fresh_starts
 from explainlib.training.fit import Trajectory, fit
 from explainlib.training.minimise import Minima, MinimiseError, MinimiseWarning, minimise
+from explainlib.training.steps import Plateau
 
-__all__ = ["Minima", "MinimiseError", "MinimiseWarning", "Trajectory", "fit", "minimise"]
+__all__ = [
+    "Ensemble",
+    "Minima",
+    "MinimiseError",
+    "MinimiseWarning",
+    "Plateau",
+    "Trajectory",
+    "fit",
+    "fit_ensemble",
+    "fit_risks",
+    "fresh_starts",
+    "minimise",
+]

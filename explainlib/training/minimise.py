@@ -6,8 +6,10 @@ own Hessian: removing some examples changes H little, so a few products suffice,
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -26,9 +28,11 @@ from explainlib.checks import (
 from explainlib.risk import Risk
 from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.preconditioner import preconditioner
+from explainlib.storage import Store, Tensors, fingerprint
 from explainlib.training.weighted import WeightedRisks, weighted_risks
 
 ENTRIES = 2**23  # g x n x C numbers in one batch
+KEPT = 64  # problems in one file of a store: what an interruption can lose
 STATUSES = {
     "converged": "the gradient is below the tolerance",
     "max_steps": "the gradient is still above the tolerance; without a ridge separable data have no finite minimum "
@@ -89,19 +93,23 @@ def minimise(
     tolerance: float = 1e-10,
     max_steps: int = 100,
     on_failure: str = "raise",
+    store: str | Path | None = None,
 ) -> Risk | Minima:
     """Return the risk at a stationary point, |grad R| <= tolerance; with weights [g, n], all g problems in one batch.
 
     Args:
         risk: the start is its theta.
-        weights: None or [n] give one ``Risk``; [g, n] gives ``Minima`` with ``theta [g, p]``.
+        weights: None or [n] give one ``Risk``; [g, n] gives ``Minima`` with ``theta [g, p]``. They replace the risk's
+            own weights and do not multiply them (``retraining.leave_out`` does); n in 1/n stays.
         tolerance: on the Euclidean norm of the gradient; in float32 never below 1e-5.
         max_steps: Newton steps.
         on_failure: "raise" or "warn" (then the status stays in the result).
+        store: None, or a folder that the g problems fill batch by batch; an interrupted call, made again, goes on from
+            there. Only with weights [g, n].
 
     Raises:
         MinimiseError: a problem did not converge; it says how many and why.
-        ValueError: weights of a wrong shape, or a row that is all zero.
+        ValueError: weights of a wrong shape, a row that is all zero, or a folder of another computation.
 
     Example: with a ridge the mean of 1 and 3 shrinks from 2 to 2 / (1 + l2/2).
 
@@ -116,6 +124,8 @@ def minimise(
     if risk.theta.dtype != torch.float64:
         tolerance = max(tolerance, 1e-5)
     if weights is None or require_tensor("weights", weights).ndim == 1:
+        if store is not None:
+            raise ValueError("store is for many problems and this is one; pass weights of shape [1, n], or drop store.")
         only = risk if weights is None else risk.reweighted(weights)
         minima = _newton(only, only.weights_or_ones()[None], tolerance, max_steps)
         _report(minima, on_failure)
@@ -125,7 +135,7 @@ def minimise(
     empty = (weights == 0).all(1)
     if empty.any():
         raise ValueError(f"weights row {int(empty.nonzero()[0])} is all zero; leave at least one example to train on.")
-    minima = _newton(risk, weights, tolerance, max_steps)
+    minima = _newton(risk, weights, tolerance, max_steps, store)
     _report(minima, on_failure)
     return minima
 
@@ -144,31 +154,51 @@ def _report(minima: Minima, on_failure: str) -> None:
     warn_caller(message, MinimiseWarning)
 
 
-def _newton(risk: Risk, weights: Float[Tensor, "g n"], tolerance: float, max_steps: int) -> Minima:
-    """Run the problems in batches that fit in memory."""
+def _newton(
+    risk: Risk, weights: Float[Tensor, "g n"], tolerance: float, max_steps: int, store: str | Path | None = None
+) -> Minima:
+    """Run the problems in batches that fit in memory, smaller ones where each is kept on disk."""
     batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1 if risk.head is not None else risk.p // 16)))
-    precondition = preconditioner(risk)
+    kept = None
+    if store is not None:
+        batch = min(batch, KEPT)
+        kept = Store(
+            store, _fingerprint(risk, weights, {"tolerance": tolerance, "max_steps": max_steps, "batch": batch})
+        )
+    factored = functools.cache(lambda: preconditioner(risk))  # not at all where every batch is on disk already
     results = []
     with tqdm(total=len(weights), desc="minimise", delay=2.0, leave=False) as bar:
-        for rows in weights.split(batch):
-            results.append(_newton_batch(risk, weighted_risks(risk, rows), precondition, tolerance, max_steps))
+        for k, rows in enumerate(weights.split(batch)):
+
+            def solve(rows: Tensor = rows) -> Tensors:
+                return _newton_batch(risk, weighted_risks(risk, rows), factored(), tolerance, max_steps)
+
+            results.append(solve() if kept is None else kept.remembered(f"batch-{k:05d}", solve, weights.device))
             bar.update(len(rows))
-    theta, norms, steps = (torch.cat([result[k] for result in results]) for k in range(3))
-    statuses = tuple(status for result in results for status in result[3])
-    return Minima(risk, weights, theta, statuses, norms, steps)
+    theta, norms, steps, codes = (
+        torch.cat([result[key] for result in results]) for key in ("theta", "gradient_norm", "steps", "status")
+    )
+    return Minima(risk, weights, theta, tuple(list(STATUSES)[code] for code in codes.tolist()), norms, steps.cpu())
+
+
+def _fingerprint(risk: Risk, weights: Tensor, options: dict[str, object]) -> dict[str, object]:
+    sources = {"model": risk.parameters.module, "start": risk.theta, "train.x": risk.train.x, "train.y": risk.train.y}
+    own = {"loss": risk.loss.name, "l2": risk.l2, "parameters": list(risk.parameters.names)}
+    return {"work": "minimise", **fingerprint({**sources, "weights": weights}, {**own, **options})}
 
 
 def _newton_batch(
     risk: Risk, problems: WeightedRisks, precondition: Operator | None, tolerance: float, max_steps: int
-) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+) -> Tensors:
     count = len(problems.weights)
     theta = risk.theta.repeat(count, 1)
     gradient = problems.gradients(theta)
     norms, steps = gradient.norm(dim=1), torch.zeros(count, dtype=torch.int64)
     stalled, lengths = torch.zeros(count, dtype=torch.bool, device=theta.device), torch.zeros_like(norms)
     for _ in range(max_steps):
-        live = ((norms > tolerance) & ~stalled).nonzero()[:, 0]
-        if not len(live) or not torch.isfinite(norms).all():
+        # a problem that overflows drops out, and the others go on
+        live = ((norms > tolerance) & torch.isfinite(norms) & ~stalled).nonzero()[:, 0]
+        if not len(live):
             break
         part, start, slope = problems[live], theta[live], gradient[live]
         # loose at first, tight when the goal is near; never tighter than the goal itself asks
@@ -187,7 +217,8 @@ def _newton_batch(
     if risk.l2 == 0:  # with a ridge the risk grows in every direction, so nothing can run away
         for g in _runaways(problems, theta, gradient, lengths, tolerance, precondition):
             statuses[g] = "unbounded"
-    return theta, norms, steps, statuses
+    codes = torch.tensor([list(STATUSES).index(status) for status in statuses])
+    return {"theta": theta, "gradient_norm": norms, "steps": steps, "status": codes}
 
 
 def _runaways(

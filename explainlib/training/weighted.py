@@ -68,6 +68,8 @@ class WeightedHeads(WeightedRisks):
     """The same where only a final linear layer is trained: every row is a matrix product on shared features."""
 
     def _outputs(self, theta: Rows) -> Float[Tensor, "g n C"]:
+        if len(theta) > 1 and theta.stride(0) == 0:  # one parameter vector, expanded: its outputs once
+            return self._outputs(theta[:1]).expand(len(theta), -1, -1)
         matrix = self.risk.head.matrix(theta)  # [g, C, d]
         together = self.risk.features() @ matrix.flatten(0, 1).T  # one product for all rows
         return together.unflatten(1, matrix.shape[:2]).movedim(1, 0).contiguous()

@@ -246,13 +246,16 @@ def screenshot(tmp_path):
 
 @pytest.fixture
 def work_the_panel():
-    """Return a function that moves the slider by keyboard, asks for the truth, and returns the panel on the page."""
+    """Return a function that moves a panel's slider by keyboard, asks for the truth, and returns the panel.
+
+    The function takes the page and the class of the panel's root.
+    """
 
     def text(element):
         return " ".join(element.inner_text().split())
 
-    def work(page):
-        panel = page.locator(".xl-removal-panel").first
+    def work(page, root="xl-removal-panel"):
+        panel = page.locator(f".{root}").first
         panel.wait_for(state="attached", timeout=RUN * 1000)
         panel.scroll_into_view_if_needed()
         prediction, truth = panel.locator(".xl-prediction"), panel.locator(".xl-truth")

@@ -208,3 +208,28 @@ def test_bad_weights():
     bad[1, 3] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
         minimise(risk, weights=bad)
+
+
+@pytest.mark.parametrize("make", [ridge_risk, lambda: general(ridge_risk())], ids=["head", "general"])
+def test_a_problem_that_overflows_leaves_the_others_alone(make):
+    risk = make()
+    start = risk.at(torch.full((risk.p,), 1e3).double())
+    weights = torch.ones(3, risk.n).double()
+    weights[1] = 1e306  # its gradient overflows at the start
+    with pytest.raises(MinimiseError, match="1 of 3 problems.*number 1, nonfinite") as caught:
+        minimise(start, weights=weights)
+    assert caught.value.minima.status == ("converged", "nonfinite", "converged")
+    assert torch.allclose(caught.value.minima.theta[[0, 2]], risk.theta.expand(2, -1), atol=1e-8)
+
+
+def test_weights_replace_the_risk_s_own():
+    risk = logistic_risk(12)
+    weighted = risk.reweighted(torch.linspace(0.5, 1.5, 12).double())
+    ones = torch.ones(1, 12).double()
+    assert torch.allclose(minimise(weighted, weights=ones).theta[0], risk.theta, atol=1e-9)
+
+
+def test_a_store_is_for_many_problems(tmp_path):
+    with pytest.raises(ValueError, match="store is for many problems"):
+        minimise(logistic_risk(12), store=tmp_path)
+    assert not list(tmp_path.iterdir())
