@@ -142,6 +142,10 @@ class Risk:
             self._memory[key] = make()
         return self._memory[key]
 
+    def recall(self, key: object) -> object | None:
+        """Return what ``remembered`` keeps under a key, or None."""
+        return self._memory.get(key)
+
     def _copy(self) -> Risk:
         other = copy.copy(self)
         other._memory = {}

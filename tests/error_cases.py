@@ -174,6 +174,7 @@ CASES = {
     "a rate too many": (lambda: xl.training.Trajectory(model(), torch.zeros(2, 12), torch.ones(3)), "ValueError", ["2 checkpoints", "one rate per checkpoint"]),
     "eigenvalues": (lambda: xl.curvature.top_eigenvalues(RISK, 13), "ValueError", ["k=13", "12"]),
     "a panel on a model": (lambda: xl.panels.Removal(model(), TEST), "TypeError", ["a Sequential", "xl.Risk"]),
+    "a group panel on a model": (lambda: xl.panels.GroupRemoval(model(), TEST), "TypeError", ["a Sequential", "xl.Risk"]),
     "no such room": (lambda: xl.influnce, "AttributeError", ["influnce"]),
 }  # fmt: skip
 

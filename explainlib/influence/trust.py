@@ -19,12 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib import compute
+from explainlib.curvature import hessian_product
 from explainlib.influence.removal import Removal
-from explainlib.solvers.inverse import Solver, inverse_curvature
+from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
 from explainlib.training.weighted import WeightedRisks, weighted_risks
 
 POWER_STEPS = 60
-SLOW = 0.5  # above it, each further term is more than half of the one before
+TRUSTED, DOUBTFUL = 0.25, 0.5
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,11 @@ def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: f
     members = members * risk.weights_or_ones()
     fraction = risk.theta.new_tensor([len(group) / risk.n for group in removal.groups])
     ratio = _spectral_radius(
-        weighted_risks(risk, members), fraction, removal, inverse_curvature(risk, solver=solver, damping=damping)
+        weighted_risks(risk, members),
+        fraction,
+        removal,
+        inverse_curvature(risk, solver=solver, damping=damping),
+        damping,
     )
     first = removal.theta1.norm(dim=1)
     second = torch.full_like(first, float("nan")) if removal.theta2 is None else removal.theta2.norm(dim=1)
@@ -84,36 +89,46 @@ def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: f
     return Trust(fraction, ratio, sizes, words)
 
 
-def _spectral_radius(group: WeightedRisks, fraction: Tensor, removal: Removal, inverse) -> Float[Tensor, " g"]:
-    """Return the radius by power iteration on an operator that is symmetric in the inner product of H."""
+def _spectral_radius(
+    group: WeightedRisks, fraction: Tensor, removal: Removal, inverse: Inverse, damping: float
+) -> Float[Tensor, " g"]:
+    """Return the radius by power iteration; the operator is symmetric in the inner product of H + damping I.
+
+    So the radius is read from the Rayleigh quotient, whose error falls twice as fast as the vector's. The product with
+    H is carried along instead of computed: ``c`` is what the next solve inverts.
+    """
     risk, f = removal.risk, fraction[:, None]
     product = group.operator(risk.theta.expand(len(fraction), -1))
-
-    def step(v: Float[Tensor, "g p"]) -> Float[Tensor, "g p"]:
-        curved = product(v) - risk.l2 * v  # f H_U v
-        if removal.weighting == "plain":
-            return inverse(curved).required().value
-        return f / (1 - f) * v - inverse((curved + f * risk.l2 * v) / (1 - f)).required().value
-
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(len(fraction), risk.p, generator=generator, dtype=torch.float64).to(risk.theta)
+    hv = hessian_product(risk, v) + damping * v
     radius = torch.zeros_like(fraction)
     for _ in range(POWER_STEPS):
-        v = v / v.norm(dim=1, keepdim=True)
-        v = step(v)
-        radius, before = v.norm(dim=1), radius
-        if ((radius - before).abs() <= 1e-4 * radius).all():
+        c = product(v) - risk.l2 * v  # f H_U v
+        if removal.weighting == "plain":
+            moved, h_moved = inverse(c).required().value, c
+        else:
+            c = (c + f * risk.l2 * v) / (1 - f)
+            moved, h_moved = f / (1 - f) * v - inverse(c).required().value, f / (1 - f) * hv - c
+        radius, before = ((hv * moved).sum(1) / (hv * v).sum(1)).abs(), radius
+        size = moved.norm(dim=1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
+        v, hv = moved / size, h_moved / size
+        if ((radius - before).abs() <= 1e-3 * radius).all():
             break
     return radius
 
 
 def _in_words(ratio: float, sizes: float) -> str:
-    """Return the diagnosis of one group."""
+    """Return the diagnosis of one group, by the larger of its two numbers.
+
+    If terms shrink by a factor r, what follows the second is r^2/(1-r) of the first: 8% at r = 1/4, 50% at r = 1/2.
+    """
     seen = f"ratio {ratio:.2f}" + ("" if sizes != sizes else f", second term {sizes:.2f} of the first")
-    if ratio >= 1:
-        return f"not trusted ({seen}): even for a quadratic risk the series diverges; take a Newton step or retrain"
-    if sizes > SLOW:
-        return f"doubtful ({seen}): the second term is no small correction; take a Newton step or retrain"
-    if ratio > SLOW:
-        return f"slow ({seen}): terms shrink slowly in some directions, so two of them may not be enough"
-    return f"trusted ({seen}): for a risk this close to quadratic two terms are enough"
+    worst = ratio if sizes != sizes else max(ratio, sizes)
+    if worst >= 1:
+        return f"not trusted ({seen}): terms do not shrink, so no number of them will do; take a Newton step or retrain"
+    if worst > DOUBTFUL:
+        return f"doubtful ({seen}): two terms may leave out as much as they find; take a Newton step or retrain"
+    if worst > TRUSTED:
+        return f"slow ({seen}): two terms may be off by tens of percent; take a Newton step to be sure"
+    return f"trusted ({seen}): two terms leave out less than about a tenth"

@@ -122,12 +122,11 @@ class GroupControls(Controls):
         self.slider.layout.width = "520px"
         self.curve.layout = widgets.Layout(width="540px", height="330px", flex="0 0 auto")
         self.prediction.layout.min_height = "176px"
-        self.light.layout.min_height = "92px"
-        right = widgets.VBox([self.prediction, self.light, self.truth], layout=widgets.Layout(width="400px"))
+        self.light.layout.min_height = "110px"
+        right = widgets.VBox([self.prediction, self.light], layout=widgets.Layout(width="400px"))
         choice = widgets.HBox([self.example, self._choice(self.seed, self.hand)])
-        self.root = self._root(
-            [choice, self.message, widgets.HBox([self.curve, right]), self.leaving], "xl-group-panel", "640px"
-        )
+        rows = [choice, self.message, widgets.HBox([self.curve, right]), self.truth, self.leaving]
+        self.root = self._root(rows, "xl-group-panel", "610px")
 
 
 def positions_in(text: str) -> list[int]:

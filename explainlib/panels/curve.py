@@ -11,11 +11,11 @@ from explainlib.figures.palette import SERIES
 WIDTH, HEIGHT = 536, 322
 LEFT, RIGHT, TOP, BOTTOM = 62, 524, 34, 276
 DASHES = ("", "9 4", "2 4")
-Point = tuple[float, float]
+Point = tuple[int | float, int | float]
 
 
 def group_curve(
-    series: Mapping[str, Mapping[int, float]], now: Mapping[str, float], truths: Mapping[int, float], k: int, most: int
+    series: Mapping[str, Mapping[int, float]], now: Mapping[str, float], truths: Mapping[int, float], k: int, end: int
 ) -> str:
     """Return predicted changes of the test loss against the number removed, with what was retrained as crosses.
 
@@ -24,22 +24,25 @@ def group_curve(
         now: by name, the change at the present size.
         truths: by size, the retrained change.
         k: the present size, a vertical line.
-        most: the right end of the slider.
+        end: the right end of the picture, at least k; what lies beyond is left out.
     """
+    series = {name: {size: v for size, v in points.items() if size <= end} for name, points in series.items()}
+    truths = {size: value for size, value in truths.items() if size <= end}
     values = [0.0, *truths.values(), *now.values(), *(v for points in series.values() for v in points.values())]
-    ticks = nice_ticks(min(values), max(values), 5)
-    low, high = min(ticks[0], *values), max(ticks[-1], *values)
+    pad = 0.06 * (max(values) - min(values)) or 1e-3
+    low, high = min(values) - pad, max(values) + pad
+    ticks = nice_ticks(low, high, 5)
 
-    def place(size: float, value: float) -> Point:
-        x, y = size / most, (value - low) / (high - low)
+    def place(size: int | float, value: float) -> Point:
+        x, y = size / end, (value - low) / (high - low)
         return round(LEFT + x * (RIGHT - LEFT), 1), round(BOTTOM - y * (BOTTOM - TOP), 1)
 
-    sizes = [t for t in nice_ticks(0, most, 6) if t <= most]
+    sizes = [size for size in nice_ticks(0.0, float(end), 6) if size == round(size)]
     parts = [_frame(ticks, sizes, place), _present(k, place)]
     for i, (name, points) in enumerate(series.items()):
-        line = [place(0, 0.0), *(place(*point) for point in sorted(points.items()))]
+        line = [place(*point) for point in sorted({0: 0.0, **points, k: now[name]}.items())]
         parts.append(_line(line, i) + "".join(_mark(point, i, 3.2) for point in line[1:]))
-        parts.append(_mark(place(k, now[name]), i, 6))
+        parts.append(_mark(place(k, now[name]), i, 6.0))
     parts += [_cross(place(size, value)) for size, value in truths.items()]
     parts.append(_legend(list(series)))
     said = escape(_in_words(now, truths, k), quote=True)
@@ -50,16 +53,14 @@ def group_curve(
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about ``count`` round numbers that reach from at most ``low`` to at least ``high``."""
-    span = (high - low) or 1e-3
-    raw = span / count
+    """Return about ``count`` round numbers, evenly spaced, from ``low`` to ``high``; ``low < high``."""
+    raw = (high - low) / count
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [i * step for i in range(first, max(last, first + 1) + 1)]
+    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _frame(ticks: Sequence[float], sizes: Sequence[float], place: Callable[[float, float], Point]) -> str:
+def _frame(ticks: Sequence[float], sizes: Sequence[int | float], place: Callable[..., Point]) -> str:
     places = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     parts = []
     for tick in ticks:
@@ -69,7 +70,7 @@ def _frame(ticks: Sequence[float], sizes: Sequence[float], place: Callable[[floa
         written = f"{tick + 0.0:.{places}f}" if abs(tick) > 1e-12 else "0"
         parts.append(f"<text x='{LEFT - 6}' y='{y + 4}' text-anchor='end'>{written}</text>")
     for size in sizes:
-        x = place(size, ticks[0])[0]
+        x = place(size, 0.0)[0]
         parts.append(f"<line x1='{x}' x2='{x}' y1='{BOTTOM}' y2='{BOTTOM + 4}' stroke='#666'/>")
         parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle'>{size:g}</text>")
     parts.append(f"<text x='{(LEFT + RIGHT) / 2}' y='{HEIGHT - 8}' text-anchor='middle'>number removed</text>")
@@ -79,7 +80,7 @@ def _frame(ticks: Sequence[float], sizes: Sequence[float], place: Callable[[floa
     return "".join(parts)
 
 
-def _present(k: int, place: Callable[[float, float], Point]) -> str:
+def _present(k: int, place: Callable[..., Point]) -> str:
     x = place(k, 0.0)[0]
     return f"<line x1='{x}' x2='{x}' y1='{TOP}' y2='{BOTTOM}' stroke='#444' stroke-width='1.5'/>"
 

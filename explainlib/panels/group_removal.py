@@ -7,44 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from explainlib.checks import require_count, require_indices
+from explainlib.checks import require_count
 from explainlib.datasets import Examples
 from explainlib.figures import class_name
-from explainlib.influence import influential_group, removal_effect, series_trust
+from explainlib.influence import removal_effect, series_trust
 from explainlib.influence.removal import Removal as Outcome
 from explainlib.panels.controls import GroupControls, positions_in
 from explainlib.panels.curve import group_curve
+from explainlib.panels.groups import KINDS, Choice, Family, in_words, leaving_order, with_group
 from explainlib.panels.html import message, outcome_table, trust_light
 from explainlib.panels.panel import Panel, quiet, took
 from explainlib.risk import Risk
 
 ORDERS = {"first order": 1, "second order": 2, "Newton step": "newton"}
-KINDS = ("random", "greedy", "relaxed")
 GRID = 8  # sizes on the curve
 SHARE = 0.6  # of the training set that may leave
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen; ``group`` is one of ``KINDS``, "hand", or the name of a class."""
-
-    test: int
-    group: str
-    k: int
-    seed: int = 0
-    picked: tuple[int, ...] = ()
-
-    @property
-    def family(self) -> tuple:
-        """What the groups of all sizes have in common."""
-        test = self.test if self.group in ("greedy", "relaxed") else None
-        return self.group, test, self.seed, self.picked if self.group == "hand" else ()
 
 
 class GroupRemoval(Panel):
@@ -68,10 +50,7 @@ class GroupRemoval(Panel):
         self.most = min(max(1, int(SHARE * risk.n)), risk.n - 1)
         self._start = Choice(0, "random", min(max(1, round(risk.n / 20)), self.most))
         self._choice = self._start
-        self._family: tuple | None = None
-        self._orders: dict[int | None, Int[Tensor, " k"]] = {}
-        self._grid: dict[str, Outcome] | None = None
-        self._points: dict[str, dict[int, float]] = {}
+        self._family = Family(self._choice.family)
         self._here: tuple[object, dict[str, Outcome], str] | None = None
         self._truths: dict[tuple, dict[int, float]] = {}
         self.controls = GroupControls(tests=len(test), classes=self.classes, most=self.most, k=self._choice.k)
@@ -105,15 +84,16 @@ class GroupRemoval(Panel):
         if seed is not None:
             choice = replace(choice, seed=require_count("seed", seed, least=0))
         if group is not None:
-            choice = self._checked_group(choice, group)
+            choice = with_group(choice, group, self.risk.n, self.classes)
         most = self._most(choice)
         if k is not None and require_count("k", k) > most:
             raise ValueError(f"k={k} is more than the {most} examples that may leave; pass a smaller k.")
-        before, self._choice = self._choice, replace(choice, k=min(choice.k if k is None else k, most))
+        before = self._choice, self._family, self._here
+        self._choice = replace(choice, k=min(choice.k if k is None else k, most))
         try:
             return self.draw()
         except Exception:
-            self._choice = before
+            self._choice, self._family, self._here = before
             raise
 
     def draw(self) -> str:
@@ -148,7 +128,8 @@ class GroupRemoval(Panel):
         """The panel in words, with rounded numbers: the same facts as table and light."""
         test = self._choice.test
         share = f"{100 * self._choice.k / self.risk.n:.1f}% of {self.risk.n}"
-        first = f"test {test} (a {class_name(self.test, test)}), removed: {self._what()}, {share}"
+        leaving = in_words(self._choice, self.risk, self.classes)
+        first = f"test {test} (a {class_name(self.test, test)}), removed: {leaving}, {share}"
         return "\n".join([first, *self._loss_lines(), f"the series is {self._here[2]}"])
 
     def group(self) -> list[int]:
@@ -159,54 +140,19 @@ class GroupRemoval(Panel):
 
     def _group_tensor(self) -> Int[Tensor, " k"]:
         choice = self._choice
-        if choice.family != self._family:
-            self._family, self._orders, self._grid, self._points = choice.family, {}, None, {}
-        key = choice.k if choice.group == "relaxed" else None
-        if key not in self._orders:
-            self._orders[key] = self._order(choice).cpu()
-        return self._orders[key][: choice.k]
-
-    def _order(self, choice: Choice) -> Int[Tensor, " k"]:
-        """Return the examples in the order in which they leave; for "relaxed" those of the present size."""
-        if choice.group == "hand":
-            return torch.tensor(choice.picked)
-        if choice.group in KINDS:
-            size = choice.k if choice.group == "relaxed" else self.most
-            if choice.group == "relaxed":
+        if choice.family != self._family.key:
+            self._family = Family(choice.family)
+        orders, size = self._family.orders, choice.k if choice.group == "relaxed" else None
+        if size not in orders:
+            if size is not None:
                 self.controls.message.value = message(f"selecting {size} examples together ...")
             with quiet():
                 example = self.test[[choice.test]]
-                return influential_group(self.risk, example, size, method=choice.group, seed=choice.seed)
-        shuffled = torch.randperm(self.risk.n, generator=torch.Generator().manual_seed(choice.seed))
-        away = (self.risk.train.y.cpu()[shuffled] - self.classes.index(choice.group)) % len(self.classes)
-        return shuffled[away.argsort(stable=True)]  # the class itself, then the next ones
-
-    def _checked_group(self, choice: Choice, group: str | Sequence[int] | Tensor) -> Choice:
-        if isinstance(group, str):
-            if group not in (*KINDS, *self.classes):
-                raise ValueError(
-                    f"group={group!r} is neither {', '.join(map(repr, KINDS))}, a list of indices, nor one of the "
-                    f"classes {', '.join(map(repr, self.classes))}."
-                )
-            return replace(choice, group=group)
-        picked = tuple(require_indices(group, self.risk.n, name="group").tolist())
-        if len(picked) >= self.risk.n:
-            raise ValueError(f"group names all {self.risk.n} training examples; leave at least one.")
-        return replace(choice, group="hand", picked=picked, k=len(picked))
+                orders[size] = leaving_order(choice, self.risk, example, self.classes, self.most).cpu()
+        return orders[size][: choice.k]
 
     def _most(self, choice: Choice) -> int:
         return len(choice.picked) if choice.group == "hand" else self.most
-
-    def _what(self) -> str:
-        k, group = self._choice.k, self._choice.group
-        if group == "random":
-            return f"{k} at random (seed {self._choice.seed})"
-        if group in ("greedy", "relaxed"):
-            return f"{k} most influential one by one" if group == "greedy" else f"{k} selected together"
-        if group == "hand":
-            return f"{k} picked by hand"
-        spilled = k > int((self.risk.train.y == self.classes.index(group)).sum())
-        return f"{k} of class {group}" + (" and the next ones" if spilled else "")
 
     # Predictions ---------------------------------------------------------------------------------------------------
 
@@ -230,15 +176,18 @@ class GroupRemoval(Panel):
         if choice.group == "relaxed":
             effects, sizes = self._here[1], [choice.k]
         else:
-            most = self._most(choice)
-            sizes = sorted({max(1, round(most * (i / GRID) ** 2)) for i in range(1, GRID + 1)})
-            if self._grid is None:
-                self._grid = self._effects([self._orders[None][:size] for size in sizes])
-            effects = self._grid
+            sizes, effects = self._sizes(choice), self._family.grid
+            if not effects:
+                effects.update(self._effects([self._family.orders[None][:size] for size in sizes]))
         example = self.test[[choice.test]]
         for name, effect in effects.items():
             changes = effect.loss_change(example)[0].tolist()
-            self._points.setdefault(name, {}).update(zip(sizes, changes, strict=True))
+            self._family.points.setdefault(name, {}).update(zip(sizes, changes, strict=True))
+
+    def _sizes(self, choice: Choice) -> list[int]:
+        """Return the sizes on the curve: closer together where groups are small, the largest at the end."""
+        most = self._most(choice)
+        return sorted({max(1, round(most * (i / GRID) ** 2)) for i in range(1, GRID + 1)})
 
     # What is shown -------------------------------------------------------------------------------------------------
 
@@ -252,7 +201,9 @@ class GroupRemoval(Panel):
             self._columns, [*ORDERS, "retrained"], label, class_name(self.test, choice.test)
         )
         self.controls.light.value = trust_light(self._here[2])
-        self.controls.curve.value = group_curve(self._points, now, truths, choice.k, self._most(choice))
+        ends = [*self._sizes(choice)[3::2], self._most(choice)]  # the picture widens in steps, so that small shows
+        end = next(end for end in ends if end >= choice.k)
+        self.controls.curve.value = group_curve(self._family.points, now, truths, choice.k, end)
         self._show_examples(choice.test, self.group())
         self._show_truth()
         self.controls.message.value = message(said)

@@ -28,7 +28,7 @@ def prediction_table(columns: Sequence[Shown], classes: Sequence[str], label: in
     body = "".join(
         f"<tr><th style='{ROW}'>{escape(str(classes[c]))}"
         f"{' (label)' if c == label else ''}</th>"
-        + "".join(_bar(column.probabilities[c], k) for k, column in enumerate(columns))
+        + "".join(_bar(column.probabilities[c], _colour(k)) for k, column in enumerate(columns))
         + "</tr>"
         for c in _shown_classes(columns, label)
     )
@@ -53,9 +53,12 @@ def _shown_classes(columns: Sequence[Shown], label: int | None) -> list[int]:
     return [c for c in range(count) if c == label or any(column.probabilities[c] >= SHOWN for column in columns)]
 
 
-def _bar(value: float, series: int) -> str:
-    width, colour = round(64 * min(max(value, 0.0), 1.0)), SERIES[(series - 1) % len(SERIES)].colour
-    colour = "#777777" if series == 0 else colour
+def _colour(place: int) -> str:
+    return "#777777" if place == 0 else SERIES[(place - 1) % len(SERIES)].colour
+
+
+def _bar(value: float, colour: str) -> str:
+    width = round(64 * min(max(value, 0.0), 1.0))
     return (
         "<td style='padding:1px 10px 1px 0;white-space:nowrap'>"
         f"<span style='display:inline-block;width:64px;height:11px;background:#eee;border:1px solid #ccc'>"
@@ -92,8 +95,8 @@ def outcome_table(columns: Sequence[Shown], series: Sequence[str], label: int, l
             body += f"{line}<td style='{cell}'>?</td><td style='{cell}'>?</td><td style='{cell}'>?</td></tr>"
             continue
         change = "" if column is columns[0] else f"{column.loss - columns[0].loss:+.3f}"
-        place = 0 if column is columns[0] or name == "retrained" else 1 + list(series).index(name)
-        bar = _bar(column.probabilities[label], place)
+        colour = "#000000" if name == "retrained" else _colour((columns[0].name, *series).index(name))
+        bar = _bar(column.probabilities[label], colour)
         body += f"{line}<td style='{cell}'><b>{column.loss:.3f}</b></td><td style='{cell}'>{change}</td>{bar}</tr>"
     return (
         "<table style='border-collapse:collapse;font-size:13px'><thead><tr>"

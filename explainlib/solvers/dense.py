@@ -100,6 +100,11 @@ class Factor:
         """Whether the matrix was found positive definite, so that it can serve as a preconditioner."""
         return self._triangle is not None
 
+    @property
+    def triangle(self) -> Float[Tensor, "p p"] | None:
+        """The Cholesky factor of A + damping I, lower; None where it is not clearly positive definite."""
+        return self._triangle
+
     def solve(self, rhs: Float[Tensor, "k p"]) -> Solution:
         """Return A^+ b for rows b [k, p]; status rank_deficient when keep is None and A is singular."""
         if self._triangle is not None:

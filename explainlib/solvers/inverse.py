@@ -45,7 +45,7 @@ class Dense:
     """Form the matrix once and factor it; p^2 numbers in memory, p^3 work."""
 
     def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse, factored; a small factor is remembered by the risk."""
+        """Return the inverse, factored; the factor is remembered by the risk, up to 8,000 parameters."""
         make = lambda: Factor(MATRICES[curvature](risk), damping=damping, keep=keep)  # noqa: E731
         if risk.p > REMEMBER_UP_TO:
             return make().solve

@@ -11,7 +11,7 @@ from explainlib.curvature.hessian import hessian
 from explainlib.risk import Risk
 from explainlib.solvers.cg import Operator
 
-REMEMBER_UP_TO = 2000  # parameters; a factor of that size takes 32 MB
+REMEMBER_UP_TO = 8000  # parameters; matrix and factor of that size take 1 GB, for as long as their risk lives
 
 
 def preconditioner(risk: Risk, *, damping: float = 0.0, up_to: int = 4000) -> Operator | None:
@@ -25,6 +25,9 @@ def preconditioner(risk: Risk, *, damping: float = 0.0, up_to: int = 4000) -> Op
         damping: absolute, >= 0.
         up_to: parameters up to which p^2 numbers and p^3 work are worth it.
     """
+    factored = risk.recall(("factor", "hessian", damping, None))
+    if factored is not None and factored.definite:  # a dense solve has done the work already
+        return lambda rows: torch.cholesky_solve(rows.T, factored.triangle).T
     if risk.p <= up_to:
         make = lambda: _lifted_triangle(hessian(risk)[None], damping)  # noqa: E731
         key = ("preconditioner", damping)
