@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,14 +38,14 @@ def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | 
     require_choice("scale", scale, SCALES)
     study = STUDIES[name]
     settings = study.config(scale, data)
-    started = time.perf_counter()
     stem = f"{name}-{settings.data}-{scale}"
     pieces = Pieces(Path(out) / f"{stem}-pieces", asdict(settings))
     tables = study.run(settings, pieces)
-    paths = [write_table(frame, Path(out) / f"{stem}-{table}.csv") for table, frame in tables.items()]
     command = f"python -m explainlib study {name} --scale {scale} --data {settings.data}"
-    seconds = time.perf_counter() - started
+    if "claims" in tables:
+        tables["claims"] = tables["claims"].assign(scale=scale, command=command)
+    paths = [write_table(frame, Path(out) / f"{stem}-{table}.csv") for table, frame in tables.items()]
     record = Path(out) / f"{stem}.json"
-    paths.append(write_provenance(record, command=command, settings=asdict(settings), seconds=seconds))
+    paths.append(write_provenance(record, command=command, settings=asdict(settings), seconds=pieces.seconds()))
     pieces.finish()
     return paths

@@ -8,7 +8,6 @@ import pandas
 
 HELD, NOT_HELD, UNDECIDED = "held", "not held", "undecided"
 BASELINE = "Koh first order"  # the paper compares with Koh et al. 2019
-COMMAND = "python -m explainlib study group"
 
 
 def group_claims(tables: Mapping[str, pandas.DataFrame]) -> pandas.DataFrame:
@@ -19,11 +18,11 @@ def group_claims(tables: Mapping[str, pandas.DataFrame]) -> pandas.DataFrame:
         _b5(tables.get("network")),
         _b6(tables["selection"]),
     ]
-    return pandas.DataFrame(rows, columns=["id", "place", "printed", "ours", "verdict", "command"])
+    return pandas.DataFrame(rows, columns=["id", "place", "printed", "ours", "verdict"])
 
 
 def _row(name: str, place: str, printed: str, ours: str, verdict: str) -> dict[str, str]:
-    return {"id": name, "place": place, "printed": printed, "ours": ours, "verdict": verdict, "command": COMMAND}
+    return {"id": name, "place": place, "printed": printed, "ours": ours, "verdict": verdict}
 
 
 def _by_method(table: pandas.DataFrame, method: str, **where: object) -> pandas.DataFrame:

@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def write_table(frame: pandas.DataFrame, path: Path) -> Path:
     return write_text(frame.to_csv(index=False, float_format="%.7g"), path)
 
 
-def write_provenance(path: Path, *, command: str, settings: Mapping[str, object], seconds: float) -> Path:
-    """Write how a study's tables came about: command, settings, versions, device, wall time."""
+def write_provenance(path: Path, *, command: str, settings: Mapping[str, object], seconds: Mapping[str, float]) -> Path:
+    """Write how a study's tables came about: command, settings, versions, device, seconds of each piece and in all."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     record = {
         "command": command,
@@ -38,9 +39,16 @@ def write_provenance(path: Path, *, command: str, settings: Mapping[str, object]
             "torch": torch.__version__,
         },
         "device": device,
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(seconds.values()), 1),
+        "pieces": dict(seconds),
     }
     return write_text(json.dumps(record, indent=2, default=str) + "\n", path)
+
+
+def piece_minutes(paths: Sequence[Path]) -> list[str]:
+    """Return one line for each piece of a finished study with its minutes, from the record among its files."""
+    records = [json.loads(path.read_text()) for path in paths if path.suffix == ".json"]
+    return [f"{piece}: {taken / 60:.1f} minutes" for record in records for piece, taken in record["pieces"].items()]
 
 
 class Pieces:
@@ -55,7 +63,7 @@ class Pieces:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
-        self.folder = folder
+        self.folder, self._clock = folder, folder / "seconds.json"
         asked = json.loads(json.dumps({"explainlib": version("explainlib"), **settings}, default=str))
         marker = folder / "settings.json"
         if marker.exists():
@@ -76,8 +84,14 @@ class Pieces:
         """
         path = self.folder / f"{name}.csv"
         if not path.exists():
+            started = time.perf_counter()
             write_table(make(), path)
+            write_text(json.dumps(self.seconds() | {name: round(time.perf_counter() - started, 1)}), self._clock)
         return pandas.read_csv(io.StringIO(path.read_text()))
+
+    def seconds(self) -> dict[str, float]:
+        """Return how long each piece took, in the order they were made, earlier runs included."""
+        return json.loads(self._clock.read_text()) if self._clock.exists() else {}
 
     def finish(self) -> None:
         """Delete the folder: the tables are complete."""

@@ -11,7 +11,7 @@ import pytest
 from explainlib import studies
 from explainlib.figures.studies import draw
 from explainlib.studies import group, influence
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import Pieces, piece_minutes
 
 TOY = group.Config(limit=120, synthetic=200, blobs=120, fractions=(0.05, 0.5), groups=6, tests=5, network=60)
 
@@ -87,7 +87,10 @@ def test_a_run_leaves_tables_record_and_figure(tmp_path, monkeypatch):
     assert {path.suffix for path in paths} == {".csv", ".json"} and not list(tmp_path.glob("*pieces*"))
     record = json.loads((tmp_path / "influence-iris-quick.json").read_text())
     assert record["command"] == "python -m explainlib study influence --scale quick --data iris"
-    assert record["settings"]["left_out"] == 10 and record["seconds"] >= 0 and record["device"]
+    assert record["settings"]["left_out"] == 10 and record["device"]
+    assert set(record["pieces"]) == {"pairs-0.01", "fidelity-0.01"}
+    assert record["seconds"] == pytest.approx(sum(record["pieces"].values()), abs=0.1)
+    assert len(piece_minutes(paths)) == 2
     assert draw("influence", paths).read_bytes().startswith(b"\x89PNG")
     table = pandas.read_csv(tmp_path / "influence-iris-quick-fidelity.csv").set_index("method")
     assert table.loc["newton_step", "pearson"] > 0.999
