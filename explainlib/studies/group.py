@@ -167,9 +167,10 @@ def _cells(
 
     def cell(kind: str, fraction: float) -> pandas.DataFrame:
         groups = kinds[kind](fraction)
+        first = removal_effect(risk, groups[:4], order=1, on_failure="warn")  # factors H, which all below then use
+        trust = series_trust(first)
         truth = leave_out(risk, groups, on_failure="warn")
         frame = compared(risk, test, groups, truth, methods)
-        trust = series_trust(removal_effect(risk, groups[:4], order=1), solver="cg" if risk.p > 2000 else "dense")
         frame.insert(0, "fraction", fraction)
         frame.insert(0, "kind", kind)
         return frame.assign(ratio=float(trust.ratio.median()))
