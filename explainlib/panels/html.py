@@ -45,7 +45,7 @@ def prediction_table(columns: Sequence[Shown], classes: Sequence[str], label: in
 
 
 def _left_out(count: int) -> str:
-    return f"<div style='font-size:11px;color:#555'>classes below 1%, {count} of them, are not shown</div>" if count else ""
+    return f"<div style='font-size:11px;color:#555'>{count} below 1% not shown</div>" if count else ""
 
 
 def _shown_classes(columns: Sequence[Shown], label: int | None) -> list[int]:
