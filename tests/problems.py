@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -166,3 +168,18 @@ def group_weights(risk: xl.Risk, group: list[int], eps: float, weighting: str) -
     weights = torch.full((risk.n,), rest, dtype=torch.float64)
     weights[group] = 1 + eps
     return weights
+
+
+def digits_risk():
+    """Return a softmax regression on 200 digits at its minimum: what the panels are driven on."""
+    train = xl.datasets.load("digits", limit=200).train.double()
+    return xl.training.minimise(xl.Risk(xl.models.logistic(64, 10).double(), train, l2=1e-2))
+
+
+def digits_test():
+    return xl.datasets.load("digits").test.double()[:30]
+
+
+def numbers(text):
+    """Return the signed changes that a panel's text shows in brackets."""
+    return [float(n) for n in re.findall(r"\(([+-]\d+\.\d+)\)", text)]

@@ -12,26 +12,22 @@ from explainlib.panels.controls import positions_in
 from explainlib.panels.curve import group_curve, nice_ticks
 from explainlib.panels.group_removal import GroupRemoval
 from explainlib.panels.html import LIGHTS, trust_light
+from tests.problems import digits_risk, digits_test, numbers
 
 
 @pytest.fixture(scope="module")
 def risk():
-    train = xl.datasets.load("digits", limit=200).train.double()
-    return xl.training.minimise(xl.Risk(xl.models.logistic(64, 10).double(), train, l2=1e-2))
+    return digits_risk()
 
 
 @pytest.fixture(scope="module")
 def test_digits():
-    return xl.datasets.load("digits").test.double()[:30]
+    return digits_test()
 
 
 @pytest.fixture
 def panel(risk, test_digits):
     return GroupRemoval(risk, test_digits)
-
-
-def numbers(text):
-    return [float(n) for n in re.findall(r"\(([+-]\d+\.\d+)\)", text)]
 
 
 @pytest.mark.parametrize("weighting", ["preserve", "plain"])

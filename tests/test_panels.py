@@ -9,26 +9,22 @@ import torch
 
 import explainlib as xl
 from explainlib.panels.removal import Removal
+from tests.problems import digits_risk, digits_test, numbers
 
 
 @pytest.fixture(scope="module")
 def risk():
-    train = xl.datasets.load("digits", limit=200).train.double()
-    return xl.training.minimise(xl.Risk(xl.models.logistic(64, 10).double(), train, l2=1e-2))
+    return digits_risk()
 
 
 @pytest.fixture(scope="module")
 def test_digits():
-    return xl.datasets.load("digits").test.double()[:30]
+    return digits_test()
 
 
 @pytest.fixture
 def panel(risk, test_digits):
     return Removal(risk, test_digits)
-
-
-def numbers(text):
-    return [float(n) for n in re.findall(r"\(([+-]\d+\.\d+)\)", text)]
 
 
 def test_the_numbers_are_the_librarys(panel, risk, test_digits):
@@ -95,12 +91,13 @@ def test_dragging_takes_the_truth_away_and_reset_goes_back(panel):
     start = panel.text
     panel.set(k=30)
     panel.verify()
-    empty = panel.controls.plot.value
+    grown = panel.controls.plot.value
     panel.controls.slider.value = 31
     assert "retrained" not in panel.controls.truth.value and "retrained" not in panel.text
     panel.controls.reset.click()
-    assert panel.text == start and panel.controls.plot.value != empty
-    assert "No removal was retrained yet" in panel.controls.plot.alt if hasattr(panel.controls.plot, "alt") else True
+    assert panel.text == start and panel.controls.plot.value != grown
+    assert 'alt="Predicted against retrained' in panel.controls.plot.value
+    assert "No removal was retrained yet" in panel.controls.plot.value and "removal 1: retrained" in grown
 
 
 def test_a_mistake_of_the_mouse_is_a_message_and_changes_nothing(panel):

@@ -75,7 +75,7 @@ class RemovalControls(Controls):
 
     def __init__(self, *, tests: int, classes: Sequence[str], most: int, k: int, candidates: int) -> None:
         super().__init__(tests=tests, how=HOW, classes=classes, most=most, k=k)
-        self.plot = widgets.Image(format="png", layout=widgets.Layout(width="320px", height="296px"))
+        self.plot = widgets.HTML(layout=widgets.Layout(width="320px", height="296px"))
         self.picks = [widgets.ToggleButton(layout=widgets.Layout(width="92px")) for _ in range(candidates)]
         self.pick_images = [widgets.HTML() for _ in self.picks]
         pairs = [widgets.VBox([image, pick]) for image, pick in zip(self.pick_images, self.picks, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -118,6 +119,12 @@ def trust_light(sentence: str) -> str:
         f"<div role='status' style='line-height:1.35;padding:4px 8px;{look}'><span style='font-size:17px' "
         f"aria-hidden='true'>{sign}</span> the series is <b>{word}</b>{escape(sentence[len(word) :])}</div>"
     )
+
+
+def picture_html(png: bytes, alt: str, *, width: int) -> str:
+    """Return a PNG as an image tag, because an Image widget has no place for the text equivalent."""
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}" width="{width}">'
 
 
 def message(text: str, *, wrong: bool = False) -> str:

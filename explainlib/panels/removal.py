@@ -14,7 +14,7 @@ from explainlib.figures.html import example_html
 from explainlib.figures.removals import removal_points
 from explainlib.influence import loss_influence, removal_effect
 from explainlib.panels.controls import RemovalControls
-from explainlib.panels.html import message, prediction_table
+from explainlib.panels.html import message, picture_html, prediction_table
 from explainlib.panels.panel import Panel, quiet, took
 from explainlib.risk import Risk
 
@@ -166,7 +166,7 @@ class Removal(Panel):
 
     def _draw_plot(self) -> None:
         picture = removal_points(self._history, self._truths)
-        self.controls.plot.value, self.controls.plot.alt = png(picture, dpi=90), alt_text(picture)
+        self.controls.plot.value = picture_html(png(picture, dpi=90), alt_text(picture), width=320)
 
     # Widgets: they only forward -------------------------------------------------------------------------------------
 
