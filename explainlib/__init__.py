@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 
-from explainlib import checks, compute, curvature, datasets, influence, models, retraining, solvers, training
+from explainlib import checks, compute, curvature, datasets, influence, meta, models, retraining, solvers, training
 from explainlib.checks import NotAvailableYet
 from explainlib.risk import NotAtMinimumWarning, Risk
 
@@ -36,6 +36,7 @@ __all__ = [
     "explain",
     "figures",
     "influence",
+    "meta",
     "metrics",
     "models",
     "panels",

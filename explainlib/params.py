@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from explainlib.norms import BatchStatistics, make_differentiable
+
 
 class Parameters:
     """The chosen parameters of a private copy of a model.
@@ -51,7 +53,7 @@ class Parameters:
         self.shapes = tuple(named[name].shape for name in self.names)
         self.sizes = tuple(shape.numel() for shape in self.shapes)
         self.trainable = {name for name, parameter in named.items() if parameter.requires_grad}
-        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.module = make_differentiable(copy.deepcopy(model)).requires_grad_(False)
         # torch swaps the parameters of a module once per name; one that stands at two places must be swapped once only
         every = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
         self._tied = len(every) == len(set(every))
@@ -180,6 +182,8 @@ def require_repeatable_layers(model: nn.Module) -> None:
             raise ValueError(
                 f"dropout layer {name!r} is in training mode, so outputs are random; call model.eval() first."
             )
+        if isinstance(layer, BatchStatistics):
+            continue  # a learner's own: a task is its batch
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or not layer.track_running_stats):
             raise ValueError(
                 f"BatchNorm layer {name!r} uses batch statistics, so one example changes another's output; "

@@ -75,6 +75,18 @@ x, y = data().x, data().y
 influence, removal, leave = xl.influence.loss_influence, xl.influence.removal_effect, xl.retraining.leave_out
 minimise, fit = xl.training.minimise, xl.training.fit
 
+
+def tasks(m=4, d=3, ways=3):
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(ways).repeat_interleave(2).expand(m, -1)
+    return xl.datasets.Tasks(torch.randn(m, 2 * ways, d, generator=g, dtype=D), y, torch.randn(m, 2 * ways, d, generator=g, dtype=D), y)
+
+
+MAML = xl.meta.Maml(model(), inner_lr=0.1)
+FIRST = xl.meta.Maml(model(), inner_lr=0.1, first_order=True)
+POOL = xl.datasets.ClassPool(x, y, ["p/a", "p/b", "p/c"], ["p"] * 3)
+task_influence, pool, sample = xl.influence.TaskInfluence, xl.datasets.ClassPool, xl.datasets.sample_tasks
+
 # name: (what the person does, the error's name, what its message must hold)
 CASES = {
     # data
@@ -175,6 +187,27 @@ CASES = {
     "eigenvalues": (lambda: xl.curvature.top_eigenvalues(RISK, 13), "ValueError", ["k=13", "12"]),
     "a panel on a model": (lambda: xl.panels.Removal(model(), TEST), "TypeError", ["a Sequential", "xl.Risk"]),
     "a group panel on a model": (lambda: xl.panels.GroupRemoval(model(), TEST), "TypeError", ["a Sequential", "xl.Risk"]),
+    # few-shot tasks and learners
+    "more ways than classes": (lambda: sample(POOL, 2, ways=4), "ValueError", ["3 classes", "4", "fewer ways"]),
+    "more shots than drawings": (lambda: sample(POOL, 2, ways=3, shots=3, queries=2), "ValueError", ["4 drawings", "5"]),
+    "no tasks": (lambda: sample(POOL, 0, ways=2, shots=1, queries=1), "ValueError", ["n_tasks=0"]),
+    "a class twice": (lambda: pool(x, y, ["a", "a", "b"], ["p"] * 3), "ValueError", ["2 of them distinct"]),
+    "an empty class": (lambda: pool(x, y, ["a", "b", "c", "d"], ["p"] * 4), "ValueError", ["needs a drawing"]),
+    "a query without support": (lambda: xl.datasets.Tasks(x[None, :2], y[None, :2], x[None], y[None]), "ValueError", ["query_y asks about class 2", "support shows 0 to 1"]),
+    "no such pool": (lambda: xl.datasets.class_pool("omniglott"), "ValueError", ["omniglott", "omniglot"]),
+    "a list of tasks": (lambda: MAML.losses(MAML.w0, [tasks()]), "TypeError", ["list", "sample_tasks"]),
+    "features of another width": (lambda: MAML.losses(MAML.w0, tasks(d=4)), "ValueError", ["cannot read", "support"]),
+    "more ways than outputs": (lambda: MAML.losses(MAML.w0, tasks(ways=4)), "ValueError", ["3 outputs", "4 ways"]),
+    "float32 tasks": (lambda: MAML.losses(MAML.w0, tasks().to(torch.float32)), "TypeError", ["float32"]),
+    "another learner's parameters": (lambda: MAML.losses(MAML.w0[1:], tasks()), "ValueError", ["[11]", "[12]"]),
+    "inner rate": (lambda: xl.meta.Maml(model(), inner_lr=-0.1), "ValueError", ["inner_lr=-0.1"]),
+    "runaway inner step": (lambda: xl.meta.Maml(model(), inner_lr=1e308, steps=3).losses(MAML.w0, tasks()), "ValueError", ["inner step diverged", "lower inner_lr"]),
+    "a learner of no model": (lambda: xl.meta.ProtoNet(lambda x: x), "TypeError", ["function", "nn.Module"]),
+    "first order explained": (lambda: task_influence(FIRST, FIRST.w0, tasks()), "ValueError", ["first-order", "first_order=False"]),
+    "strict and not at a minimum": (lambda: task_influence(MAML, MAML.w0, tasks(), strict=True), "ValueError", ["not at a minimum", "strict=False"]),
+    "a task that is not there": (lambda: task_influence(MAML, MAML.w0, tasks()).performance(tasks(), groups=[[4]]), "ValueError", ["index 4", "4 training tasks"]),
+    "no batches": (lambda: xl.meta.train(MAML, tasks(), batches=0), "ValueError", ["batches=0"]),
+    "leave all tasks out": (lambda: xl.meta.leave_tasks_out(MAML, tasks(), [[0, 1, 2, 3]], batches=1), "ValueError", ["all 4", "at least one"]),
     "no such room": (lambda: xl.influnce, "AttributeError", ["influnce"]),
 }  # fmt: skip
 

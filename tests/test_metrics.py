@@ -62,7 +62,7 @@ def test_bootstrap_is_the_loop_over_resampled_columns(ties):
 def test_chunks_change_nothing(monkeypatch):
     x, y = noisy_table()
     whole = fidelity(x, y, resamples=50).spearman
-    monkeypatch.setattr("explainlib.metrics.CHUNK", 500)
+    monkeypatch.setattr("explainlib.metrics.agreement.CHUNK", 500)
     parts = fidelity(x, y, resamples=50).spearman
     assert (whole, whole.low, whole.high) == pytest.approx((parts, parts.low, parts.high), abs=1e-14)
 

@@ -1,8 +1,45 @@
-"""Data to explain: one file per source, and one function, ``load``, that finds them by name."""
+"""Data to explain: one file per source, and functions that find them by name; few-shot tasks drawn from pools."""
 
 from __future__ import annotations
 
+from explainlib.datasets.class_pools import class_pool, fetch_pool, pool_catalogue
+from explainlib.datasets.corruptions import darkened, flipped_label_tasks, flipped_labels, noise_tasks, pictured
 from explainlib.datasets.examples import Examples, Split, stratified_split
+from explainlib.datasets.features import Standardiser, spectrum, standardiser
+from explainlib.datasets.learn2learn_bridge import from_learn2learn, to_learn2learn
+from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.registry import catalogue, fetch, load
+from explainlib.datasets.rotations import rotated, rotation_augmentation
+from explainlib.datasets.sampling import fresh_queries, sample_tasks
+from explainlib.datasets.tasks import Tasks, task_features
+from explainlib.datasets.visual_words import VisualWords
 
-__all__ = ["Examples", "Split", "catalogue", "fetch", "load", "stratified_split"]
+__all__ = [
+    "ClassPool",
+    "Examples",
+    "Split",
+    "Standardiser",
+    "Tasks",
+    "VisualWords",
+    "catalogue",
+    "class_pool",
+    "darkened",
+    "fetch",
+    "fetch_pool",
+    "flipped_label_tasks",
+    "flipped_labels",
+    "fresh_queries",
+    "from_learn2learn",
+    "load",
+    "noise_tasks",
+    "pictured",
+    "pool_catalogue",
+    "rotated",
+    "rotation_augmentation",
+    "sample_tasks",
+    "spectrum",
+    "standardiser",
+    "stratified_split",
+    "task_features",
+    "to_learn2learn",
+]

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from explainlib.figures.fidelity import predicted_versus_true
 from explainlib.figures.palette import SERIES, style
 from explainlib.figures.picture import Picture, png, set_alt
+from explainlib.figures.tlxml import tlxml
 from explainlib.storage import write_bytes
 
 METHODS = {"first_order": "first order", "newton_step": "Newton step"}
@@ -80,7 +81,11 @@ def _selected(ax: Axes, selection: pandas.DataFrame) -> None:
         ax.legend(fontsize=9, ncols=2)
 
 
-STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = {"influence": influence, "group": group}
+STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = {
+    "influence": influence,
+    "group": group,
+    "tlxml": tlxml,
+}
 
 
 def draw(name: str, tables: Sequence[Path]) -> Path:

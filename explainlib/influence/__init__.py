@@ -1,15 +1,17 @@
-"""Influence: of single examples, and of groups."""
+"""Influence: of single examples, of groups, and of training tasks."""
 
 from explainlib.influence.group import SeriesWarning, removal_effect
 from explainlib.influence.quadratic import second_order_influence
 from explainlib.influence.removal import Removal
 from explainlib.influence.selection import influential_group, printed_weights
 from explainlib.influence.single import loss_influence, parameter_influence
+from explainlib.influence.tasks import TaskInfluence
 from explainlib.influence.trust import Trust, series_trust
 
 __all__ = [
     "Removal",
     "SeriesWarning",
+    "TaskInfluence",
     "Trust",
     "influential_group",
     "loss_influence",

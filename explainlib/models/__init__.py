@@ -1,7 +1,8 @@
-"""The papers' networks: plain modules without dropout or BatchNorm, built from a seed, by family."""
+"""The papers' networks: plain modules without dropout, built from a seed, by family."""
 
 from explainlib.models.cnn3 import cnn3
+from explainlib.models.few_shot import cnn4, fc_bn
 from explainlib.models.logistic import logistic
 from explainlib.models.mlp import mlp
 
-__all__ = ["cnn3", "logistic", "mlp"]
+__all__ = ["cnn3", "cnn4", "fc_bn", "logistic", "mlp"]

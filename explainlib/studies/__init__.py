@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from explainlib.checks import require_choice
-from explainlib.studies import group, influence
+from explainlib.studies import group, influence, tlxml
 from explainlib.studies.record import Pieces, write_provenance, write_table
 
-STUDIES = {"influence": influence, "group": group}
-LATER = ("fragility", "representers", "tlxml", "bilevel", "all")
+STUDIES = {"influence": influence, "group": group, "tlxml": tlxml}
+LATER = ("fragility", "representers", "bilevel", "all")
 SCALES = ("quick", "cpu", "paper")
 
 

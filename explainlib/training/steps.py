@@ -89,6 +89,21 @@ def stepper(optimizer: str, packed: Tensor) -> Step:
     return _Adam(packed) if optimizer == "adam" else lambda gradient, rates: _descend(packed, gradient, rates)
 
 
+def adam_state(step: Step, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return what an Adam step remembers, to be saved; ``state``, from an earlier call, is put in its place first.
+
+    Raises:
+        TypeError: a step that is not Adam's.
+    """
+    if not isinstance(step, _Adam):
+        raise TypeError("only Adam's step remembers anything; pass stepper('adam', ...).")
+    if state is not None:
+        step.mean.copy_(state["mean"])
+        step.square.copy_(state["square"])
+        step.epoch = int(state["epoch"])
+    return {"mean": step.mean, "square": step.square, "epoch": torch.tensor(step.epoch)}
+
+
 def _descend(packed: Tensor, gradient: Tensor, rates: float | Tensor) -> None:
     if isinstance(rates, Tensor):
         packed.addcmul_(gradient, rates, value=-1)

@@ -1,0 +1,190 @@
+"""Omniglot: the characters of fifty alphabets, each drawn by twenty people, read straight out of the official zips.
+
+A drawing is a black and white PNG of 105 by 105 pixels with dark ink on white paper. Here ink is 1 and paper 0, and
+each of the 28 by 28 pixels is the mean over the area it covers, so no ink is gained or lost.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import zipfile
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from explainlib.checks import require_choice
+from explainlib.datasets.files import SourceFile, locate, where_to_put
+from explainlib.datasets.pools import ClassPool
+
+PUBLISHED = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+PARTS = {
+    "background": "images_background.zip",
+    "evaluation": "images_evaluation.zip",
+    "small1": "images_background_small1.zip",
+    "small2": "images_background_small2.zip",
+}
+VERIFIED = {"images_background_small1.zip": "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4"}
+FILES = tuple(
+    SourceFile(name, PUBLISHED + name, VERIFIED.get(name), optional=name not in VERIFIED) for name in PARTS.values()
+)
+SIDE, SMALL = 105, 28
+LARGEST_DRAWING = 100_000  # bytes; the official ones have a few hundred, so more is a bomb
+UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError)
+NOT_A_PNG = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def omniglot(split: str | None = None) -> ClassPool:
+    """Return the characters of the zips at hand.
+
+    Args:
+        split: "background" (964 characters of 30 alphabets), "evaluation" (659 of 20 others), "small1" or "small2"
+            (subsets of the background, five alphabets each). None takes the background where it is there, else the
+            small ones there are.
+
+    Returns:
+        ClassPool with x float32 [N, 1, 28, 28] in [0, 1], ink = 1; names like "Balinese/character01", the alphabet as
+        parent. What was taken is logged at level info ("explainlib").
+
+    Raises:
+        ValueError: an unknown split, a damaged zip, a drawing that is no PNG of 105 by 105 pixels.
+        FileNotFoundError: the zip is not there; the message says what to put where.
+    """
+    paths = _chosen(split)
+    logging.getLogger("explainlib").info("omniglot: %s", ", ".join(map(str, paths)))
+    x, y, names = _read(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+    return ClassPool(x.clone(), y.clone(), names, [name.split("/")[0] for name in names])
+
+
+def describe() -> str | None:
+    """Return a sentence about the zips at hand, or None without any.
+
+    Raises:
+        ValueError: a damaged zip.
+    """
+    found = locate("omniglot", FILES)
+    if not found:
+        return None
+    parts = []
+    for path in found.values():
+        with _opened(path) as archive:
+            characters = {key.rpartition("/")[0] for key in _members(archive, path)}
+        parts.append(f"{path.name} ({len(characters)} characters)")
+    return f"{', '.join(parts)}, in {next(iter(found.values())).parent}"
+
+
+def _chosen(split: str | None) -> list[Path]:
+    """Return the zips that ``split`` means."""
+    require_choice("split", split, (None, *PARTS))
+    found = locate("omniglot", FILES)
+    if split is not None:
+        wanted = [PARTS[split]]
+    elif PARTS["background"] in found:
+        wanted = [PARTS["background"]]
+    else:
+        wanted = [PARTS[part] for part in ("small1", "small2")]
+    paths = [found[name] for name in wanted if name in found]
+    if not paths:
+        raise FileNotFoundError(_missing(split, found))
+    return paths
+
+
+def _missing(split: str | None, found: dict[str, Path]) -> str:
+    """Return the message for a zip that is not there."""
+    at_hand = [part for part, name in PARTS.items() if name in found]
+    have = f"only split={' or '.join(map(repr, at_hand))}" if at_hand else "none of its zips"
+    needed = PARTS[split or "small1"]
+    remedy = f"{where_to_put('omniglot', [needed])}, published at {PUBLISHED}"
+    if needed in VERIFIED:
+        remedy = f"call explainlib.datasets.fetch_pool('omniglot'), or {remedy}"
+    asked = "omniglot" if split is None else f"omniglot, split={split!r},"
+    return f"{asked} needs {needed}, and {have} was found; {remedy}."
+
+
+@lru_cache(maxsize=2)  # decoding thousands of small PNGs takes longer than anything a panel does with them
+def _read(key: tuple) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Return x [N, 1, 28, 28], y [N] and the class names of some zips; the key holds (path, time, size) of each."""
+    drawings: dict[str, dict[str, np.ndarray]] = {}
+    for path, _, _ in key:
+        with _opened(path) as archive:
+            for name, member in _members(archive, path).items():
+                character, _, file = name.rpartition("/")
+                # A drawing that stands in two of the zips is one drawing.
+                if file not in drawings.setdefault(character, {}):
+                    drawings[character][file] = _drawing(archive, member, path)
+    names = tuple(sorted(drawings))
+    ink = [torch.from_numpy(np.stack([drawings[name][file] for file in sorted(drawings[name])])) for name in names]
+    y = torch.arange(len(names)).repeat_interleave(torch.tensor([len(part) for part in ink]))
+    return torch.cat([area_averaged(part.float(), SMALL) for part in ink])[:, None], y, names
+
+
+def area_averaged(images: Float[Tensor, "k s s"], side: int) -> Float[Tensor, "k r r"]:
+    """Return the images at another size: each new pixel is the mean over the area it covers, partial pixels by share.
+
+    Args:
+        images: k square pictures.
+        side: of the new pictures, at most the old.
+    """
+    old = images.shape[-1]
+    scale = old / side
+    new, pixel = torch.arange(side)[:, None], torch.arange(old)
+    covered = torch.minimum((new + 1) * scale, pixel + 1) - torch.maximum(new * scale, pixel)
+    share = (covered.clamp(min=0) / scale).to(images)
+    return (share @ images @ share.T).clamp(0, 1)
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    """Return the open zip; a truncated one becomes a ValueError that names it."""
+    try:
+        return zipfile.ZipFile(path)
+    except UNREADABLE as error:
+        raise _damaged(path, f"it is not a whole zip ({error})") from error
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """Return the drawings in a zip, "alphabet/character/drawing" -> member."""
+    members = {}
+    for member in archive.infolist():
+        parts = member.filename.split("/")
+        # Nothing is written to disk, but a zip with such names was made to harm somebody.
+        if ".." in parts or "\\" in member.filename or member.filename.startswith("/"):
+            raise _damaged(path, f"its member {member.filename!r} points outside the zip")
+        if not member.filename.endswith(".png") or parts[0] == "__MACOSX":
+            continue
+        if len(parts) < 3:
+            raise _damaged(path, f"its member {member.filename!r} is not <alphabet>/<character>/<drawing>.png")
+        members["/".join(parts[-3:])] = member
+    if not members:
+        raise _damaged(path, "it holds no <alphabet>/<character>/<drawing>.png")
+    return members
+
+
+def _drawing(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
+    """Return the ink of one drawing, bool [105, 105]."""
+    if member.file_size > LARGEST_DRAWING:
+        raise _damaged(path, f"its member {member.filename!r} has {member.file_size:,} bytes, too many for a drawing")
+    try:
+        content = archive.read(member)
+    except UNREADABLE as error:
+        raise _damaged(path, f"its member {member.filename!r} is damaged ({error})") from error
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            size = image.size
+            grey = np.asarray(image.convert("L")) if size == (SIDE, SIDE) else None
+    except NOT_A_PNG as error:
+        raise _damaged(path, f"its member {member.filename!r} is no readable PNG ({error})") from error
+    if grey is None:
+        raise _damaged(path, f"its member {member.filename!r} has {size} pixels, expected {(SIDE, SIDE)}")
+    return grey < 128
+
+
+def _damaged(path: Path, what: str) -> ValueError:
+    """Return the error for a zip that cannot be used."""
+    return ValueError(f"{path} cannot be read: {what}; replace it by the official file.")

@@ -1,0 +1,95 @@
+"""The Gauss-Newton matrix of the meta-objective, as the columns it is made of.
+
+    G = 1/(M r) sum_n J_n^T (diag(s_n) - s_n s_n^T) J_n = V^T V,      J_n = d logits_n / dw, through the adaptation
+
+n runs over all M r query examples and s_n is the softmax there. Each example gives the columns
+J_n^T (diag(sqrt s) - s sqrt(s)^T) / sqrt(M r), C of them with rank C - 1; in an orthonormal basis of that rank C - 1
+are enough. They are stored as rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from explainlib import compute
+from explainlib.checks import require_count
+from explainlib.datasets import Tasks
+from explainlib.meta.hessian import require_objective
+from explainlib.meta.learner import Episode, Learner, require_learned
+
+
+@compute.entry
+def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "m q"]:
+    """Return V [M r (C-1), q] with V^T V = 1/r sum_i (Gauss-Newton matrix of task i): divide by M for the mean.
+
+    Args:
+        learner: MAML or ProtoNet; first-order MAML is refused.
+        w: where.
+        tasks: M tasks, all in memory at once.
+
+    Returns:
+        The rows, task by task and example by example; their number is known without looking at w.
+
+    Source: TLXML, eqs (8) and (14). Deviation: C - 1 rows an example instead of C, the exact rank.
+    """
+    w = learner.require_w(w)
+    learner.require_tasks(tasks)
+    require_objective(learner)
+    ways = tasks.ways
+
+    def one(task: Episode) -> Float[Tensor, "k q"]:
+        logits, pull = vjp(lambda v: learner._answers(v, task, ways), w)
+        factors = softmax_factors(logits.softmax(-1)) / len(logits) ** 0.5  # [r, C-1, C]
+        picked = torch.eye(len(logits), dtype=w.dtype, device=w.device)
+        cotangents = (picked[:, None, :, None] * factors[:, :, None, :]).flatten(0, 1)  # [r (C-1), r, C]
+        return vmap(lambda row: pull(row)[0])(cotangents)
+
+    rows = vmap(one, chunk_size=max(1, learner.chunk(tasks) // (4 * tasks.query_y.shape[1])))(Episode(*tasks.arrays()))
+    return require_learned("Gauss-Newton rows", rows).flatten(0, 1)
+
+
+def softmax_factors(s: Float[Tensor, "n C"]) -> Float[Tensor, "n k C"]:
+    """Return F [n, C-1, C] with F^T F = diag(s) - s s^T, exactly of rank C - 1.
+
+    Rows are an orthonormal basis of the complement of sqrt(s) (a Householder reflection), scaled by sqrt(s).
+    """
+    root = s.sqrt()
+    normal = root.clone()
+    normal[..., -1] += 1.0  # |root| = 1 and root >= 0, so this reflection sends root to minus the last axis, stably
+    normal = normal / normal.norm(dim=-1, keepdim=True)
+    eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    reflection = eye - 2 * normal[..., :, None] * normal[..., None, :]
+    return reflection[..., :-1, :] * root[..., None, :]
+
+
+@compute.entry
+def gauss_newton_buffer(
+    learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, *, size: int, block: int = 8
+) -> Float[Tensor, "k q"]:
+    """Return at most ``size`` rows B with B^T B close to M times the mean Gauss-Newton matrix, never holding more.
+
+    The buffer meets ``block`` tasks at a time; of both together the leading directions stay, found from their small
+    Gram matrix. Rows are orthogonal and sorted upwards by norm; their squared norms, over M, are eigenvalues of G.
+
+    Args:
+        learner: MAML or ProtoNet.
+        w: where.
+        tasks: taken in order; the result depends on it a little.
+        size: rows kept, at least 1.
+        block: tasks a step, at least 1.
+
+    Source: TLXML, section 4.2. Deviation: the paper orthogonalises the columns and keeps the longest; the leading
+    directions of the Gram matrix are the best choice of that size and cost less.
+    """
+    require_count("size", size)
+    require_count("block", block)
+    buffer = w.new_zeros(0, learner.q)
+    for start in range(0, len(tasks), block):
+        both = torch.cat([buffer, gauss_newton_rows(learner, w, tasks[start : start + block])])
+        values, vectors = torch.linalg.eigh((both @ both.T).double())
+        kept = values[-size:] > values[-1] * len(values) * torch.finfo(both.dtype).eps
+        buffer = vectors[:, -size:][:, kept].T.to(both) @ both
+    return buffer

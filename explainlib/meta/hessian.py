@@ -1,0 +1,168 @@
+"""The Hessian of the meta-objective, exactly: third derivatives of the support loss included.
+
+    L(w) = 1/M sum_i L_i(w) + l2/2 |w|^2,      H = 1/M sum_i grad^2 L_i(w) + l2 I
+
+Any learner: one gradient, one backward pass through it, for blocks of basis vectors and tasks together (reverse over
+reverse). MAML with one step on a two-layer network: a structured route that never leaves small matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import joblib
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, vjp, vmap
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_count, require_nonnegative
+from explainlib.datasets import Tasks
+from explainlib.meta.learner import Episode, Learner, require_learned
+from explainlib.meta.maml import Maml
+from explainlib.meta.two_layer import as_two_layer, two_layer_hessians
+from explainlib.storage import Store, fingerprint
+
+ROWS = 32  # basis vectors in one batched pass; more leave the processor's cache
+TASKS = 8  # tasks in one pass
+PIECE = 32  # tasks between two writes to a store
+
+
+@compute.entry
+def meta_hessian(
+    learner: Learner,
+    w: Float[Tensor, " q"],
+    tasks: Tasks,
+    *,
+    l2: float = 0.0,
+    route: str = "auto",
+    processes: int = 1,
+    store: str | Path | Store | None = None,
+) -> Float[Tensor, "q q"]:
+    """Return H [q, q], symmetric, ridge included.
+
+    Args:
+        learner: whose objective it is; first-order MAML has none and is refused.
+        w: where.
+        tasks: the M training tasks.
+        l2: ridge of the meta-objective, >= 0.
+        route: "general" for any learner, "two_layer" for one-step MAML on Linear, BatchNorm, activation, Linear; "auto"
+            takes the second where it fits. Both are exact.
+        processes: tasks are spread over so many, each with one thread.
+        store: a folder of its own; an interrupted call, made again, goes on from there.
+
+    Returns:
+        H, in loss per squared parameter. Cost: M q products of four gradients each, or M dense products q x q x (r C).
+
+    Raises:
+        ValueError: a learner without an objective, or a route that does not fit.
+
+    Source: TLXML, eq. (5).
+    """
+    require_nonnegative("l2", l2)
+    require_count("processes", processes)
+    w = learner.require_w(w)
+    learner.require_tasks(tasks)
+    require_objective(learner)
+    summed = _route(learner, require_choice("route", route, ("auto", "general", "two_layer")))
+    if store is not None and not isinstance(store, Store):
+        made_from = {"model": learner.parameters.module, "w": w, **_tensors(tasks)}
+        store = Store(store, fingerprint(made_from, {"what": "meta_hessian", **learner.options()}))
+    total = w.new_zeros(learner.q, learner.q)
+    done = 0
+    if store is not None and "curvature" in store:
+        kept = store.load("curvature", w.device)
+        total, done = kept["sum"], int(kept["done"])
+    while done < len(tasks):
+        piece = tasks[done : done + PIECE * processes]
+        total = total + _spread(summed, learner, w, piece, processes)
+        done += len(piece)
+        if store is not None:
+            store.save("curvature", {"sum": total, "done": torch.tensor(done)})
+    total = require_learned("the meta-Hessian's rows", total) / len(tasks)
+    total = (total + total.T) / 2
+    total.diagonal().add_(l2)
+    return total
+
+
+def require_objective(learner: Learner) -> Learner:
+    """Return the learner if its training direction is the gradient of an objective."""
+    if getattr(learner, "first_order", False):
+        raise ValueError(
+            "first-order MAML follows a direction that is not the gradient of any objective, so there is no Hessian; "
+            "explain the same w with Maml(model, inner_lr=..., first_order=False)."
+        )
+    return learner
+
+
+Summed = Callable[[Learner, Tensor, Tasks], Tensor]
+
+
+def _route(learner: Learner, route: str) -> Summed:
+    fits = isinstance(learner, Maml) and learner.steps == 1 and as_two_layer(learner.given) is not None
+    if route == "two_layer" and not fits:
+        raise ValueError(
+            "route='two_layer' needs one-step Maml on Linear, BatchNorm (or none), activation, Linear; pass 'general'."
+        )
+    return _general_sum if route == "general" or not fits else _two_layer_sum
+
+
+def _two_layer_sum(learner: Maml, w: Tensor, tasks: Tasks) -> Float[Tensor, "q q"]:
+    net = as_two_layer(learner.given)
+    return two_layer_hessians(net, w, *tasks.arrays(), inner_lr=learner.inner_lr) * len(tasks)
+
+
+def _general_sum(learner: Learner, w: Tensor, tasks: Tasks) -> Float[Tensor, "q q"]:
+    eye, total = torch.eye(learner.q, dtype=w.dtype, device=w.device), w.new_zeros(learner.q, learner.q)
+    for start in range(0, len(tasks), TASKS):  # few enough to stay in the processor's cache
+        product = hessian_operator(learner, w, tasks[start : start + TASKS])
+        total += torch.cat([product(rows) for rows in eye.split(ROWS)])
+    return total
+
+
+def hessian_operator(
+    learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, weights: Float[Tensor, " M"] | None = None
+) -> Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]:
+    """Return v -> sum_i weight_i grad^2 L_i(w) v for rows v [k, q]; the first backward pass is done once, here.
+
+    Args:
+        learner: any; no ridge is added.
+        w: where.
+        tasks: all are held at once, with what their backward passes need.
+        weights: one a task; None is all ones.
+    """
+    ways, size = tasks.ways, min(TASKS, learner.chunk(tasks))
+    weights = w.new_ones(len(tasks)) if weights is None else weights
+
+    def total(v: Tensor, rows: slice) -> Tensor:
+        episodes = Episode(*(part[rows] for part in tasks.arrays()))
+        return vmap(lambda task: learner.loss_one(v, task, ways))(episodes) @ weights[rows]
+
+    starts = range(0, len(tasks), size)
+    pulls = [vjp(grad(lambda v, rows=slice(start, start + size): total(v, rows)), w)[1] for start in starts]
+    return lambda v: sum(vmap(lambda row, pull=pull: pull(row)[0])(v) for pull in pulls)
+
+
+def _spread(summed: Summed, learner: Learner, w: Tensor, tasks: Tasks, processes: int) -> Tensor:
+    """Return the sum over tasks, shared out to processes."""
+    if processes == 1:
+        return summed(learner, w, tasks)
+    run = joblib.delayed(_in_process)
+    return sum(joblib.Parallel(n_jobs=processes)(run(summed, learner, w, part) for part in _shares(tasks, processes)))
+
+
+def _shares(tasks: Tasks, processes: int) -> Iterator[Tasks]:
+    for rows in torch.arange(len(tasks)).tensor_split(min(processes, len(tasks))):
+        yield tasks[rows]
+
+
+def _in_process(summed: Summed, learner: Learner, w: Tensor, tasks: Tasks) -> Tensor:
+    torch.set_num_threads(1)
+    with compute.settings():
+        return summed(learner, w, tasks)
+
+
+def _tensors(tasks: Tasks) -> dict[str, Tensor]:
+    return dict(zip(Episode._fields, tasks.arrays(), strict=True))

@@ -1,0 +1,184 @@
+"""A learner: how parameters w become a task's own parameters, and what they answer to its query.
+
+    A_i(w)  the parameters after adaptation to the support of task i
+    L_i(w)  the MEAN cross-entropy of the query of task i at A_i(w)
+
+Everything is a function of one flat vector and maps over tasks in one batch. BatchNorm normalises the support by the
+support's statistics and the query by the query's, and remembers neither.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.nn.functional import cross_entropy
+
+from explainlib import compute
+from explainlib.checks import require_finite, require_same_kind, require_shape, require_tensor
+from explainlib.datasets import Tasks
+from explainlib.norms import make_differentiable
+from explainlib.params import Parameters, require_outputs
+
+NUMBERS = 2**26  # parameters and activations in flight at once; bounds the memory of a batch of tasks
+
+
+class Episode(NamedTuple):
+    """One task, or a batch of them, as plain tensors that a batched function maps over."""
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+
+class Learner(ABC):
+    """What ``Maml`` and ``ProtoNet`` share.
+
+    Args:
+        model: any ``nn.Module`` from x [n, ...] to outputs [n, C]; it is copied and never changed.
+
+    Attributes:
+        given: a copy of the model as it came, for those who ask what it is made of.
+        parameters: the model as a function of a flat vector, differentiable as often as a meta-Hessian needs.
+        w0: [q], the model's own parameters.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
+        self.given = copy.deepcopy(model)
+        self.parameters = Parameters(make_differentiable(copy.deepcopy(model), batch_statistics=True))
+        self.w0: Float[Tensor, " q"] = require_finite("the model's parameters", self.parameters.theta)
+
+    @property
+    def q(self) -> int:
+        """The number of meta-parameters."""
+        return self.w0.numel()
+
+    @abstractmethod
+    def adapted_one(self, w: Float[Tensor, " q"], task: Episode) -> Float[Tensor, " P"]:
+        """Return A(w) for one task, differentiable in w."""
+
+    @abstractmethod
+    def outputs_one(self, theta: Float[Tensor, " P"], task: Episode, ways: int) -> Float[Tensor, "r C"]:
+        """Return the query's logits of one task at its adapted parameters."""
+
+    @abstractmethod
+    def options(self) -> dict[str, object]:
+        """Return what beside the model decides the results, for fingerprints."""
+
+    def loss_one(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> Float[Tensor, ""]:
+        """Return L(w) of one task."""
+        return cross_entropy(self.outputs_one(self.adapted_one(w, task), task, ways), task.query_y)
+
+    def gradient_one(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> tuple[Tensor, Tensor]:
+        """Return (the gradient that training follows, L) for one task."""
+
+        def loss_twice(v: Tensor) -> tuple[Tensor, Tensor]:
+            loss = self.loss_one(v, task, ways)
+            return loss, loss
+
+        return grad(loss_twice, has_aux=True)(w)
+
+    @compute.entry
+    def losses(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
+        """Return L_i(w) for every task.
+
+        Raises:
+            ValueError: a wrong length, dtype or device; labels beyond the outputs; an inner step that diverges.
+        """
+        return self._mapped("losses", self.loss_one, w, tasks)
+
+    @compute.entry
+    def gradients(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M q"]:
+        """Return grad_w L_i(w) for every task, through the adaptation (for first-order MAML: what training follows)."""
+        return self._mapped("gradients", lambda v, task, ways: self.gradient_one(v, task, ways)[0], w, tasks)
+
+    @compute.entry
+    def adapted(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M P"]:
+        """Return A_i(w) for every task."""
+        return self._mapped("adapted parameters", lambda v, task, ways: self.adapted_one(v, task), w, tasks)
+
+    @compute.entry
+    def outputs(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M r C"]:
+        """Return the query's logits for every task."""
+        return self._mapped("outputs", self._answers, w, tasks)
+
+    def accuracy(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
+        """Return the share of the query that every task gets right."""
+        return (self.outputs(w, tasks).argmax(-1) == tasks.query_y).to(w.dtype).mean(-1)
+
+    def model_at(self, w: Float[Tensor, " q"]) -> nn.Module:
+        """Return a copy of the model with w in it; its BatchNorm uses batch statistics."""
+        return self.parameters.model_at(w)
+
+    def _answers(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> Float[Tensor, "r C"]:
+        return self.outputs_one(self.adapted_one(w, task), task, ways)
+
+    def _mapped(self, name: str, one: Callable[..., Tensor], w: Tensor, tasks: Tasks) -> Tensor:
+        w = self.require_w(w)
+        self.require_tasks(tasks)
+        ways = tasks.ways
+        run = vmap(lambda task: one(w, task, ways), chunk_size=self.chunk(tasks))
+        return require_learned(name, run(Episode(*tasks.arrays())))
+
+    def chunk(self, tasks: Tasks) -> int:
+        """Return how many tasks go into one batch."""
+        numbers = tasks.support_x[0].numel() + tasks.query_x[0].numel()
+        return max(1, NUMBERS // (8 * self.q + 256 * numbers))
+
+    def require_w(self, w: Float[Tensor, " q"]) -> Float[Tensor, " q"]:
+        """Return w if it can be this learner's parameters."""
+        require_shape("w", require_tensor("w", w), [self.q], meaning="(this learner's parameters, flattened)")
+        require_same_kind("w", w, "the learner", self.w0)
+        return require_finite("w", w)
+
+    def require_tasks(self, tasks: Tasks) -> Tasks:
+        """Return tasks if this learner can read them.
+
+        Raises:
+            TypeError: not ``Tasks``, or another dtype.
+            ValueError: examples that the model cannot read, or more ways than it has outputs.
+        """
+        if not isinstance(tasks, Tasks):
+            raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
+        require_same_kind("tasks.support_x", tasks.support_x, "the learner", self.w0)
+        outputs = require_outputs(self.parameters.module, tasks.support_x[0], "a task's support")
+        self.require_ways(tasks.ways, outputs)
+        return tasks
+
+    def require_ways(self, ways: int, outputs: Float[Tensor, "s C"]) -> None:
+        """Raise if tasks of that many ways cannot be told apart by these outputs."""
+        if outputs.shape[1] < ways:
+            raise ValueError(
+                f"the model has {outputs.shape[1]} outputs, a task has {ways} ways; build it with one for each way."
+            )
+
+
+def require_learned(name: str, values: Tensor) -> Tensor:
+    """Return values if they are finite for every task; a NaN here is an inner step that ran away."""
+    if not torch.isfinite(values).all():
+        bad = (~torch.isfinite(values)).flatten(1).any(1) if values.ndim > 1 else ~torch.isfinite(values)
+        raise ValueError(
+            f"{name} hold NaN or infinity for {int(bad.sum())} of {len(values)} tasks, first for task "
+            f"{int(bad.nonzero()[0])}: the inner step diverged; lower inner_lr, or check the examples."
+        )
+    return values
+
+
+def one_hot(y: Int[Tensor, " n"], ways: int, like: Tensor) -> Float[Tensor, "n w"]:
+    """Return labels as rows of zeros with a one; works inside ``vmap``.
+
+    Args:
+        y: labels, 0 to ways - 1.
+        ways: columns.
+        like: gives the dtype.
+    """
+    return (y[:, None] == torch.arange(ways, device=y.device)).to(like.dtype)

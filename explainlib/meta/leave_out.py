@@ -1,0 +1,124 @@
+"""The truth about training tasks: meta-training again without some of them, many groups in one batch.
+
+Every run starts at the same parameters and sees the same meta-batches; a removed task weighs nothing in its batch. So
+two runs differ by the removed tasks alone, and not by luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.func import vmap
+from tqdm import tqdm
+
+from explainlib import compute
+from explainlib.checks import require_count, require_groups, require_nonnegative, require_positive
+from explainlib.datasets import Tasks
+from explainlib.meta.learner import Episode, Learner, require_learned
+from explainlib.meta.train import batch_rows
+from explainlib.storage import Store, fingerprint
+from explainlib.training.steps import stepper
+
+
+@dataclass(frozen=True)
+class MetaRetrained:
+    """Where meta-training ends without each group, and with all tasks.
+
+    Attributes:
+        learner: that was trained.
+        w: [g, q], one row a group.
+        whole: [q], trained in the same way on all tasks.
+    """
+
+    learner: Learner
+    w: Float[Tensor, "g q"]
+    whole: Float[Tensor, " q"]
+
+    def loss_change(self, test_tasks: Tasks) -> Float[Tensor, "T g"]:
+        """Return the test tasks' loss without each group minus with all; > 0 means the group was helpful."""
+        now = self.learner.losses(self.whole, test_tasks)
+        return torch.stack([self.learner.losses(w, test_tasks) - now for w in self.w], dim=1)
+
+
+@compute.entry
+def leave_tasks_out(
+    learner: Learner,
+    tasks: Tasks,
+    groups: Sequence[Sequence[int] | Int[Tensor, " _"]],
+    *,
+    batches: int,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    start: Float[Tensor, " q"] | None = None,
+    store: str | Path | None = None,
+) -> MetaRetrained:
+    """Return the parameters after meta-training without each group, all runs in one batch.
+
+    Args:
+        learner: MAML or ProtoNet.
+        tasks: the M training tasks.
+        groups: index lists; each leaves at least one task.
+        batches: Adam steps; with ``start=None`` as many as the learner was trained for, to train from scratch.
+        batch_size: tasks a step, before the removed ones drop out.
+        lr: Adam's rate.
+        weight_decay: added to the gradient.
+        seed: of the meta-batches; that of ``train`` gives its batches.
+        start: where every run begins; None is ``learner.w0``, and the trained w goes on from there ("finetune").
+        store: a folder for the result; made again, the call returns it at once.
+
+    Returns:
+        MetaRetrained; compare its ``loss_change`` with -1/M times the summed ``TaskInfluence.performance``.
+
+    Raises:
+        ValueError: a group that is empty, repeats a task or leaves none; a count below 1.
+    """
+    learner.require_tasks(tasks)
+    rows = require_groups(groups, len(tasks), of="training tasks")
+    for name, count in (("batches", batches), ("batch_size", batch_size)):
+        require_count(name, count)
+    require_positive("lr", float(lr))
+    require_nonnegative("weight_decay", float(weight_decay))
+    begin = learner.require_w(learner.w0 if start is None else start)
+    folder = None
+    if store is not None:
+        options = {"batches": batches, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "seed": seed}
+        tensors = dict(zip(Episode._fields, tasks.arrays(), strict=True))
+        sources = {"model": learner.parameters.module, "start": begin, **tensors}
+        listed = {"groups": [g.tolist() for g in rows], "what": "leave_tasks_out"}
+        folder = Store(store, fingerprint(sources, {**learner.options(), **options, **listed}))
+        if "w" in folder:
+            found = folder.load("w", begin.device)
+            return MetaRetrained(learner, found["w"], found["whole"])
+    present = begin.new_ones(len(rows) + 1, len(tasks))
+    for g, members in enumerate(rows):
+        present[g, members] = 0
+    w = begin.repeat(len(present), 1)
+    step = stepper("adam", w)
+    for b in tqdm(range(batches), desc="meta-training without groups"):
+        chosen = batch_rows(len(tasks), batch_size, seed, b).to(begin.device)
+        step(_gradients(learner, w, tasks[chosen], present[:, chosen]) + weight_decay * w, lr)
+    if folder is not None:
+        folder.save("w", {"w": w[:-1], "whole": w[-1]})
+    return MetaRetrained(learner, w[:-1], w[-1])
+
+
+def _gradients(
+    learner: Learner, w: Float[Tensor, "g q"], tasks: Tasks, present: Float[Tensor, "g b"]
+) -> Float[Tensor, "g q"]:
+    """Return each run's mean gradient over the tasks of the batch that it still has, zero if it has none."""
+    ways = tasks.ways
+    batch = Episode(*tasks.arrays())
+
+    def run(own: Tensor, weights: Tensor) -> Tensor:
+        return weights @ vmap(lambda task: learner.gradient_one(own, task, ways)[0])(batch)
+
+    chunk = max(1, learner.chunk(tasks) // len(tasks))
+    found = vmap(run, chunk_size=chunk)(w, present / present.sum(1, keepdim=True).clamp(min=1))
+    return require_learned("gradients of the runs", found)

@@ -1,0 +1,118 @@
+"""A stationary point of the meta-objective, for small networks: Newton with the exact Hessian and line search.
+
+    w <- w - t |H|^+ (grad L(w) + l2 w)
+
+|H| takes absolute eigenvalues, so that saddles repel; the last steps, too small for the objective to tell apart, take H
+itself and make the gradient vanish. Directions in which H is flat within rounding (a rotation of an embedding, a shift
+of all logits) are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib import compute
+from explainlib.checks import require_count, require_nonnegative, require_positive, require_shape, warn_caller
+from explainlib.datasets import Tasks
+from explainlib.meta.hessian import hessian_operator, require_objective
+from explainlib.meta.learner import Learner
+from explainlib.meta.trained import Trained
+
+FLAT = 1e-9  # eigenvalues below this share of the largest are flat directions
+HALVINGS = 30
+
+
+@compute.entry
+def minimise(
+    learner: Learner,
+    tasks: Tasks,
+    *,
+    l2: float = 0.0,
+    tolerance: float = 1e-12,
+    max_steps: int = 500,
+    start: Float[Tensor, " q"] | None = None,
+    weights: Float[Tensor, " M"] | None = None,
+) -> Trained:
+    """Return a point with |grad| <= tolerance of 1/M sum_i weight_i L_i(w) + l2/2 |w|^2.
+
+    Args:
+        learner: smooth (tanh, not ReLU, which has kinks where no gradient vanishes), and small: the Hessian is dense.
+        tasks: the M training tasks.
+        l2: ridge, >= 0.
+        tolerance: on the gradient's norm.
+        max_steps: Newton steps.
+        start: where to begin; None is ``learner.w0``.
+        weights: of the tasks; None is all ones.
+
+    Returns:
+        Trained with status "converged", or "max_steps" or "stalled" and a warning.
+
+    Raises:
+        ValueError: weights or a start of a wrong shape, first-order MAML.
+    """
+    require_nonnegative("l2", l2)
+    require_positive("tolerance", tolerance)
+    require_count("max_steps", max_steps)
+    learner.require_tasks(tasks)
+    require_objective(learner)
+    w = learner.require_w(learner.w0 if start is None else start).clone()
+    shares = w.new_ones(len(tasks)) if weights is None else require_shape("weights", weights, [len(tasks)]).to(w)
+    shares = shares / len(tasks)
+    history: list[float] = []
+    status = "max_steps"
+    gradient = _gradient(learner, w, tasks, shares, l2)
+    for _ in range(max_steps):
+        history.append(float(learner.losses(w, tasks) @ shares))
+        if gradient.norm() <= tolerance:
+            status = "converged"
+            break
+        hessian = _hessian(learner, w, tasks, shares, l2)
+        moved = _searched(learner, w, hessian, gradient, tasks, shares, l2)
+        if moved is None:
+            status = "stalled"
+            break
+        w, gradient = moved
+    if status != "converged":
+        warn_caller(f"minimise ended with status {status}, |gradient| = {gradient.norm():.1e}.", UserWarning)
+    return Trained(w, tuple(history), float(gradient.norm()), status)
+
+
+def _gradient(learner: Learner, w: Tensor, tasks: Tasks, shares: Tensor, l2: float) -> Float[Tensor, " q"]:
+    return shares @ learner.gradients(w, tasks) + l2 * w
+
+
+def _hessian(learner: Learner, w: Tensor, tasks: Tasks, shares: Tensor, l2: float) -> Float[Tensor, "q q"]:
+    eye = torch.eye(learner.q, dtype=w.dtype, device=w.device)
+    total = hessian_operator(learner, w, tasks, shares)(eye)
+    return (total + total.T) / 2 + l2 * eye
+
+
+def _searched(
+    learner: Learner, w: Tensor, hessian: Tensor, gradient: Tensor, tasks: Tasks, shares: Tensor, l2: float
+) -> tuple[Tensor, Tensor] | None:
+    """Return (w, gradient) after the longest step that lowers the objective, or near its rounding the gradient."""
+    values, vectors = torch.linalg.eigh(hessian)
+    bent = values.abs() > FLAT * values.abs().max()
+    inside = gradient @ vectors[:, bent] / values[bent]
+
+    def value(v: Tensor) -> Tensor:
+        return learner.losses(v, tasks) @ shares + l2 / 2 * v @ v
+
+    def trials(step: Tensor) -> Iterator[tuple[float, Tensor]]:
+        return ((0.5**k, w - 0.5**k * step) for k in range(HALVINGS))
+
+    now, downhill = value(w), vectors[:, bent] @ (inside * values[bent].sign())
+    fall = gradient @ downhill
+    if fall > 1e3 * torch.finfo(w.dtype).eps * now.abs():
+        for t, there in trials(downhill):
+            if value(there) <= now - 1e-4 * t * fall:
+                return there, _gradient(learner, there, tasks, shares, l2)
+    for _, there in trials(vectors[:, bent] @ inside):
+        slope = _gradient(learner, there, tasks, shares, l2)
+        if slope.norm() < gradient.norm():
+            return there, slope
+    return None

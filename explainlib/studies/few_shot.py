@@ -1,0 +1,154 @@
+"""The few-shot problem of the TLXML study: drawings as spectra, tasks, and meta-trained learners, resumable."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from explainlib.datasets import (
+    ClassPool,
+    Tasks,
+    class_pool,
+    fresh_queries,
+    pictured,
+    sample_tasks,
+    spectrum,
+    standardiser,
+    task_features,
+)
+from explainlib.influence import TaskInfluence
+from explainlib.meta import Learner, Maml, ProtoNet, Trained, train
+from explainlib.models import fc_bn
+from explainlib.risk import NotAtMinimumWarning
+from explainlib.solvers.dense import Keep
+
+FEATURES = 36
+KEPT_BACK = 5  # every fifth class is for test tasks only
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """One data set, one seed: its tasks and learners, computed when asked for and kept in a folder.
+
+    Args:
+        data: a class pool's name.
+        seed: of tasks, first weights and meta-batches.
+        tasks: M.
+        batches: meta-batches of training.
+        inner_lr: MAML's.
+        lr: Adam's.
+        folder: keeps what takes long, so that an interrupted study goes on.
+    """
+
+    data: str
+    seed: int
+    tasks: int
+    batches: int
+    inner_lr: float
+    lr: float
+    folder: Path
+
+    @cached_property
+    def pool(self) -> ClassPool:
+        """Drawings, ink = 1."""
+        return class_pool(self.data).double()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the standardised 6 x 6 centre of the spectrum's magnitude (TLXML, B.2.1)."""
+        return spectrum(images, standardise=self._scale)
+
+    @cached_property
+    def _scale(self):  # noqa: ANN202 - a fitted standardiser
+        return standardiser(spectrum(self.pool.x))
+
+    @cached_property
+    def parts(self) -> tuple[ClassPool, ClassPool]:
+        """(classes for training, classes kept back), as features."""
+        whole = self.pool.map(self.features)
+        back = set(self.pool.names[KEPT_BACK - 1 :: KEPT_BACK])
+        return whole.where(lambda name, parent: name not in back), whole.where(lambda name, parent: name in back)
+
+    @cached_property
+    def train_tasks(self) -> Tasks:
+        """The M training tasks."""
+        return sample_tasks(self.parts[0], self.tasks, seed=self.seed)
+
+    @cached_property
+    def requeried(self) -> Tasks:
+        """The training tasks with the same support and new query drawings."""
+        return fresh_queries(self.parts[0], self.train_tasks, seed=self.seed + 1)
+
+    @cached_property
+    def unseen(self) -> Tasks:
+        """M tasks of classes that were kept back."""
+        return sample_tasks(self.parts[1], self.tasks, seed=self.seed + 2)
+
+    @cached_property
+    def images(self) -> Tasks:
+        """The training tasks as pictures, to be corrupted before the features are taken."""
+        pictures = self.parts[0]
+        return pictured(pictures, self.train_tasks)
+
+    def as_features(self, tasks: Tasks) -> Tasks:
+        """Return image tasks as features."""
+        return task_features(tasks, self.features)
+
+    @cached_property
+    def maml(self) -> Maml:
+        """One-step MAML on the paper's 1,413 parameters."""
+        return Maml(fc_bn(FEATURES, seed=self.seed, dtype=torch.float64), inner_lr=self.inner_lr)
+
+    @cached_property
+    def protonet(self) -> ProtoNet:
+        """A Prototypical Network on the same parameters."""
+        return ProtoNet(fc_bn(FEATURES, seed=self.seed, dtype=torch.float64))
+
+    def trained(self, learner: Learner, tasks: Tasks | None = None) -> Trained:
+        """Return the learner meta-trained on the tasks (its training tasks unless told)."""
+        tasks = self.train_tasks if tasks is None else tasks
+        store = self.folder / f"{type(learner).__name__}-{len(tasks)}-{self.seed}"
+        return train(learner, tasks, batches=self.batches, lr=self.lr, seed=self.seed, store=store)
+
+    @cached_property
+    def w(self) -> Tensor:
+        """The meta-trained parameters of MAML."""
+        return self.trained(self.maml).w
+
+    @cached_property
+    def exact(self) -> TaskInfluence:
+        """The exact influence on MAML; prune it as you like."""
+        return quiet_influence(self.maml, self.w, self.train_tasks, store=self.folder / f"exact-{self.seed}")
+
+    @cached_property
+    def identity(self) -> TaskInfluence:
+        """The control: plain gradient products."""
+        return quiet_influence(self.maml, self.w, self.train_tasks, curvature="identity")
+
+
+def quiet_influence(
+    learner: Learner,
+    w: Tensor,
+    tasks: Tasks,
+    *,
+    curvature: str = "hessian",
+    keep: Keep = 1e-9,
+    store: Path | None = None,
+) -> TaskInfluence:
+    """Return the influence without the warning that w is not at a minimum; the study's tables tell the gradient.
+
+    Args:
+        learner: MAML or ProtoNet.
+        w: its parameters.
+        tasks: the training tasks.
+        curvature: as in ``TaskInfluence``.
+        keep: likewise.
+        store: likewise.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotAtMinimumWarning)
+        return TaskInfluence(learner, w, tasks, curvature=curvature, keep=keep, store=store)
