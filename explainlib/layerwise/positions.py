@@ -1,0 +1,164 @@
+r"""Gram matrices of gradients that are sums of outer products over positions, [o, d] = sum_p g_p a_p^T.
+
+    <sum_p g_ip a_ip^T, sum_q g_jq a_jq^T> = sum_{p,q} (a_ip . a_jq) (g_ip . g_jq)
+
+A linear layer on one vector has one position, a convolution one per place of its output. The right side never forms
+a gradient and wins for few positions and many parameters; the left side wins for many positions and small filters.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TILE = 64 * 2**20  # bytes of position products, or of formed gradient columns, that are alive at a time
+BLOCK = 512  # rows of a product, where symmetry spares what lies below the diagonal
+ELEMENTWISE = 40  # multiply-adds of a matrix product in the time one number is multiplied and summed on its own
+FORMING = 4  # how much slower the small products are that form gradients
+
+
+def position_gram(
+    a_i: Float[Tensor, "n P d"],
+    g_i: Float[Tensor, "n P o"],
+    a_j: Float[Tensor, "m Q d"],
+    g_j: Float[Tensor, "m Q o"],
+    *,
+    memory: int = TILE,
+) -> Float[Tensor, "n m"]:
+    """Return sum_{p,q} (a_ip . a_jq)(g_ip . g_jq) for all pairs, by the cheaper of two routes.
+
+    Args:
+        a_i: layer inputs at each position.
+        g_i: output gradients at the same positions.
+        a_j: of the other side; the very tensor ``a_i`` (and ``g_j`` that of ``g_i``) halves the work by symmetry.
+        g_j: likewise.
+        memory: bytes of temporary numbers, as far as one pair of examples (or one gradient column) fits into them.
+
+    Returns:
+        [n, m]. Cost a pair: P Q (d + o), or d o once the gradients are formed in n P d o + m Q d o.
+
+    Example: one position each, so the inner product of two outer products.
+
+        >>> a, g = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0]]])
+        >>> position_gram(a, g, a, g).item()  # |3 (1, 2)|^2
+        45.0
+    """
+    n, P, d = a_i.shape
+    m, Q, o = len(a_j), a_j.shape[1], g_j.shape[2]
+    route = formed_gram if forming_is_cheaper(n, m, P, Q, d, o) else product_gram
+    return route(a_i, g_i, a_j, g_j, memory=memory)
+
+
+def forming_is_cheaper(n: int, m: int, P: int, Q: int, d: int, o: int) -> bool:
+    """Return whether n and m formed gradients [o, d] and their product cost less than products of positions.
+
+    Args:
+        n: examples on the left.
+        m: examples on the right.
+        P: positions on the left.
+        Q: positions on the right.
+        d: inputs of the layer.
+        o: outputs of the layer.
+    """
+    products = n * m * P * Q * (d + o + (ELEMENTWISE if P * Q > 1 else 2))
+    return n * m * d * o + FORMING * (n * P + m * Q) * d * o < products
+
+
+def product_gram(
+    a_i: Float[Tensor, "n P d"],
+    g_i: Float[Tensor, "n P o"],
+    a_j: Float[Tensor, "m Q d"],
+    g_j: Float[Tensor, "m Q o"],
+    *,
+    memory: int = TILE,
+) -> Float[Tensor, "n m"]:
+    """Return the Gram matrix as (A A')*(G G') summed over positions, in square tiles.
+
+    Args:
+        a_i: what the layer reads, on the left [n, P, d].
+        g_i: gradients of what it puts out, on the left [n, P, o].
+        a_j: likewise on the right.
+        g_j: likewise on the right.
+        memory: bytes of a work array.
+    """
+    (n, P), (m, Q) = a_i.shape[:2], a_j.shape[:2]
+    symmetric = a_i is a_j and g_i is g_j
+    out = a_i.new_empty(n, m)
+    side = max(1, math.isqrt(memory // (2 * P * Q * a_i.element_size())))
+    for i in range(0, n, side):
+        a, g = a_i[i : i + side].flatten(0, 1), g_i[i : i + side].flatten(0, 1)
+        for j in range(i if symmetric else 0, m, side):
+            tile = a @ a_j[j : j + side].flatten(0, 1).T
+            tile *= g @ g_j[j : j + side].flatten(0, 1).T
+            if P * Q > 1:
+                tile = tile.view(len(a) // P, P, -1, Q).sum(3).sum(1)
+            out[i : i + side, j : j + side] = tile
+    return mirrored(out, side) if symmetric else out
+
+
+def formed_gram(
+    a_i: Float[Tensor, "n P d"],
+    g_i: Float[Tensor, "n P o"],
+    a_j: Float[Tensor, "m Q d"],
+    g_j: Float[Tensor, "m Q o"],
+    *,
+    memory: int = TILE,
+) -> Float[Tensor, "n m"]:
+    """Return the Gram matrix of gradients that are formed a few input columns at a time.
+
+    Args:
+        a_i: what the layer reads, on the left [n, P, d].
+        g_i: gradients of what it puts out, on the left [n, P, o].
+        a_j: likewise on the right.
+        g_j: likewise on the right.
+        memory: bytes of a work array.
+    """
+    n, m, d, o = len(a_i), len(a_j), a_i.shape[2], g_i.shape[2]
+    symmetric = a_i is a_j and g_i is g_j
+    out = a_i.new_zeros(n, m)
+    rows = n if symmetric else n + m
+    width = max(1, min(d, memory // (rows * o * a_i.element_size())))
+    width = math.ceil(d / math.ceil(d / width))  # parts of one size
+    for columns in slices(d, width):
+        left = formed(a_i[:, :, columns], g_i).flatten(1)
+        right = left if symmetric else formed(a_j[:, :, columns], g_j).flatten(1)
+        add_product(out, left, right)
+    return mirrored(out) if symmetric else out
+
+
+def formed(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Float[Tensor, "n o d"]:
+    """Return the gradients themselves, sum_p g_p a_p^T."""
+    return torch.bmm(g.transpose(1, 2), a) if a.shape[1] > 1 else g.transpose(1, 2) * a
+
+
+def add_product(out: Float[Tensor, "n m"], left: Float[Tensor, "n c"], right: Float[Tensor, "m c"]) -> None:
+    """Return nothing, and add left right^T to out; where right is left, only on the diagonal's blocks and above them.
+
+    Args:
+        out: added to in place.
+        left: rows.
+        right: rows; the very same tensor says that the result is symmetric.
+    """
+    if right is not left:
+        out.addmm_(left, right.T)
+        return
+    for i in range(0, len(left), BLOCK):
+        out[i : i + BLOCK, i:].addmm_(left[i : i + BLOCK], left[i:].T)
+
+
+def mirrored(out: Float[Tensor, "n n"], block: int = BLOCK) -> Float[Tensor, "n n"]:
+    """Return out with its blocks above the diagonal copied below it, in place; in a block on it, its upper half."""
+    for i in range(0, len(out), block):
+        corner = out[i : i + block, i : i + block]
+        corner.copy_(corner.triu() + corner.triu(1).T)
+        out[i + block :, i : i + block] = out[i : i + block, i + block :].T
+    return out
+
+
+def slices(total: int, width: int) -> list[slice]:
+    """Return consecutive slices of at most ``width`` (or 1) that cover ``range(total)``."""
+    width = max(1, width)
+    return [slice(start, min(start + width, total)) for start in range(0, total, width)]

@@ -1,0 +1,240 @@
+"""Everything made of per-example gradients, against the gradients themselves; float64, to 1e-10."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from explainlib.layerwise import FallbackWarning, capture, combination, gradients, gram, norms, per_example, product
+from explainlib.params import Parameters
+from tests.layerwise.nets import FALLBACK, READ, Hidden, jacobian, picture_net, seeded
+from tests.problems import normal
+
+TOLERANCE = 1e-10
+
+
+def problem(make, x, choice="all"):
+    parameters = Parameters(seeded(make), choice)
+    C = parameters.outputs(parameters.theta, x[:1]).shape[1]
+    cotangents = normal(len(x), C, seed=3)
+    return parameters, cotangents, jacobian(parameters, x, cotangents)
+
+
+def close(got, want):
+    assert got.shape == want.shape
+    assert (got - want).abs().max() <= TOLERANCE * (1 + want.abs().max())
+
+
+def assert_all_match(a, b, J, J_, **memory):
+    """The six results for a and for the pair a, b against the materialised gradients."""
+    p = J.shape[1]
+    close(gram(a, a, **memory), J @ J.T)
+    close(gram(a, b, **memory), J @ J_.T)
+    close(norms(a, **memory), J.square().sum(1))
+    for k in (1, 4):
+        vectors, weights = normal(k, p, seed=5), normal(k, len(J), seed=6)
+        close(product(a, vectors, **memory), J @ vectors.T)
+        close(combination(a, weights, **memory), weights @ J)
+    close(per_example(a), J)
+    close(per_example(a, [4, 0, 5]), J[[4, 0, 5]])
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["capture", "source"])
+@pytest.mark.parametrize("name", READ)
+def test_layers_that_are_read(name, kept):
+    parameters, cotangents, J = problem(*READ[name])
+    x = READ[name][1]
+    make = capture if kept else gradients
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FallbackWarning)
+        a = make(parameters, parameters.theta, x, cotangents)
+        b = make(parameters, parameters.theta, x[:3], cotangents[:3])
+    assert J.abs().max() > 1e-3
+    assert_all_match(a, b, J, J[:3])
+
+
+@pytest.mark.parametrize("name", FALLBACK)
+def test_layers_that_are_not_read_fall_back_and_say_so_once(name):
+    make, x, names = FALLBACK[name]
+    parameters, cotangents, J = problem(make, x)
+    with pytest.warns(FallbackWarning) as said:
+        a = gradients(parameters, parameters.theta, x, cotangents)
+        b = gradients(parameters, parameters.theta, x[:3], cotangents[:3])
+    assert len(said) == 1 and all(one in str(said[0].message) for one in names)
+    assert set(a.plan.fallback) == set(names)
+    assert_all_match(a, b, J, J[:3])
+
+
+def test_what_is_not_chosen_needs_no_reading():
+    x = normal(7, 4)
+    chosen = ["read.weight", "inner.bias"]
+    parameters, cotangents, J = problem(Hidden, x, chosen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FallbackWarning)
+        a = gradients(parameters, parameters.theta, x, cotangents)
+    assert_all_match(a, a, J, J)
+
+
+@pytest.mark.parametrize("choice", ["last", ["0.bias"], ["0.weight", "4.bias"]], ids=str)
+def test_subsets(choice):
+    x = normal(7, 2, 7, 6)
+    parameters, cotangents, J = problem(picture_net(padding=1), x, choice)
+    a = gradients(parameters, parameters.theta, x, cotangents)
+    assert_all_match(a, a, J, J)
+
+
+def test_at_another_theta():
+    make, x = READ["conv"]
+    parameters, cotangents, _ = problem(make, x)
+    theta = normal(parameters.theta.numel(), seed=9)
+    moved = Parameters(parameters.model_at(theta))
+    close(per_example(gradients(parameters, theta, x, cotangents)), jacobian(moved, x, cotangents))
+
+
+def test_cotangents_from_the_outputs():
+    make, x = READ["linear"]
+    parameters, _, _ = problem(make, x)
+    y = torch.arange(len(x)) % 3
+    a = gradients(parameters, parameters.theta, x, lambda f: f.softmax(1) - nn.functional.one_hot(y, 3))
+    f = parameters.outputs(parameters.theta, x)
+    J = jacobian(parameters, x, f.softmax(1) - nn.functional.one_hot(y, 3))
+    close(gram(a, a), J @ J.T)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv groups", "text", "batch norm", "used twice"])
+def test_several_cotangents(name):
+    make, x = READ[name]
+    parameters, cotangents, _ = problem(make, x)
+    several = normal(len(x), 3, cotangents.shape[1], seed=8)
+    each = [jacobian(parameters, x, several[:, at]) for at in range(3)]
+    J = torch.stack(each, dim=1).flatten(0, 1)
+    for make_one in (capture, gradients):
+        a = make_one(parameters, parameters.theta, x, several)
+        b = make_one(parameters, parameters.theta, x[:2], several[:2])
+        assert_all_match(a, b, J, J[:6])
+    close(per_example(gradients(parameters, parameters.theta, x, several).cotangent(1)), each[1])
+
+
+@pytest.mark.parametrize("name", ["linear", "conv groups", "text", "positions", "tied"])
+@pytest.mark.parametrize("several", [1, 2])
+@pytest.mark.filterwarnings("ignore::explainlib.layerwise.FallbackWarning")
+def test_tiles_that_do_not_divide_n(name, several, monkeypatch):
+    """With hardly more than the least memory there are many tiles; nothing changes."""
+    make, x = {**READ, **FALLBACK}[name][:2]
+    parameters, _, _ = problem(make, x)
+    C = parameters.outputs(parameters.theta, x[:1]).shape[1]
+    cotangents = normal(len(x), several, C, seed=3)
+    J = torch.stack([jacobian(parameters, x, cotangents[:, at]) for at in range(several)], dim=1).flatten(0, 1)
+    a = gradients(parameters, parameters.theta, x, cotangents)
+    b = gradients(parameters, parameters.theta, x[:3], cotangents[:3])
+    seen = []
+    tile = type(a).tile
+    monkeypatch.setattr(type(a), "tile", lambda self, i, j: seen.append(j - i) or tile(self, i, j))
+    memory = 3 * several * (a.working_bytes + 2 * a.row_bytes) + 200 * several**2
+    assert_all_match(a, b, J, J[: 3 * several], memory=memory)
+    assert len(set(seen)) > 1 and max(seen[:-2]) < a.n
+
+
+@pytest.mark.parametrize("name", ["conv", "conv groups", "positions", "used twice"])
+def test_gradients_formed_a_few_columns_and_rows_at_a_time(name):
+    make, x = READ[name]
+    parameters, cotangents, J = problem(make, x)
+    vectors, weights = normal(20, J.shape[1], seed=5), normal(20, len(J), seed=6)
+    for memory in (1, 500, 2000):  # bytes of what one weight works with
+        norms_, products, sums = (
+            torch.zeros(len(J)).double(),
+            torch.zeros(len(J), 20).double(),
+            torch.zeros_like(vectors),
+        )
+        for piece in capture(parameters, parameters.theta, x, cotangents).pieces:
+            norms_ += piece.norms(memory=memory)
+            products += piece.product(vectors, memory=memory)
+            piece.add_combination(sums, weights, memory=memory)
+        close(norms_, J.square().sum(1))
+        close(products, J @ vectors.T)
+        close(sums, weights @ J)
+
+
+def test_memory_too_small_says_how_much_is_needed():
+    make, x = READ["conv"]
+    parameters, cotangents, _ = problem(make, x)
+    a = gradients(parameters, parameters.theta, x, cotangents)
+    for work in (
+        lambda memory: gram(a, a, memory=memory),
+        lambda memory: norms(a, memory=memory),
+        lambda memory: product(a, normal(1, a.theta.numel()), memory=memory),
+        lambda memory: combination(a, normal(1, 7), memory=memory),
+    ):
+        with pytest.raises(ValueError, match=r"smallest tile .* takes [\d.]+ kB; raise memory") as refused:
+            work(1000)
+        needed = float(str(refused.value).split("takes ")[1].split(" kB")[0]) * 1e3
+        work(int(1.02 * needed))  # three digits were printed
+    with pytest.raises(ValueError, match="above zero"):
+        gram(a, a, memory=0)
+    with pytest.raises(ValueError, match="use gradients"):
+        capture(parameters, parameters.theta, x, cotangents, memory=2000)
+
+
+def test_laws():
+    make, x = READ["conv stride and padding"]
+    parameters, cotangents, _ = problem(make, x)
+    a = gradients(parameters, parameters.theta, x, cotangents)
+    vectors, weights = normal(3, a.theta.numel()), normal(3, a.n, seed=1)
+    close(gram(a, a).diagonal(), norms(a))
+    assert torch.equal(gram(a, a), gram(a, a).T)
+    left, right = (weights.T * product(a, vectors)).sum(0), (combination(a, weights) * vectors).sum(1)
+    close(left, right)
+    close(gram(a, a), torch.stack([product(a, row[None])[:, 0] for row in per_example(a)]))
+
+
+def test_the_callers_model_and_the_private_copy_stay_as_they_were():
+    make, x = READ["batch norm"]
+    parameters, cotangents, _ = problem(make, x)
+    before = {name: value.clone() for name, value in parameters.module.state_dict().items()}
+    a = gradients(parameters, parameters.theta, x, cotangents)
+    gram(a, a)
+    assert all(torch.equal(before[name], value) for name, value in parameters.module.state_dict().items())
+    assert not any(layer._forward_hooks for layer in parameters.module.modules())
+    assert not any(p.requires_grad for p in parameters.module.parameters())
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + 0.1 * torch.randn(len(x), 3, dtype=x.dtype)
+
+
+class Centred(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) - super().forward(x).mean(0)
+
+
+@pytest.mark.parametrize(
+    "layer, words", [(Noisy, "two outputs for the same input.*random"), (Centred, "depends on the others")]
+)
+def test_a_forward_that_does_not_repeat_itself_is_refused(layer, words):
+    parameters = Parameters(layer(4, 3).double())
+    with pytest.raises(ValueError, match=words):
+        gradients(parameters, parameters.theta, normal(5, 4), normal(5, 3))
+
+
+def test_bad_arguments():
+    make, x = READ["linear"]
+    parameters, c, _ = problem(make, x)
+    theta = parameters.theta
+    a = gradients(parameters, theta, x, c)
+    other = gradients(Parameters(seeded(make), "last"), theta[-15:], x, c)
+    for work, words in [
+        (lambda: gradients(parameters, theta, x, c[:, :2]), r"cotangents has shape \[7, 2\], expected \[7, 3\]"),
+        (lambda: gradients(parameters, theta, x, c[:5]), "cotangents has shape"),
+        (lambda: gradients(parameters, theta, x, c * float("nan")), "NaN"),
+        (lambda: gradients(parameters, theta[:-1], x, c), "theta has shape"),
+        (lambda: gradients(parameters, theta, x[:0], c[:0]), "no examples"),
+        (lambda: gradients(parameters, theta, x[:, :2], c), "cannot read x"),
+        (lambda: product(a, theta[None, :-1]), "vectors has shape"),
+        (lambda: combination(a, c.T[:, :4]), "weights has shape"),
+        (lambda: gram(a, other), "take both from one Parameters"),
+        (lambda: per_example(a, [7]), "outside the 7 gradients"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            work()
