@@ -10,7 +10,20 @@ from __future__ import annotations
 
 import importlib
 
-from explainlib import checks, compute, curvature, datasets, influence, meta, models, retraining, solvers, training
+from explainlib import (
+    checks,
+    compute,
+    curvature,
+    datasets,
+    influence,
+    layerwise,
+    meta,
+    models,
+    representers,
+    retraining,
+    solvers,
+    training,
+)
 from explainlib.checks import NotAvailableYet
 from explainlib.risk import NotAtMinimumWarning, Risk
 
@@ -36,10 +49,12 @@ __all__ = [
     "explain",
     "figures",
     "influence",
+    "layerwise",
     "meta",
     "metrics",
     "models",
     "panels",
+    "representers",
     "retraining",
     "solvers",
     "studies",

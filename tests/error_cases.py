@@ -208,6 +208,15 @@ CASES = {
     "a task that is not there": (lambda: task_influence(MAML, MAML.w0, tasks()).performance(tasks(), groups=[[4]]), "ValueError", ["index 4", "4 training tasks"]),
     "no batches": (lambda: xl.meta.train(MAML, tasks(), batches=0), "ValueError", ["batches=0"]),
     "leave all tasks out": (lambda: xl.meta.leave_tasks_out(MAML, tasks(), [[0, 1, 2, 3]], batches=1), "ValueError", ["all 4", "at least one"]),
+    # representers
+    "kernel kind": (lambda: xl.representers.kernel(model(), x, x, kind="rbf"), "ValueError", ["'rbf'", "'ntk'"]),
+    "kernel output": (lambda: xl.representers.kernel(model(), x, x, output=3), "ValueError", ["output=3", "0 to 2"]),
+    "importance of another set": (lambda: xl.representers.representer_scores(torch.ones(4, 2), torch.ones(3, 5), output=0), "ValueError", ["[4, 2]", "[3, 5]", "same n"]),
+    "kernel of another model": (lambda: xl.representers.representer_scores(torch.ones(4, 2), torch.ones(3, 4, 3), output=0), "ValueError", ["3 outputs", "one model for both"]),
+    "axioms of a part": (lambda: xl.representers.axioms.table(x[:4], x, x[:, 0]), "ValueError", ["training against training"]),
+    "tracking with Adam": (lambda: fit(model(), data(), epochs=1, record=True), "ValueError", ["plain gradient descent", "optimizer='sgd'"]),
+    "nothing tracked": (lambda: xl.representers.tracking_importance(fit(model(), data(), epochs=1)), "ValueError", ["record=True"]),
+    "tracin without checkpoints": (lambda: xl.influence.tracin(fit(model(), data(), epochs=1), data(), data()), "ValueError", ["checkpoints=..."]),
     "no such room": (lambda: xl.influnce, "AttributeError", ["influnce"]),
 }  # fmt: skip
 

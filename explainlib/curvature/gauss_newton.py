@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import jacrev, jvp, vjp, vmap
 
 from explainlib import compute
+from explainlib.losses import Loss
 from explainlib.risk import Risk
 
 ROWS = 128
@@ -116,12 +117,26 @@ def gauss_newton_factor(risk: Risk) -> Float[Tensor, "r p"]:
     outputs, weights = risk.outputs(), risk.weights_or_ones()
     if (weights < 0).any():
         raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")
-    values, vectors = torch.linalg.eigh(risk.loss.hessian(outputs, risk.train.y))
-    if values.min() < -1e-6 * values.abs().max():
-        raise ValueError("the loss is not convex in the outputs, so G has no real factor; use solver='dense' or 'cg'.")
-    kept = slice(risk.loss.lost_ranks, None)  # eigh sorts upwards
-    root = vectors[..., kept] * values[:, None, kept].clamp(min=0).sqrt() * (weights / risk.n).sqrt()[:, None, None]
+    root = loss_roots(risk.loss, outputs, risk.train.y).mT * (weights / risk.n).sqrt()[:, None, None]
     if risk.head is not None:
         rows = root.mT[..., None] * risk.features()[:, None, None, :]  # [n, r, C, d]
         return risk.head.flat(rows).flatten(0, 1)
     return torch.einsum("ncp,ncr->nrp", _jacobians(risk, risk.train.x), root).flatten(0, 1)
+
+
+def loss_roots(loss: Loss, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n r C"]:
+    """Return R with R^T R = the loss's Hessian in the outputs, for each example; r = C less what the loss never sees.
+
+    Args:
+        loss: convex in the outputs.
+        outputs: of n examples.
+        y: their targets.
+
+    Raises:
+        ValueError: a loss that is not convex in the outputs.
+    """
+    values, vectors = torch.linalg.eigh(loss.hessian(outputs, y))
+    if values.min() < -1e-6 * values.abs().max():
+        raise ValueError("the loss is not convex in the outputs, so G has no real factor; use solver='dense' or 'cg'.")
+    kept = slice(loss.lost_ranks, None)  # eigh sorts upwards
+    return (vectors[..., kept] * values[:, None, kept].clamp(min=0).sqrt()).mT

@@ -97,7 +97,7 @@ def _degradation(ax: Axes, table: pandas.DataFrame) -> None:
 
 
 def _buffers(ax: Axes, table: pandas.DataFrame) -> None:
-    square = table.pivot_table(index="buffer", columns="kept", values="correlation")
+    square = table.pivot_table(index="buffer", columns="kept", values="unseen_correlation")
     with style():
         ax.imshow(square.to_numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto")
         for i, row in enumerate(square.to_numpy()):
@@ -106,5 +106,5 @@ def _buffers(ax: Axes, table: pandas.DataFrame) -> None:
         ax.set_xticks(range(square.shape[1]), square.columns)
         ax.set_yticks(range(square.shape[0]), square.index)
         ax.grid(False)
-        ax.set_title("exact against Gauss-Newton: mean correlation a test", loc="left")
+        ax.set_title("exact against Gauss-Newton on unseen tests: correlation", loc="left")
         ax.set(xlabel="eigenvalues kept of the exact Hessian", ylabel="rows in the Gauss-Newton buffer")

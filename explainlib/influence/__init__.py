@@ -6,6 +6,7 @@ from explainlib.influence.removal import Removal
 from explainlib.influence.selection import influential_group, printed_weights
 from explainlib.influence.single import loss_influence, parameter_influence
 from explainlib.influence.tasks import TaskInfluence
+from explainlib.influence.tracin import tracin
 from explainlib.influence.trust import Trust, series_trust
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "removal_effect",
     "second_order_influence",
     "series_trust",
+    "tracin",
 ]

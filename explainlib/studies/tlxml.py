@@ -215,24 +215,32 @@ def _correlations(x: Float[Tensor, " a"], y: Float[Tensor, "a T"]) -> Float[Tens
 
 
 def _gauss_newton(problem: FewShot, settings: Config) -> pandas.DataFrame:
-    """Mean per-test correlation of exact and Gauss-Newton scores, for every pair of ranks, on unseen tasks."""
+    """Mean per-test correlation of exact and Gauss-Newton scores, for every pair of ranks, on two kinds of tests.
+
+    Tests that repeat a training task agree more, because both methods find it; unseen tests say what else agrees.
+    """
     counts = [k for k in settings.counts if 64 <= k <= 1000]
-    exact = {k: problem.exact.pruned(k).performance(problem.unseen) for k in counts}
     own = problem.maml.gradients(problem.w, problem.train_tasks)
-    tests = problem.maml.gradients(problem.w, problem.unseen)
+    kinds = {"self": (problem.train_tasks, own)}
+    kinds["unseen"] = (problem.unseen, problem.maml.gradients(problem.w, problem.unseen))
+    exact = {(kind, k): problem.exact.pruned(k).performance(kinds[kind][0]) for kind in kinds for k in counts}
     rows = []
     for size in counts:
         started = time.perf_counter()
         buffer = gauss_newton_buffer(problem.maml, problem.w, problem.train_tasks, size=size)
         seconds = time.perf_counter() - started
         spectrum = spectrum_of_rows(buffer / settings.tasks**0.5)
-        scores = -spectrum.products(tests, spectrum.inside(tests), own, spectrum.inside(own), 1e-9)
-        itself = problem.maml.gradients(problem.w, problem.train_tasks)
-        selves = -spectrum.products(itself, spectrum.inside(itself), own, spectrum.inside(own), 1e-9)
-        first = int((self_rank(selves) == 0).sum())
+        inside = spectrum.inside(own)
+        scores = {
+            kind: -spectrum.products(tests, spectrum.inside(tests), own, inside, 1e-9)
+            for kind, (_, tests) in kinds.items()
+        }
+        first = int((self_rank(scores["self"]) == 0).sum())
         for k in counts:
-            each = _correlations_by_row(exact[k], scores)
-            row = {"buffer": size, "kept": k, "correlation": float(each.mean()), "spread": float(each.std())}
+            row: dict[str, float] = {"buffer": size, "kept": k}
+            for kind, found in scores.items():
+                each = _correlations_by_row(exact[kind, k], found)
+                row |= {f"{kind}_correlation": float(each.mean()), f"{kind}_spread": float(each.std())}
             rows.append(row | {"self_first": first, "seconds": seconds})
     return pandas.DataFrame(rows)
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import (
-    NotAvailableYet,
     require_choice,
     require_count,
     require_nonnegative,
@@ -36,6 +35,8 @@ class Trajectory:
         learning_rates: [c], the rate in force at each checkpoint.
         batches: the training indices of every step, in order; empty for somebody else's checkpoints.
         losses: the mean training loss of each epoch, ridge excluded; empty for somebody else's checkpoints.
+        importance: [n, C], the sum over steps of minus rate / batch size times dl/df of each example in the batch; None
+            unless it was recorded.
 
     Raises:
         ValueError: checkpoints whose length is not the model's parameter count, or rates of another count.
@@ -46,6 +47,7 @@ class Trajectory:
     learning_rates: Float[Tensor, " c"]
     batches: tuple[Tensor, ...] = field(default=(), repr=False)
     losses: tuple[float, ...] = field(default=(), repr=False)
+    importance: Float[Tensor, "n C"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the shapes."""
@@ -93,21 +95,20 @@ def fit(
             trained model.
         seed: of the batch order.
         checkpoints: how many flat parameter vectors to keep, evenly spaced, the first and the last included; 0 or >= 2.
-        record: keep what tracking representers need.
+        record: sum up what tracking representers need (``Trajectory.importance``); only with optimizer="sgd" and
+            without swa, because only there a step moves the parameters by that sum.
 
     Raises:
         ValueError, TypeError: bad options or data, before training starts; a loss that turns NaN stops it.
-        NotAvailableYet: ``record=True``.
 
     Source: Izmailov et al. 2018 for the average; Epifano et al. 2023 use it before taking influence.
     """
-    if record:
-        raise NotAvailableYet("record=True is not available yet; checkpoints and batches are kept without it.")
     if not isinstance(train, Examples):
         raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
     _require_options(epochs, batch_size, lr, weight_decay, swa, checkpoints, len(train))
     criterion = require_loss(loss)
     trained = _trainable_copy(model, train, criterion)
+    tracked = _nothing_yet(trained, train, optimizer, swa) if record else None
     choices = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     stepper = choices[require_choice("optimizer", optimizer, tuple(choices))](
         trained.parameters(), lr=lr, weight_decay=weight_decay
@@ -124,7 +125,7 @@ def fit(
         for epoch in range(epochs):
             total = 0.0
             for batch in _batches(len(train), batch_size, generator):
-                total += _one_step(trained, stepper, criterion, train, batch)
+                total += _one_step(trained, stepper, criterion, train, batch, tracked)
                 batches.append(batch)
                 step += 1
                 if step in keep_at:
@@ -139,7 +140,8 @@ def fit(
             update_bn(train.x.split(batch_size or len(train)), averaged)
             trained = averaged.module
     flat = torch.stack(kept) if kept else _flat(trained).new_empty(0, _flat(trained).numel())
-    return Trajectory(trained.eval(), flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses))
+    importance = None if tracked is None else lr * tracked
+    return Trajectory(trained.eval(), flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses), importance)
 
 
 def _trainable_copy(model: nn.Module, train: Examples, criterion: Loss) -> nn.Module:
@@ -173,13 +175,32 @@ def _require_options(
 
 
 def _one_step(
-    model: nn.Module, stepper: torch.optim.Optimizer, criterion: Loss, train: Examples, batch: Tensor
+    model: nn.Module,
+    stepper: torch.optim.Optimizer,
+    criterion: Loss,
+    train: Examples,
+    batch: Tensor,
+    tracked: Float[Tensor, "n C"] | None,
 ) -> float:
     stepper.zero_grad()
-    losses = criterion.value(model(train.x[batch]), train.y[batch])
+    outputs = model(train.x[batch])
+    losses = criterion.value(outputs, train.y[batch])
     losses.mean().backward()
     stepper.step()
+    if tracked is not None:  # Tsai et al. 2023, eq. (10); the rate, one for all steps, comes at the end
+        tracked.index_add_(0, batch, criterion.gradient(outputs.detach(), train.y[batch]), alpha=-1 / len(batch))
     return float(losses.detach().sum())
+
+
+def _nothing_yet(model: nn.Module, train: Examples, optimizer: str, swa: int | None) -> Float[Tensor, "n C"]:
+    """Return zeros, one row an example, if the steps to come can be tracked."""
+    if optimizer != "sgd" or swa is not None:
+        raise ValueError(
+            f"record=True needs plain gradient descent, got optimizer={optimizer!r}, swa={swa}; pass optimizer='sgd' "
+            "and no swa: with any other step the tracked importances would not add up to the model."
+        )
+    with torch.no_grad():
+        return torch.zeros_like(copy.deepcopy(model).eval()(train.x[:1])).repeat(len(train), 1)
 
 
 def _batches(n: int, size: int | None, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -122,7 +122,7 @@ def test_a_loss_that_explodes_stops():
         ({"batch_size": 13}, "batch_size=13.*12"), ({"batch_size": 0}, "batch_size"), ({"swa": 2}, "swa=2"),
         ({"checkpoints": 1}, "checkpoints=1"), ({"checkpoints": 9}, "checkpoints=9.*2 steps"),
         ({"optimizer": "lbfgs"}, "optimizer.*'adam', 'sgd'"), ({"loss": "hinge"}, "loss"),
-        ({"record": True}, "not available yet"),
+        ({"record": True}, "plain gradient descent"),
     ],
 )  # fmt: skip
 def test_bad_options(options, match):

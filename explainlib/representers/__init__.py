@@ -1,0 +1,15 @@
+"""Generalized representers: a training example's contribution as global importance times local kernel."""
+
+from explainlib.representers import axioms
+from explainlib.representers.importance import surrogate_importance, target_importance, tracking_importance
+from explainlib.representers.kernels import kernel
+from explainlib.representers.scores import representer_scores
+
+__all__ = [
+    "axioms",
+    "kernel",
+    "representer_scores",
+    "surrogate_importance",
+    "target_importance",
+    "tracking_importance",
+]

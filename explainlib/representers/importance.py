@@ -1,0 +1,145 @@
+"""Global importances: how much each training example counts, whatever is explained; one number an output.
+
+target      alpha_i = - dl(f(x_i), y_i)/df                             eq. (7), no 1/n
+surrogate   alpha_i = - 1/(n l2) dL(fhat(x_i), f(x_i))/dfhat           eq. (6), fhat the kernel machine nearest to f
+tracking    alpha_i = - sum_t lr_t/|B_t| dl(f_t(x_i), y_i)/df          eq. (10), summed while the model was trained
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_finite, require_positive, require_shape, require_tensor
+from explainlib.risk import Risk
+from explainlib.training import Trajectory
+
+LOSSES = ("cross_entropy", "squared_error")
+STEPS = 200
+HALVINGS = 40
+
+
+@compute.entry
+def target_importance(risk: Risk) -> Float[Tensor, "n C"]:
+    """Return -dl/df at the model's own outputs, in loss per output.
+
+    Source: Tsai et al. 2023, Definition 10, eq. (7).
+
+    Example: squared error pulls the output up by twice what is missing.
+
+        >>> from explainlib.datasets import Examples
+        >>> model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        >>> train = Examples(torch.ones(1, 1).double(), torch.tensor([[3.0]]).double())
+        >>> risk = Risk(model, train, loss="squared_error").at(torch.tensor([1.0]).double())
+        >>> target_importance(risk).item()
+        4.0
+    """
+    return -risk.loss.gradient(risk.outputs(), risk.train.y)
+
+
+def tracking_importance(trajectory: Trajectory) -> Float[Tensor, "n C"]:
+    """Return what ``training.fit(..., record=True)`` summed on its way, in output per squared feature.
+
+    For a linear model trained without l2, the sum over i of alpha_i K(x_i, x) is exactly f_T(x) - f_0(x), at any batch
+    size, K the last-layer kernel.
+
+    Raises:
+        ValueError: a trajectory without a record.
+
+    Source: Tsai et al. 2023, Definition 11 and eq. (10).
+    """
+    if trajectory.importance is None:
+        raise ValueError(
+            "this trajectory recorded no derivatives; train with xl.training.fit(..., optimizer='sgd', record=True). "
+            "Somebody else's checkpoints do not hold them."
+        )
+    return trajectory.importance
+
+
+@compute.entry
+def surrogate_importance(
+    gram: Float[Tensor, "n n"], targets: Float[Tensor, "n C"], *, loss: str, l2: float, tolerance: float = 1e-9
+) -> Float[Tensor, "n C"]:
+    """Return alpha of the kernel machine nearest to the model, -1/(n l2) times the loss's slope at its outputs.
+
+        fhat = K alpha,    alpha = argmin 1/n sum_i L(fhat_i, f_i) + l2/2 tr(alpha^T K alpha)
+
+    Args:
+        gram: K over the training examples, symmetric positive semi-definite within rounding.
+        targets: f, the model's outputs there; for "cross_entropy" L is against softmax(f).
+        loss: "cross_entropy" or "squared_error".
+        l2: above 0, or alpha is not defined.
+        tolerance: on the residual of eq. (6), relative to alpha.
+
+    Returns:
+        alpha [n, C]. Squared error is solved in closed form, cross-entropy by Newton's method with line search.
+
+    Raises:
+        ValueError: a gram that is not symmetric or clearly not positive semi-definite, l2 <= 0, shapes.
+
+    Source: Tsai et al. 2023, eqs (4) to (6), Proposition 8.
+
+    Example: one point, squared error: (K + l2/2) alpha = f.
+
+        >>> k, f = torch.tensor([[2.0]]).double(), torch.tensor([[3.0]]).double()
+        >>> surrogate_importance(k, f, loss="squared_error", l2=2.0).item()
+        1.0
+    """
+    require_choice("loss", loss, LOSSES)
+    require_positive("l2", float(l2))
+    gram, targets = _require_gram(gram), require_finite("targets", require_tensor("targets", targets))
+    n = len(gram)
+    require_shape("targets", targets, [n, None], meaning="(the model's outputs on the training examples)")
+    if loss == "squared_error":  # alpha = -2/(n l2) (K alpha - f)
+        return torch.linalg.solve(gram + n * l2 / 2 * torch.eye(n).to(gram), targets)
+    return _cross_entropy_surrogate(gram, targets.softmax(-1), l2, tolerance)
+
+
+def _cross_entropy_surrogate(gram: Tensor, wanted: Tensor, l2: float, tolerance: float) -> Float[Tensor, "n C"]:
+    """Solve alpha = -(softmax(K alpha) - wanted)/(n l2) by Newton on the residual; it is contracting along K."""
+    n, outputs = wanted.shape
+    alpha = torch.zeros_like(wanted)
+
+    def value(a: Tensor) -> Tensor:
+        f = gram @ a
+        return -(wanted * f.log_softmax(-1)).sum() / n + l2 / 2 * (a * f).sum()
+
+    for _ in range(STEPS):
+        s = (gram @ alpha).softmax(-1)
+        residual = alpha + (s - wanted) / (n * l2)  # eq. (6)
+        if residual.norm() <= tolerance * alpha.norm().clamp(min=1.0):
+            return -(s - wanted) / (n * l2)
+        curved = torch.diag_embed(s) - s[:, :, None] * s[:, None]  # [n, C, C]
+        # (I + S K/(n l2)) step = residual, S block-diagonal over examples, K the same for every output
+        system = torch.einsum("nce,nm->ncme", curved, gram).reshape(n * outputs, n * outputs) / (n * l2)
+        system.diagonal().add_(1.0)
+        step = torch.linalg.solve(system, residual.reshape(-1)).view_as(alpha)
+        now, slope = value(alpha), (step * (gram @ residual)).sum() * l2
+        t = 1.0
+        for _ in range(HALVINGS):
+            if value(alpha - t * step) <= now - 1e-4 * t * slope + 1e-14 * now.abs():
+                break
+            t /= 2
+        alpha = alpha - t * step
+    raise ValueError(
+        f"the surrogate did not converge in {STEPS} Newton steps (residual {residual.norm():.1e}); raise l2, or pass "
+        "float64."
+    )
+
+
+def _require_gram(gram: Tensor) -> Float[Tensor, "n n"]:
+    """Return the gram if it is a kernel within rounding."""
+    require_finite("gram", require_tensor("gram", gram))
+    require_shape("gram", gram, [len(gram), len(gram)], meaning="(training against training)")
+    rounding = 1e3 * torch.finfo(gram.dtype).eps * gram.abs().max()
+    if (gram - gram.T).abs().max() > rounding:
+        raise ValueError("gram is not symmetric; pass kernel(model, train.x, train.x).")
+    least = torch.linalg.eigvalsh(gram)[0]
+    if least < -len(gram) * rounding:
+        raise ValueError(
+            f"gram has the eigenvalue {float(least):.1e}, so it is no kernel: a curvature with negative eigenvalues? "
+            "use curvature='gauss_newton', or more damping."
+        )
+    return (gram + gram.T) / 2

@@ -1,0 +1,184 @@
+"""Kernels: how near a training example is to the explained one, as the model sees it.
+
+last layer   K(x, z) = phi(x) . phi(z),                     phi: what the last Linear reads, and 1 for its bias
+ntk          K_c(x, z) = grad f_c(x) . grad f_c(z)          over all parameters
+influence    K_c(x, z) = grad f_c(x)^T H^+ grad f_c(z)      H: curvature of the risk, ridge and damping included
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_nonnegative
+from explainlib.curvature.gauss_newton import loss_roots
+from explainlib.layerwise import gradients, gram, per_example, product
+from explainlib.params import Parameters, last_linear, require_outputs
+from explainlib.risk import Risk
+from explainlib.solvers import inverse_curvature
+
+KINDS = ("last_layer", "ntk", "influence")
+
+
+@compute.entry
+def kernel(
+    model: nn.Module,
+    x: Tensor,
+    z: Tensor,
+    *,
+    kind: str = "ntk",
+    output: int | str | None = None,
+    risk: Risk | None = None,
+    curvature: str = "gauss_newton",
+    damping: float = 0.0,
+) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
+    """Return K between every explained example x and every training example z.
+
+    Args:
+        model: any module without randomness; not changed. For kind "influence" it is ignored: the risk has its own.
+        x: t explained inputs.
+        z: n training inputs.
+        kind: "last_layer", "ntk" or "influence".
+        output: an int gives that output's kernel [t, n]; None the sum over outputs; "each" all of them [t, n, C]. The
+            last-layer kernel is the same for every output: None and an int give it once, "each" repeats it.
+        risk: for "influence": its theta, chosen parameters, curvature and ridge are used.
+        curvature: for "influence": "hessian", "gauss_newton" or "empirical_fisher".
+        damping: for "influence": added to the curvature, >= 0.
+
+    Returns:
+        K, in squared outputs per squared parameter (ntk), squared features (last_layer), or squared outputs over loss
+        (influence). Cost: the layer-wise products of ``explainlib.layerwise``; gradients are never all formed. For
+        "influence" t C gradients are formed and solved for.
+
+    Raises:
+        ValueError: no risk for "influence" or one for another kind, an output outside the model's, no last Linear, a
+            singular curvature (add l2 or damping).
+
+    Source: Tsai et al. 2023, eqs (11) (last layer), (13) (NTK), (15) (influence function kernel).
+
+    Example: a linear model's NTK is the product of its inputs, and 1 for the bias.
+
+        >>> model = nn.Linear(2, 1).double()
+        >>> x, z = torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[3.0, 4.0]]).double()
+        >>> kernel(model, x, z).item()
+        12.0
+    """
+    require_choice("kind", kind, KINDS)
+    if (kind == "influence") != (risk is not None):
+        raise ValueError("kind='influence' needs risk=, which says of what H is the curvature; other kinds take none.")
+    if kind == "influence":
+        return _influence(risk, x, z, output, curvature, require_nonnegative("damping", float(damping)))
+    outputs = require_outputs(model, x[:2], "x").shape[1]
+    chosen = chosen_outputs(output, outputs)
+    if kind == "last_layer":
+        same = last_layer_features(model, x) @ last_layer_features(model, z).T
+        return same[..., None].expand(*same.shape, outputs).clone() if output == "each" else same
+    parameters = Parameters(model)
+
+    def one(c: int) -> Float[Tensor, "t n"]:
+        left = gradients(parameters, parameters.theta, x, picks(c))
+        return gram(left, left if z is x else gradients(parameters, parameters.theta, z, picks(c)))
+
+    return joined([one(c) for c in chosen], output)
+
+
+def picks(c: int) -> Callable[[Float[Tensor, "n C"]], Float[Tensor, "n C"]]:
+    """Return the cotangent of output c: a one there, for every example."""
+
+    def unit(outputs: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+        return torch.zeros_like(outputs).index_fill_(1, torch.tensor([c], device=outputs.device), 1.0)
+
+    return unit
+
+
+def chosen_outputs(output: int | str | None, outputs: int) -> list[int]:
+    """Return the outputs that ``output`` names.
+
+    Raises:
+        ValueError: an int outside the outputs, or another word than "each".
+    """
+    if output is None or output == "each":
+        return list(range(outputs))
+    if isinstance(output, bool) or not isinstance(output, int) or not 0 <= output < outputs:
+        raise ValueError(f"output={output!r} has to be None, 'each' or one of the outputs 0 to {outputs - 1}.")
+    return [output]
+
+
+def joined(parts: list[Float[Tensor, "t n"]], output: int | str | None) -> Tensor:
+    """Return the parts stacked for "each", otherwise summed."""
+    return torch.stack(parts, dim=-1) if output == "each" else torch.stack(parts).sum(0)
+
+
+def last_layer_features(model: nn.Module, x: Tensor) -> Float[Tensor, "n d"]:
+    """Return what the last Linear reads, with a column of ones if it has a bias.
+
+    Raises:
+        ValueError: a model without a Linear layer, or whose last one is called other than once on rows [n, d].
+    """
+    found = last_linear(model)
+    if found is None:
+        raise ValueError("the last-layer kernel needs an nn.Linear and the model has none; use kind='ntk'.")
+    name, layer = found
+    seen: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        hook.remove()
+    if len(seen) != 1 or seen[0].ndim != 2 or len(seen[0]) != len(x):
+        raise ValueError(f"the last Linear {name!r} does not read one row an example; use kind='ntk'.")
+    phi = seen[0]
+    return phi if layer.bias is None else torch.cat([phi, phi.new_ones(len(phi), 1)], dim=1)
+
+
+def _influence(
+    risk: Risk, x: Tensor, z: Tensor, output: int | str | None, curvature: str, damping: float
+) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
+    if curvature != "hessian" and risk.p > risk.n * risk.n_outputs:
+        return _through_grams(risk, x, z, output, curvature, damping)
+    solve = inverse_curvature(risk, curvature=curvature, damping=damping)
+
+    def one(c: int) -> Float[Tensor, "t n"]:
+        left = gradients(risk.parameters, risk.theta, x, picks(c))
+        right = left if z is x else gradients(risk.parameters, risk.theta, z, picks(c))
+        return product(right, solve(per_example(left)).required("raise").value).T
+
+    return joined([one(c) for c in chosen_outputs(output, risk.n_outputs)], output)
+
+
+def _through_grams(
+    risk: Risk, x: Tensor, z: Tensor, output: int | str | None, curvature: str, damping: float
+) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
+    """Woodbury with Gram matrices alone: (A^T A + s I)^-1 = (I - A^T (A A^T + s I)^-1 A)/s, no gradient ever formed.
+
+    The rows of A are the training examples' gradients along a square root of the loss's curvature in the outputs
+    (Gauss-Newton), or along its slope (empirical Fisher).
+    """
+    shift = damping + (risk.l2 if curvature == "gauss_newton" else 0.0)
+    if shift <= 0:
+        raise ValueError("the curvature has a null space, so its inverse needs l2 in the risk or damping > 0.")
+    own = gradients(risk.parameters, risk.theta, risk.train.x, lambda outputs: _roots(risk, outputs, curvature))
+    inner = gram(own, own)
+    inner.diagonal().add_(shift)
+    triangle = torch.linalg.cholesky(inner)
+
+    def one(c: int) -> Float[Tensor, "t n"]:
+        left = gradients(risk.parameters, risk.theta, x, picks(c))
+        right = left if z is x else gradients(risk.parameters, risk.theta, z, picks(c))
+        to_left, to_right = gram(left, own), gram(right, own)
+        return (gram(left, right) - to_left @ torch.cholesky_solve(to_right.T, triangle)) / shift
+
+    return joined([one(c) for c in chosen_outputs(output, risk.n_outputs)], output)
+
+
+def _roots(risk: Risk, outputs: Float[Tensor, "n C"], curvature: str) -> Float[Tensor, "n r C"]:
+    """Return cotangents whose outer products sum to the loss's curvature in the outputs, weights and 1/n inside."""
+    scale = (risk.weights_or_ones() / risk.n).sqrt()[:, None, None]
+    if curvature == "empirical_fisher":
+        return risk.loss.gradient(outputs, risk.train.y)[:, None] * scale
+    return loss_roots(risk.loss, outputs, risk.train.y) * scale
