@@ -27,7 +27,7 @@ class Maml(Learner):
     Raises:
         ValueError: a rate or a count that is not positive.
 
-    Source: Finn et al. 2017, eq. (1); TLXML, eqs (2) and (3).
+    Source: Finn et al. 2017, eq. (1); TLXML, section 3 (the inner step, unnumbered) and eq. (2) (the objective).
 
     Example: the loss of one example after a step is lower than before.
 

@@ -17,7 +17,7 @@ class ProtoNet(Learner):
     Args:
         model: the embedding, outputs [n, E]; copied.
 
-    Source: Snell et al. 2017, eqs (1) and (2); TLXML, eq. (11). Deviation: TLXML prints the softmax of plus the
+    Source: Snell et al. 2017, eqs (1) and (2); TLXML, section 3 (unnumbered). Deviation: TLXML prints the softmax of plus the
     distances; it has to be minus, or the farthest class wins.
     """
 
