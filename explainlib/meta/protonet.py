@@ -17,8 +17,8 @@ class ProtoNet(Learner):
     Args:
         model: the embedding, outputs [n, E]; copied.
 
-    Source: Snell et al. 2017, eqs (1) and (2); TLXML, section 3 (unnumbered). Deviation: TLXML prints the softmax of plus the
-    distances; it has to be minus, or the farthest class wins.
+    Source: Snell et al. 2017, eqs (1) and (2); TLXML, section 3 (unnumbered). Deviation: TLXML prints the softmax of
+    plus the distances; it has to be minus, or the farthest class wins.
     """
 
     def adapted_one(self, w: Float[Tensor, " q"], task: Episode) -> Float[Tensor, " P"]:
