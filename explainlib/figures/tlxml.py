@@ -55,7 +55,8 @@ def _ranks(ax: Axes, table: pandas.DataFrame) -> None:
         _count_axis(ax, lines["count"])
         ax.set_title(f"first of {int(table['tests'].iloc[0])} (dotted: no Hessian at all)", loc="left")
         ax.set(xlabel="eigenvalues kept", ylabel="tests whose own task ranks first")
-        ax.legend(fontsize=9, loc="center left")
+        ax.set_ylim(top=1.45 * table["tests"].iloc[0])
+        ax.legend(fontsize=9, loc="upper left")
 
 
 def _count_axis(ax: Axes, counts: pandas.Series) -> None:
@@ -91,7 +92,7 @@ def _degradation(ax: Axes, table: pandas.DataFrame) -> None:
                 ax.axhline(level, color=series.colour, linestyle=look, linewidth=1.2)
         _count_axis(ax, lines["count"])
         ax.set_ylim(top=1)
-        ax.set_title("own rank against darkness (dashed: unpruned, dotted: no Hessian)", loc="left", fontsize=10)
+        ax.set_title("own rank against darkness (dashed: unpruned, dotted: no Hessian)", loc="left", fontsize=9.5)
         ax.set(xlabel="eigenvalues kept", ylabel="mean correlation")
         ax.legend(fontsize=9, loc="lower left")
 
