@@ -29,7 +29,8 @@ from explainlib.risk import NotAtMinimumWarning, Risk
 
 __version__ = "0.1.0"
 
-_LATER = {  # imported on first use: they bring matplotlib, pandas or ipywidgets
+_LATER = {  # imported on first use: they bring matplotlib, pandas, ipywidgets or Triton
+    "kernels": "explainlib.kernels",
     "metrics": "explainlib.metrics",
     "figures": "explainlib.figures",
     "panels": "explainlib.panels",
@@ -49,6 +50,7 @@ __all__ = [
     "explain",
     "figures",
     "influence",
+    "kernels",
     "layerwise",
     "meta",
     "metrics",

@@ -217,6 +217,13 @@ CASES = {
     "tracking with Adam": (lambda: fit(model(), data(), epochs=1, record=True), "ValueError", ["plain gradient descent", "optimizer='sgd'"]),
     "nothing tracked": (lambda: xl.representers.tracking_importance(fit(model(), data(), epochs=1)), "ValueError", ["record=True"]),
     "tracin without checkpoints": (lambda: xl.influence.tracin(fit(model(), data(), epochs=1), data(), data()), "ValueError", ["checkpoints=..."]),
+    # texts and kernels
+    "one text": (lambda: xl.datasets.Tokenizer.fit("text"), "TypeError", ["pass [text]"]),
+    "a number among texts": (lambda: xl.datasets.Tokenizer.fit(["a", 3]), "TypeError", ["texts[1] is a int"]),
+    "a text without a word": (lambda: xl.datasets.Tokenizer.fit(["a"])(["", "a"]), "ValueError", ["1 of the 2 texts have no word"]),
+    "one width": (lambda: xl.models.text_cnn(9, 2, widths=3), "TypeError", ["widths"]),
+    "an unknown kernel choice": (lambda: xl.kernels.use("cuda"), "ValueError", ["'cuda'", "'torch'"]),
+    "factors of two dtypes": (lambda: xl.kernels.layer_gram(torch.ones(2, 1, 3), torch.ones(2, 1, 3).double(), torch.ones(2, 1, 3), torch.ones(2, 1, 3).double()), "TypeError", ["convert one"]),
     "no such room": (lambda: xl.influnce, "AttributeError", ["influnce"]),
 }  # fmt: skip
 

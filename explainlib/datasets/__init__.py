@@ -12,6 +12,8 @@ from explainlib.datasets.registry import catalogue, fetch, load
 from explainlib.datasets.rotations import rotated, rotation_augmentation
 from explainlib.datasets.sampling import fresh_queries, sample_tasks
 from explainlib.datasets.tasks import Tasks, task_features
+from explainlib.datasets.text import redacted, tokenized
+from explainlib.datasets.tokenizer import Tokenizer
 from explainlib.datasets.visual_words import VisualWords
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Split",
     "Standardiser",
     "Tasks",
+    "Tokenizer",
     "VisualWords",
     "catalogue",
     "class_pool",
@@ -34,6 +37,7 @@ __all__ = [
     "noise_tasks",
     "pictured",
     "pool_catalogue",
+    "redacted",
     "rotated",
     "rotation_augmentation",
     "sample_tasks",
@@ -42,4 +46,5 @@ __all__ = [
     "stratified_split",
     "task_features",
     "to_learn2learn",
+    "tokenized",
 ]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from explainlib.checks import require_choice
+from explainlib.datasets import cifar10, text
 from explainlib.datasets.blobs import blobs
 from explainlib.datasets.digits import digits
 from explainlib.datasets.examples import Split, stratified_limit, stratified_split
@@ -17,7 +18,7 @@ from explainlib.datasets.gaussians import gaussians
 from explainlib.datasets.iris import iris
 from explainlib.datasets.mnist import FILES, describe, mnist
 
-LATER = ("cifar10", "ag_news", "toxicity")
+LATER: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,25 @@ SOURCES = {
             "https://github.com/zalandoresearch/fashion-mnist", "MIT",
             "Xiao, Rasul and Vollgraf, Fashion-MNIST: a novel image dataset, arXiv:1708.07747, 2017",
             partial(mnist, "fashion_mnist"), FILES["fashion_mnist"], partial(describe, "fashion_mnist"),
+        ),
+        Source(
+            "cifar10", "Colour photographs of 32 by 32 pixels.",
+            "https://www.cs.toronto.edu/~kriz/cifar.html", "none stated",
+            "Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+            cifar10.cifar10, cifar10.FILES, cifar10.describe,
+        ),
+        Source(
+            "ag_news", "Titles and descriptions of news in four classes.",
+            f"AG's corpus of news articles; the classes of {text.AG_NEWS}", "non-commercial research use",
+            "Zhang, Zhao and LeCun, Character-level convolutional networks for text classification, 2015",
+            partial(text.text, "ag_news"), text.FILES["ag_news"], partial(text.describe, "ag_news"),
+        ),
+        Source(
+            "toxicity", "Comments from Wikipedia talk pages, toxic or not; the texts can offend.",
+            text.CONVERSATION, "Apache 2.0 (its repository)",
+            "Dixon, Li, Sorensen, Thain and Vasserman, Measuring and mitigating unintended bias in text "
+            "classification, 2018",
+            partial(text.text, "toxicity"), text.FILES["toxicity"], partial(text.describe, "toxicity"),
         ),
     )
 }  # fmt: skip

@@ -8,7 +8,9 @@ a gradient and wins for few positions and many parameters; the left side wins fo
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 
 import torch
 from jaxtyping import Float
@@ -48,8 +50,19 @@ def position_gram(
     """
     n, P, d = a_i.shape
     m, Q, o = len(a_j), a_j.shape[1], g_j.shape[2]
-    route = formed_gram if forming_is_cheaper(n, m, P, Q, d, o) else product_gram
-    return route(a_i, g_i, a_j, g_j, memory=memory)
+    if forming_is_cheaper(n, m, P, Q, d, o):
+        return formed_gram(a_i, g_i, a_j, g_j, memory=memory)
+    if P * Q > 1 and fused(a_i, P * Q):
+        return sys.modules["explainlib.kernels"].layer_gram(a_i, g_i, a_j, g_j)
+    return product_gram(a_i, g_i, a_j, g_j, memory=memory)
+
+
+def fused(a: Tensor, positions: int) -> bool:
+    """Return whether the fused kernel takes this product; Triton is imported only where it may be of use."""
+    if a.is_cuda:
+        importlib.import_module("explainlib.kernels")
+    kernels = sys.modules.get("explainlib.kernels")  # there also after ``xl.kernels.use``
+    return kernels is not None and kernels.runs_on_triton(a, positions)
 
 
 def forming_is_cheaper(n: int, m: int, P: int, Q: int, d: int, o: int) -> bool:

@@ -4,5 +4,6 @@ from explainlib.models.cnn3 import cnn3
 from explainlib.models.few_shot import cnn4, fc_bn
 from explainlib.models.logistic import logistic
 from explainlib.models.mlp import mlp
+from explainlib.models.text_cnn import text_cnn
 
-__all__ = ["cnn3", "cnn4", "fc_bn", "logistic", "mlp"]
+__all__ = ["cnn3", "cnn4", "fc_bn", "logistic", "mlp", "text_cnn"]

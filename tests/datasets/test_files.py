@@ -143,7 +143,7 @@ def test_fetch_takes_what_is_verified_and_names_the_rest(cache, server, monkeypa
     [
         ("fashion_mnist", "no verified sha256 is known for t10k-images.* put t10k-images"),
         ("iris", "is embedded and has no files"),
-        ("cifar10", "not available yet"),
+        ("cifar10", "no verified sha256 is known for data_batch_1.bin and test_batch.bin"),
         ("x", "unknown; choose one of"),
     ],
 )

@@ -31,3 +31,24 @@ def test_the_cheaper_route():
     assert forming_is_cheaper(5000, 5000, 196, 196, 9, 32)  # a small filter at many places
     assert not forming_is_cheaper(5000, 5000, 1, 1, 1568, 56)  # a linear layer
     assert not forming_is_cheaper(3, 3, 2, 2, 500, 500)
+
+
+def test_the_fused_kernel_takes_over_when_it_is_told_to(monkeypatch):
+    """Products of positions go through one dispatch; what would cost less by forming gradients does not."""
+    import explainlib.kernels as kernels
+
+    taken = []
+
+    def seen(*factors):
+        taken.append(1)
+        return kernels.reference.layer_gram(*factors)
+
+    monkeypatch.setattr(kernels, "runs_on_triton", lambda x, positions: True)
+    monkeypatch.setattr(kernels, "layer_gram", seen)
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(3, 2, 50, generator=g, dtype=torch.float64) for _ in range(2))
+    torch.testing.assert_close(position_gram(a, b, a, b), torch.einsum("ipd,jqd,ipo,jqo->ij", a, a, b, b))
+    assert taken == [1]
+    wide = torch.randn(3, 40, 1, generator=g, dtype=torch.float64)
+    position_gram(wide, wide, wide, wide)
+    assert taken == [1]

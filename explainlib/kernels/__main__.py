@@ -1,0 +1,79 @@
+"""``python -m explainlib.kernels``: time the kernels on a GPU; ``check`` compares them, ``build`` compiles them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+import torch
+
+from explainlib.kernels import available, build, timing, trial
+
+INTERPRETER = "TRITON_INTERPRET"  # read by Triton once, when it is imported
+
+
+def in_interpreter() -> int:
+    """Run ``check`` in a fresh process with Triton's interpreter on; return its exit status."""
+    command = [sys.executable, "-m", "explainlib.kernels", "check"]
+    return subprocess.run(command, env={**os.environ, INTERPRETER: "1"}, check=False).returncode
+
+
+def check() -> int:
+    """Compare kernel and reference on ragged shapes, on the GPU or in the interpreter; return 1 if one differs."""
+    here = available()
+    if here["triton"] is None:
+        print(here["missing"], file=sys.stderr)
+        return 1
+    if here["missing"]:
+        return in_interpreter()
+    device = "cpu" if here["interpreter"] else "cuda"
+    print(f"the kernel against its reference, {'interpreted on the CPU' if device == 'cpu' else here['device']}:")
+    found = trial.trials(device)
+    print(*found, sep="\n")
+    failed = sum(not one.passed for one in found)
+    print(f"{len(found) - failed} of {len(found)} agree")
+    return int(failed > 0)
+
+
+def builds() -> int:
+    """Compile the kernel for GPUs that need not be here; print the sizes of the code."""
+    try:
+        for sm in build.TARGETS:
+            for name, options in build.VARIANTS.items():
+                code = build.build(sm, **options)
+                print(
+                    f"sm_{sm} {name:<23} ptx {len(code['ptx']):>7} bytes, cubin {len(code['cubin']):>7} bytes",
+                    flush=True,
+                )
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def times() -> int:
+    """Print the timing table of this machine's GPU; without one say so, and compare a few cases instead."""
+    here = available()
+    if here["device"] is None or here["interpreter"]:
+        print("No GPU to time on: " + (here["missing"] or "Triton's interpreter is on, its times mean nothing."))
+        return check()
+    if here["missing"]:
+        print(here["missing"], file=sys.stderr)
+        return 1
+    print(f"{here['device']}, sm_{here['sm']}, torch {torch.__version__}, Triton {here['triton']}")
+    print(timing.table())
+    return check()
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m explainlib.kernels", description=__doc__)
+    commands = {"time": times, "check": check, "build": builds}
+    parser.add_argument("command", nargs="?", default="time", choices=commands)
+    return commands[parser.parse_args(words).command]()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

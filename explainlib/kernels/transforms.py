@@ -1,0 +1,80 @@
+"""The fused Gram as torch sees it: its derivatives backwards and forwards, and how it is mapped over.
+
+A kernel is a black box to autograd, and a black box without rules can give a tangent of zero without a word. Here
+every rule is written down. K is linear in each argument, so its tangent is a sum of kernels with one argument
+exchanged for its tangent; its cotangents are plain PyTorch (``reference.pulled_back``). Both can be differentiated
+again.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from explainlib.kernels import gram_triton
+from explainlib.kernels.reference import pulled_back
+
+
+class FusedGram(torch.autograd.Function):
+    """K [b, n, m] of a_i [b, n, P, d], g_i, a_j [b, m, Q, d], g_j, and two words: symmetric, precision."""
+
+    @staticmethod
+    def forward(a_i: Tensor, g_i: Tensor, a_j: Tensor, g_j: Tensor, symmetric: bool, precision: str) -> Tensor:
+        """Return the kernel's result."""
+        return gram_triton.launch(a_i, g_i, a_j, g_j, symmetric=symmetric, precision=precision)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        """Keep the arguments; all derivatives are functions of them."""
+        ctx.save_for_backward(*inputs[:4])
+        ctx.save_for_forward(*inputs[:4])
+        ctx.precision = inputs[5]
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, v: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the cotangents of the arguments that need one."""
+        a_i, g_i, a_j, g_j = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        return (
+            pulled_back(v, g_i, a_j, g_j) if wanted[0] else None,
+            pulled_back(v, a_i, g_j, a_j) if wanted[1] else None,
+            pulled_back(v.transpose(-1, -2), g_j, a_i, g_i) if wanted[2] else None,
+            pulled_back(v.transpose(-1, -2), a_j, g_i, a_i) if wanted[3] else None,
+            None,
+            None,
+        )
+
+    @staticmethod
+    def jvp(ctx: FunctionCtx, *tangents: Tensor | None) -> Tensor:
+        """Return the sum over the arguments of K with that argument replaced by its tangent."""
+        saved = ctx.saved_tensors
+        terms = [
+            FusedGram.apply(*saved[:k], tangent, *saved[k + 1 :], False, ctx.precision)
+            for k, tangent in enumerate(tangents[:4])
+            if tangent is not None
+        ]
+        return torch.stack(terms).sum(0)
+
+    @staticmethod
+    def vmap(
+        info: object, in_dims: tuple[int | None, ...], a_i: Tensor, g_i: Tensor, a_j: Tensor, g_j: Tensor,
+        symmetric: bool, precision: str,
+    ) -> tuple[Tensor, int]:  # fmt: skip
+        """Return one launch for the whole map: more examples if one side is mapped, more batches if both are."""
+        size = info.batch_size
+        mapped = [dim is not None for dim in in_dims[:4]]
+        a_i, g_i, a_j, g_j = tensors = (a_i, g_i, a_j, g_j)
+        whole = [mapped_first(x, dim, size) for x, dim in zip(tensors, in_dims[:4], strict=True)]
+        if not any(mapped[2:]):
+            left = [x.transpose(0, 1).flatten(1, 2) for x in whole[:2]]
+            return FusedGram.apply(*left, a_j, g_j, False, precision).unflatten(1, (size, -1)), 1
+        if not any(mapped[:2]):
+            right = [x.transpose(0, 1).flatten(1, 2) for x in whole[2:]]
+            return FusedGram.apply(a_i, g_i, *right, False, precision).unflatten(2, (size, -1)), 2
+        return FusedGram.apply(*(x.flatten(0, 1) for x in whole), symmetric, precision).unflatten(0, (size, -1)), 0
+
+
+def mapped_first(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """Return x with the mapped dimension first; an argument that is not mapped is repeated without a copy."""
+    return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)

@@ -1,0 +1,82 @@
+"""The Triton kernel itself: interpreted against its reference, built for GPUs that are not here, run on one that is.
+
+Triton reads once, when it is imported, whether it interprets; so each way has a process of its own. Those processes
+are also free of the tests' import hook, whose wrappers a kernel cannot have around it.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None,
+    reason="Triton is not installed (it has builds for Linux only): pip install 'explainlib[cuda]'",
+)
+
+
+def fresh(code, folder, **variables):
+    """What a program prints as JSON, in a process with these environment variables and a cache of its own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TRITON_")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=500,
+        env={**kept, "TRITON_CACHE_DIR": str(folder), "OMP_NUM_THREADS": "1", **variables},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+TRIALS = """
+import json
+from explainlib.kernels import available, build, trial
+found = [[t.name, t.error, t.allowed, t.passed] for t in trial.trials({device!r})]
+try:
+    refusal = None if {device!r} == "cuda" else len(build.build(80))
+except RuntimeError as error:
+    refusal = str(error)
+print(json.dumps([available(), found, refusal]))
+"""
+
+
+@needs_triton
+def test_interpreted_kernel_equals_the_reference(tmp_path):
+    here, found, refusal = fresh(TRIALS.format(device="cpu"), tmp_path, TRITON_INTERPRET="1")
+    assert here["interpreter"] and here["missing"] == "" and len(found) == 5 * (4 + 3 * 2) + 7
+    assert [one for one in found if not one[3]] == []
+    kinds = ("float64", "float32", "float16", "bfloat16", "grad", "jvp", "vmap")
+    assert all(any(name.startswith(kind) for name, *_ in found) for kind in kinds)
+    assert "unset TRITON_INTERPRET" in refusal
+
+
+BUILDS = """
+import json
+from explainlib.kernels import build
+print(json.dumps([
+    [sm, name, code["ptx"].count(f".target sm_{sm}"), code["cubin"][:4].hex(), code["ptx"].count("mma"), code["ptx"].count("atom.")]
+    for sm in build.TARGETS for name, options in build.VARIANTS.items()
+    if sm == 90 or name in ("float32", "bfloat16", "float64")
+    for code in [build.build(sm, **options)]
+]))
+"""
+
+
+@needs_triton
+def test_builds_for_gpus_that_are_not_here(tmp_path):
+    found = fresh(BUILDS, tmp_path, TRITON_DEFAULT_FP_FUSION="1")
+    assert {sm for sm, *_ in found} == {80, 90} and len(found) == 3 + 6
+    for sm, name, target, start, products, atomics in found:
+        assert target == 1 and start == "7f454c46", f"sm_{sm} {name} is no machine code"  # an ELF file
+        assert atomics == 0, f"sm_{sm} {name} adds atomically: its result would change from run to run"
+        tensor_cores = name in ("float32 tf32", "float16", "bfloat16", "float64")
+        assert (products > 0) == tensor_cores, f"sm_{sm} {name}"
+
+
+@needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+def test_kernel_on_the_gpu(tmp_path):
+    here, found, _ = fresh(TRIALS.format(device="cuda"), tmp_path)
+    assert here["missing"] == "" and [one for one in found if not one[3]] == []
