@@ -79,7 +79,9 @@ minimise, fit = xl.training.minimise, xl.training.fit
 def tasks(m=4, d=3, ways=3):
     g = torch.Generator().manual_seed(0)
     y = torch.arange(ways).repeat_interleave(2).expand(m, -1)
-    return xl.datasets.Tasks(torch.randn(m, 2 * ways, d, generator=g, dtype=D), y, torch.randn(m, 2 * ways, d, generator=g, dtype=D), y)
+    return xl.datasets.Tasks(
+        torch.randn(m, 2 * ways, d, generator=g, dtype=D), y, torch.randn(m, 2 * ways, d, generator=g, dtype=D), y
+    )
 
 
 MAML = xl.meta.Maml(model(), inner_lr=0.1)
@@ -224,6 +226,8 @@ CASES = {
     "one width": (lambda: xl.models.text_cnn(9, 2, widths=3), "TypeError", ["widths"]),
     "an unknown kernel choice": (lambda: xl.kernels.use("cuda"), "ValueError", ["'cuda'", "'torch'"]),
     "factors of two dtypes": (lambda: xl.kernels.layer_gram(torch.ones(2, 1, 3), torch.ones(2, 1, 3).double(), torch.ones(2, 1, 3), torch.ones(2, 1, 3).double()), "TypeError", ["convert one"]),
+    "a task panel on a model": (lambda: xl.panels.TaskRemoval(model(), tasks(), tasks(), batches=1), "TypeError", ["a Sequential", "TaskInfluence"]),
+    "an adaptation panel on a model": (lambda: xl.panels.Adaptation(model(), MAML.w0, tasks()), "TypeError", ["Maml"]),
     "no such room": (lambda: xl.influnce, "AttributeError", ["influnce"]),
 }  # fmt: skip
 

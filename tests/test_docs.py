@@ -153,7 +153,9 @@ def test_no_loose_ends(path):
 @pytest.mark.parametrize("path", FILES, **ids)
 def test_the_project_speaks_of_itself_alone(path):
     text = path.read_text()
-    assert not re.search(r"[\"' ]/(home|root|tmp|mnt|w[a-z]+)\b|\bissue #?\d", text), "somebody's own path, or a ticket's number"
+    assert not re.search(r"[\"' ]/(home|root|tmp|mnt|w[a-z]+)\b|\bissue #?\d", text), (
+        "somebody's own path, or a ticket's number"
+    )
 
 
 def test_public_names_exist():

@@ -5,6 +5,9 @@ from explainlib.figures.examples import as_image, class_name, draw_example, thum
 from explainlib.figures.fidelity import predicted_versus_true
 from explainlib.figures.palette import PALETTE, SERIES, style
 from explainlib.figures.picture import Picture, alt_text, png, set_alt
+from explainlib.figures.primer import training_curves
+from explainlib.figures.pruning import eigenvalue_spectrum, pruning_curve
+from explainlib.figures.tasks import ranked_tasks, task_grid
 
 __all__ = [
     "PALETTE",
@@ -14,11 +17,16 @@ __all__ = [
     "as_image",
     "class_name",
     "draw_example",
+    "eigenvalue_spectrum",
     "influence_bars",
     "png",
     "predicted_versus_true",
     "probabilities",
+    "pruning_curve",
+    "ranked_tasks",
     "set_alt",
     "style",
+    "task_grid",
     "thumbnails",
+    "training_curves",
 ]

@@ -5,6 +5,7 @@ from explainlib.influence.quadratic import second_order_influence
 from explainlib.influence.removal import Removal
 from explainlib.influence.selection import influential_group, printed_weights
 from explainlib.influence.single import loss_influence, parameter_influence
+from explainlib.influence.task_controls import cosine_scores, random_projector_scores
 from explainlib.influence.tasks import TaskInfluence
 from explainlib.influence.tracin import tracin
 from explainlib.influence.trust import Trust, series_trust
@@ -14,10 +15,12 @@ __all__ = [
     "SeriesWarning",
     "TaskInfluence",
     "Trust",
+    "cosine_scores",
     "influential_group",
     "loss_influence",
     "parameter_influence",
     "printed_weights",
+    "random_projector_scores",
     "removal_effect",
     "second_order_influence",
     "series_trust",

@@ -1,6 +1,8 @@
 """Panels: drag and see the prediction, click and see the truth. The only room that imports ipywidgets."""
 
+from explainlib.panels.adaptation import Adaptation
 from explainlib.panels.group_removal import GroupRemoval
 from explainlib.panels.removal import Removal
+from explainlib.panels.task_removal import TaskRemoval
 
-__all__ = ["GroupRemoval", "Removal"]
+__all__ = ["Adaptation", "GroupRemoval", "Removal", "TaskRemoval"]

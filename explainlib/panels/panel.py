@@ -1,11 +1,10 @@
-"""What every removal panel shares: its checks, the way widgets forward to methods, and its words without widgets."""
+"""What the panels on one classifier share: their checks, and the way they show examples and losses."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -17,7 +16,7 @@ from explainlib.figures.html import example_html
 from explainlib.influence import SeriesWarning
 from explainlib.influence.removal import WEIGHTINGS
 from explainlib.influence.removal import Removal as Outcome
-from explainlib.panels.controls import Controls
+from explainlib.panels.driven import Driven
 from explainlib.panels.html import Shown, message
 from explainlib.retraining import leave_out
 from explainlib.risk import NotAtMinimumWarning, Risk, require_minimum
@@ -25,7 +24,7 @@ from explainlib.risk import NotAtMinimumWarning, Risk, require_minimum
 LEAVING = 12  # thumbnails of what leaves
 
 
-class Panel(ABC):
+class Panel(Driven):
     """A panel on one classifier: ``draw`` shows predictions, ``verify`` the retrained truth, ``reset`` starts again.
 
     Args:
@@ -36,8 +35,6 @@ class Panel(ABC):
     Raises:
         TypeError, ValueError: a risk that is not a classifier, or test examples it cannot judge.
     """
-
-    controls: Controls
 
     def __init__(self, risk: Risk, test: Examples, weighting: str) -> None:
         if not isinstance(risk, Risk):
@@ -51,37 +48,6 @@ class Panel(ABC):
         require_minimum(risk, user="the prediction")
         self.classes = risk.train.classes or tuple(str(c) for c in range(risk.n_outputs))
         self._columns: list[Shown] = []
-        self._syncing = False
-
-    @abstractmethod
-    def draw(self) -> str:
-        """Predict what the chosen removal does, show it, and return the panel's text."""
-
-    @abstractmethod
-    def verify(self) -> str:
-        """Retrain without the chosen examples, show the truth, and return the panel's text."""
-
-    @abstractmethod
-    def reset(self) -> str:
-        """Go back to the first choice, forget what was retrained, and return the panel's text."""
-
-    @property
-    @abstractmethod
-    def text(self) -> str:
-        """The panel in words, with rounded numbers."""
-
-    @abstractmethod
-    def _set_widgets(self) -> None:
-        """Give every widget the value of the present choice."""
-
-    def __repr__(self) -> str:
-        """Return the panel's text."""
-        return f"{type(self).__name__} panel: {self.text}"
-
-    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, object]:
-        bundle = self.controls.root._repr_mimebundle_(**kwargs) or {}
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        return {**data, "text/plain": repr(self)}
 
     def _now(self, test: int) -> Shown:
         example = self.test[[test]]
@@ -123,28 +89,6 @@ class Panel(ABC):
         last = self._columns[-1]
         said = f"retrained: the loss of this test example changes by {last.loss - self._columns[0].loss:+.3f}."
         self.controls.truth.value = message(said if last.name == "retrained" else "")
-
-    def _forward(self, action: Callable[[], str]) -> Callable[[object], None]:
-        """Return a callback that runs ``action`` and shows a user's mistake as a message."""
-
-        def callback(_: object) -> None:
-            if self._syncing:
-                return
-            try:
-                action()
-            except (ValueError, TypeError, RuntimeError) as mistake:
-                self._sync()
-                self.controls.message.value = message(str(mistake), wrong=True)
-
-        return callback
-
-    def _sync(self) -> None:
-        """Make every widget show the present choice, without calling back."""
-        self._syncing = True
-        try:
-            self._set_widgets()
-        finally:
-            self._syncing = False
 
     def _checked_test(self, test: int) -> int:
         require_count("test", test, least=0)

@@ -49,4 +49,3 @@ def test_what_breaks_the_others():
     silent = K.clone()
     silent[3, 3] = 0.0
     assert violations(silent, TESTS, TESTS.sum(1))["self-explanation"] > 0.01
-

@@ -1,0 +1,58 @@
+"""The widgets of the task panel and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+
+from explainlib.panels.controls import Controls
+
+HOW = {"most helpful": "helpful", "most harmful": "harmful", "a whole script": "script", "by hand": "hand"}
+
+
+class TaskControls(Controls):
+    """The task panel: a slider for pruning, the ranked training tasks, and two plots.
+
+    Args:
+        tests: how many test tasks there are.
+        scripts: their names; none hides that choice.
+        most: the most training tasks that may leave.
+        k: the first value of the slider.
+        keeps: the words on the pruning slider.
+        keep: its first value.
+    """
+
+    def __init__(
+        self, *, tests: int, scripts: Sequence[str], most: int, k: int, keeps: Sequence[str], keep: str
+    ) -> None:
+        how = HOW if scripts else {word: value for word, value in HOW.items() if value != "script"}
+        super().__init__(tests=tests, how=how, classes=scripts, most=most, k=k)
+        self.test.description = "test task"
+        self.how.layout.width = "250px"
+        self.class_name.layout.width = "170px"
+        self.slider.layout.width = "430px"
+        self.keep = widgets.SelectionSlider(
+            options=list(keeps), value=keep, description="keep", layout=widgets.Layout(width="430px")
+        )
+        self.keep.add_class("xl-keep")
+        self.hand = widgets.Text(
+            placeholder="positions, such as 3, 17, 40-60",
+            continuous_update=False,
+            layout=widgets.Layout(width="250px", display="none"),
+        )
+        self.hand.add_class("xl-hand")
+        self.helpful, self.harmful, self.ranks, self.scatter = (widgets.HTML() for _ in range(4))
+        for shown, name in ((self.ranks, "xl-ranks"), (self.scatter, "xl-scatter")):
+            shown.add_class(name)
+            shown.layout = widgets.Layout(width="424px", height="318px", flex="0 0 auto")
+        for shown in (self.helpful, self.harmful):
+            shown.add_class("xl-ranked")
+            shown.layout = widgets.Layout(width="424px", height="318px", flex="0 0 auto")
+        self.prediction.layout.min_height = "104px"
+        buttons = widgets.HBox([self.retrain, self.reset])
+        removal = widgets.HBox([self.how, self.class_name, self.hand])
+        choice = widgets.VBox([self.test, self.keep, removal, self.slider, buttons, self.prediction, self.truth])
+        top = widgets.HBox([self.example, choice])
+        middle, bottom = widgets.HBox([self.ranks, self.scatter]), widgets.HBox([self.helpful, self.harmful])
+        self.root = self._root([top, self.message, middle, bottom, self.leaving], "xl-task-panel", "1000px")
