@@ -27,18 +27,24 @@ def data(options: argparse.Namespace) -> int:
     from explainlib import datasets
 
     entries = {entry.name: entry for entry in datasets.catalogue()}
+    for pool in datasets.pool_catalogue():
+        entries.setdefault(pool.name, pool)  # digits are both
     if options.name is None:
         print("\n".join(f"{entry.name:<14} {entry.found or 'not at hand: ' + entry.how}" for entry in entries.values()))
         return 0
     if options.name not in entries:
         raise ValueError(f"data set {options.name!r} is unknown; choose one of {', '.join(entries)}.")
     entry = entries[options.name]
+    pools = entry.name not in {source.name for source in datasets.catalogue()}
     if entry.found is None:
-        datasets.fetch(entry.name)
-        entry = next(again for again in datasets.catalogue() if again.name == entry.name)
+        (datasets.fetch_pool if pools else datasets.fetch)(entry.name)
+        listed = datasets.pool_catalogue() if pools else datasets.catalogue()
+        entry = next(again for again in listed if again.name == entry.name)
+    print(f"{entry.name}: {entry.found}\norigin: {entry.origin}\nlicence: {entry.licence}")
+    if pools:
+        print(datasets.class_pool(entry.name))
+        return 0
     split = datasets.load(entry.name)
-    print(f"{entry.name}: {entry.found}")
-    print(f"origin: {entry.origin}\nlicence: {entry.licence}")
     print(f"train {list(split.train.x.shape)}, test {list(split.test.x.shape)}, classes {_listed(split.train.classes)}")
     return 0
 

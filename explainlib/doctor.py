@@ -142,7 +142,7 @@ def data_findings() -> list[Finding]:
 
     return [
         Finding(f"data {entry.name}", entry.found or "not at hand", "" if entry.found else entry.how)
-        for entry in datasets.catalogue()
+        for entry in [*datasets.catalogue(), *(e for e in datasets.pool_catalogue() if e.name != "digits")]
     ]
 
 

@@ -145,5 +145,5 @@ def _entry(source: PoolSource) -> Entry:
             needed = [file for file in source.files if not file.optional]
             how = where_to_put(source.name, [file.name for file in needed])
             if all(file.sha256 for file in needed):
-                how = f"explainlib.datasets.fetch_pool({source.name!r}) downloads it; or {how}"
+                how = f"python -m explainlib data {source.name} downloads it; or {how}"
     return Entry(source.name, source.origin, source.licence, kind, found, how)

@@ -141,5 +141,5 @@ def _require_published(path: Path, sha256: str) -> None:
         aside = path.rename(path.with_name(path.name + ".rejected"))
         raise ValueError(
             f"{path} has sha256 {got}, expected {sha256}; it was put aside as {aside.name}. "
-            f"Download it again with explainlib.datasets.fetch({path.parent.name!r})."
+            f"Download it again with python -m explainlib data {path.parent.name}."
         )

@@ -39,8 +39,8 @@ LATER = (
 )
 
 
-def _row(name: str, place: str, printed: str, ours: str, held: bool | None) -> dict[str, str]:
-    verdict = UNDECIDED if held is None else HELD if held else NOT_HELD
+def _row(name: str, place: str, printed: str, ours: str, held: object) -> dict[str, str]:
+    verdict = UNDECIDED if held is None else HELD if held else NOT_HELD  # None, or a truth value of Python or numpy
     return {"id": name, "place": place, "printed": printed, "ours": ours, "verdict": verdict}
 
 
@@ -52,7 +52,7 @@ def _of(table: pandas.DataFrame, method: str, column: str, learner: str = "maml"
     chosen = table[table["method"] == method]
     if "learner" in chosen:
         chosen = chosen[chosen["learner"] == learner]
-    return chosen[column].tolist()
+    return chosen[column].astype(float).tolist()
 
 
 def _span(values: list[float], digits: int = 0) -> str:
@@ -81,9 +81,10 @@ def _t1(table: pandas.DataFrame) -> dict[str, str]:
 def _t2(learners: pandas.DataFrame, pruning: pandas.DataFrame) -> dict[str, str]:
     maml = learners[learners["learner"] == "maml"]
     tests, first = int(pruning["tests"].iloc[0]), _of(pruning, "unpruned", "self_first")
+    plain, certain = (_span(maml[column].astype(float).tolist()) for column in ("negative", "negative_certain"))
     ours = (
-        f"{_span(first)} of {tests} first without pruning; {_span(maml['negative'].tolist())} of "
-        f"{maml['parameters'].iloc[0]} eigenvalues negative, {_span(maml['negative_certain'].tolist())} beyond rounding"
+        f"{_span(first)} of {tests} first without pruning; {plain} of {maml['parameters'].iloc[0]} eigenvalues "
+        f"negative, {certain} beyond rounding"
     )
     printed = "unpruned, the self-rank is not always 0; part of the eigenvalues are negative (428 of 1,413)"
     return _row("T2", "Fig 3b, Tables 1, 3", printed, ours, max(first) < tests and maml["negative_certain"].min() > 0)
@@ -129,10 +130,10 @@ def _t5_t6(name: str, place: str, sweep: str, table: pandas.DataFrame) -> dict[s
 
 
 def _t7(table: pandas.DataFrame) -> dict[str, str]:
-    counts = {}
+    counts: dict[float, list[float]] = {}
     for share in (1e-2, 1e-3, 1e-4):
         each = [
-            int((part["eigenvalue"].abs() > share * part["eigenvalue"].abs().max()).sum())
+            float((part["eigenvalue"].abs() > share * part["eigenvalue"].abs().max()).sum())
             for _, part in table.groupby("seed")
         ]
         counts[share] = each
@@ -168,10 +169,11 @@ def _t14(table: pandas.DataFrame) -> dict[str, str]:
 
 def _t15(learners: pandas.DataFrame, buffers: pandas.DataFrame) -> dict[str, str]:
     maml = learners[learners["learner"] == "maml"]
+    largest = buffers[buffers["buffer"] == buffers["buffer"].max()]
+    exact, rows = (_span(part.astype(float).tolist()) for part in (maml["seconds_influence"], largest["seconds"]))
     ours = (
-        f"exact influence of {maml['tasks'].iloc[0]} tasks at {maml['parameters'].iloc[0]} parameters: "
-        f"{_span(maml['seconds_influence'].tolist())} s; Gauss-Newton buffer of {buffers['buffer'].max()}: "
-        f"{_span(buffers[buffers['buffer'] == buffers['buffer'].max()]['seconds'].tolist())} s"
+        f"exact influence of {maml['tasks'].iloc[0]} tasks at {maml['parameters'].iloc[0]} parameters: {exact} s; "
+        f"Gauss-Newton buffer of {largest['buffer'].iloc[0]}: {rows} s"
     )
     printed = "about 20 minutes exact for 128 tasks at 1,285 parameters; 15 hours Gauss-Newton for the CNN"
     return _row("T15", "B.1", printed, ours, None)

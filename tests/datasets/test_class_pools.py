@@ -42,7 +42,7 @@ def test_the_catalogue_lists_every_pool_with_its_licence(cache):
     rows = {row.name: row for row in pool_catalogue()}
     assert set(rows) == set(SOURCES) and all(row.origin and row.licence for row in rows.values())
     assert {name for name, row in rows.items() if row.found} == {"glyphs", "digits"}
-    assert "fetch_pool('omniglot')" in rows["omniglot"].how and str(cache / "fc100") in rows["fc100"].how
+    assert "data omniglot downloads it" in rows["omniglot"].how and str(cache / "fc100") in rows["fc100"].how
     assert "fetch" not in rows["fc100"].how, "nothing of it can be downloaded"
 
 

@@ -234,5 +234,5 @@ def test_visual_words_refuse_bad_input(words):
 
 def test_without_scikit_image_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.feature", None)
-    with pytest.raises(ImportError, match="pip install scikit-image"):
+    with pytest.raises(ImportError, match="pip install explainlib"):
         VisualWords.fit(PATTERNS)

@@ -75,7 +75,7 @@ def test_a_tampered_file_in_the_cache_is_put_aside_and_never_read(cache, write_p
     write_pair(cache / "mnist", "t10k", *random_pair(100))
     with pytest.raises(ValueError, match="expected 167310007f03") as caught:
         load("mnist")
-    assert "t10k-images-idx3-ubyte.gz.rejected" in str(caught.value) and "fetch('mnist')" in str(caught.value)
+    assert "t10k-images-idx3-ubyte.gz.rejected" in str(caught.value) and "explainlib data mnist" in str(caught.value)
     assert not (cache / "mnist" / "t10k-images-idx3-ubyte.gz").exists()
     assert (cache / "mnist" / "t10k-images-idx3-ubyte.gz.rejected").exists()
 
