@@ -228,6 +228,9 @@ CASES = {
     "factors of two dtypes": (lambda: xl.kernels.layer_gram(torch.ones(2, 1, 3), torch.ones(2, 1, 3).double(), torch.ones(2, 1, 3), torch.ones(2, 1, 3).double()), "TypeError", ["convert one"]),
     "a task panel on a model": (lambda: xl.panels.TaskRemoval(model(), tasks(), tasks(), batches=1), "TypeError", ["a Sequential", "TaskInfluence"]),
     "an adaptation panel on a model": (lambda: xl.panels.Adaptation(model(), MAML.w0, tasks()), "TypeError", ["Maml"]),
+    # deletion and detection
+    "scores that are all equal": (lambda: xl.metrics.deletion_groups(torch.ones(2, 50)), "ValueError", ["equal"]),
+    "suspects of one kind": (lambda: xl.metrics.mislabel_auc(torch.arange(4.0), torch.ones(4, dtype=torch.bool)), "ValueError", []),
     "no such room": (lambda: xl.influnce, "AttributeError", ["influnce"]),
 }  # fmt: skip
 

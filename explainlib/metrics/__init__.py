@@ -1,16 +1,39 @@
-"""Agreement with the truth: fidelity in order and size, and whether a score knows its own."""
+"""Agreement with the truth: fidelity, case deletion, datamodels, mislabels, and whether a score knows its own."""
 
 from explainlib.metrics.agreement import Estimate, Fidelity, LossChange, average_ranks, fidelity, two_pictures
+from explainlib.metrics.datamodels import linear_datamodeling_score
+from explainlib.metrics.deletion import (
+    DELETION_SHARES,
+    deletion_auc,
+    deletion_counts,
+    deletion_curve,
+    deletion_groups,
+    retrained_changes,
+)
+from explainlib.metrics.mislabels import detection_curve, mislabel_auc
 from explainlib.metrics.ranks import ProperOrder, proper_order, self_rank
+from explainlib.metrics.seeds import clustered_mean, curve_intervals, paired_difference
 
 __all__ = [
+    "DELETION_SHARES",
     "Estimate",
     "Fidelity",
     "LossChange",
     "ProperOrder",
     "average_ranks",
+    "clustered_mean",
+    "curve_intervals",
+    "deletion_auc",
+    "deletion_counts",
+    "deletion_curve",
+    "deletion_groups",
+    "detection_curve",
     "fidelity",
+    "linear_datamodeling_score",
+    "mislabel_auc",
+    "paired_difference",
     "proper_order",
+    "retrained_changes",
     "self_rank",
     "two_pictures",
 ]
