@@ -23,11 +23,11 @@ ROOT_FLAG := $(shell test "$$(id -u)" = 0 && echo --allow-root || true)
 # No progress bars either: a slow machine would print them into a notebook's output, which is compared.
 THREADS := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 
-.PHONY: help env lab test notebooks student bench doctor format clean
+.PHONY: help env lab test notebooks student bench bench-peers doctor format clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 env: $(STAMP) ## prepare the virtual environment in .venv, with the exact versions of constraints.txt
 
@@ -73,6 +73,10 @@ student: $(STAMP) ## write copies of the notebooks without solutions into studen
 
 bench: $(STAMP) ## time the library against plain loops and print the table
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(STAMP) ## time the library against captum, which is installed without its dependencies
+	$(BIN)/python -m pip install --quiet --no-deps captum==0.9.0
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 doctor: $(STAMP) ## say what is installed, which device and data are at hand, and what to do about gaps
 	$(BIN)/python -m explainlib doctor

@@ -59,15 +59,22 @@ def tracin(
     whole = Parameters(trajectory.model)
     total = torch.zeros(len(test), len(train), dtype=whole.theta.dtype, device=whole.theta.device)
     for theta, rate in zip(trajectory.checkpoints, trajectory.learning_rates, strict=True):
-        at = Parameters(whole.model_at(theta.to(whole.theta)), parameters)
-        left, right = (_loss_gradients(at, part, criterion) for part in (test, train))
+        theta = theta.to(whole.theta)
+        if parameters == "all":
+            at, chosen = whole, theta
+        else:
+            at = Parameters(whole.model_at(theta), parameters)
+            chosen = at.theta
+        left, right = (_loss_gradients(at, chosen, part, criterion) for part in (test, train))
         total -= float(rate) * gram(left, left if test is train else right)
     return total
 
 
-def _loss_gradients(parameters: Parameters, examples: Examples, criterion: Loss) -> GradientSource:
+def _loss_gradients(
+    parameters: Parameters, theta: Float[Tensor, " p"], examples: Examples, criterion: Loss
+) -> GradientSource:
     def slope(outputs: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
         require_targets(criterion, "y", examples.y, outputs.shape[1])
         return criterion.gradient(outputs, examples.y)
 
-    return gradients(parameters, parameters.theta, examples.x, slope)
+    return gradients(parameters, theta, examples.x, slope)
