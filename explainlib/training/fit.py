@@ -184,11 +184,13 @@ def _one_step(
 ) -> float:
     stepper.zero_grad()
     outputs = model(train.x[batch])
+    if tracked is not None:
+        outputs.retain_grad()
     losses = criterion.value(outputs, train.y[batch])
     losses.mean().backward()
     stepper.step()
     if tracked is not None:  # Tsai et al. 2023, eq. (10); the rate, one for all steps, comes at the end
-        tracked.index_add_(0, batch, criterion.gradient(outputs.detach(), train.y[batch]), alpha=-1 / len(batch))
+        tracked.index_add_(0, batch, outputs.grad, alpha=-1)  # what the backward pass knows: dl/df / batch size
     return float(losses.detach().sum())
 
 
