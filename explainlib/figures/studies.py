@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from explainlib.figures.fidelity import predicted_versus_true
 from explainlib.figures.palette import SERIES, style
 from explainlib.figures.picture import Picture, png, set_alt
+from explainlib.figures.representers_study import representers
 from explainlib.figures.tlxml import tlxml
 from explainlib.storage import write_bytes
 
@@ -85,6 +86,7 @@ STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = 
     "influence": influence,
     "group": group,
     "tlxml": tlxml,
+    "representers": representers,
 }
 
 

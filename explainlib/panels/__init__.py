@@ -3,6 +3,7 @@
 from explainlib.panels.adaptation import Adaptation
 from explainlib.panels.group_removal import GroupRemoval
 from explainlib.panels.removal import Removal
+from explainlib.panels.representer import Representer
 from explainlib.panels.task_removal import TaskRemoval
 
-__all__ = ["Adaptation", "GroupRemoval", "Removal", "TaskRemoval"]
+__all__ = ["Adaptation", "GroupRemoval", "Removal", "Representer", "TaskRemoval"]

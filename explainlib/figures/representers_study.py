@@ -1,0 +1,75 @@
+"""The figure of the representers study, from its tables alone: areas by experiment, and the deletion curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas
+from matplotlib.axes import Axes
+
+from explainlib.figures.palette import SERIES, style
+from explainlib.figures.picture import Picture, set_alt
+
+TITLES = {
+    "I": "I: which global importance? (kernel: NTK final)",
+    "II": "II: which kernel? (importance: tracking)",
+    "III": "III: which method?",
+}
+DRAWN = ("tracking, NTK final", "TracInCP", "influence function", "surrogate, NTK final", "random")
+
+
+def representers(tables: Mapping[str, pandas.DataFrame]) -> Picture:
+    """Return AUC-DEL- with its intervals for each experiment, and five deletion curves."""
+    areas = tables["methods"][tables["methods"]["part"] == "small"]
+    curves = tables["curves"][tables["curves"]["part"] == "small"]
+    with style():
+        picture = Picture(11.6, 8.2)
+        grid = picture.subplots(2, 2)
+        picture.subplots_adjust(left=0.2, right=0.985, bottom=0.08, top=0.95, wspace=0.6, hspace=0.36)
+    limits = min(0.0, areas["auc_low"].min()), areas["auc_high"].max()
+    for ax, name in zip(grid.flat, TITLES, strict=False):
+        _areas(ax, areas[[name in where.split(", ") for where in areas["experiments"]]], TITLES[name], limits)
+    _curves(grid[1, 1], curves)
+    best = areas.loc[areas["auc"].idxmax()]
+    set_alt(
+        picture,
+        f"Mean rise of the explained output after deletion, by method. The highest is {best.method} with "
+        f"{best.auc:.2f}; random deletion gives {areas[areas['method'] == 'random']['auc'].iloc[0]:.2f}.",
+    )
+    return picture
+
+
+def _areas(ax: Axes, part: pandas.DataFrame, title: str, limits: tuple[float, float]) -> None:
+    part = part.sort_values("auc")
+    names = [name.removeprefix("tracking, ") if title.startswith("II:") else name for name in part["method"]]
+    with style():
+        for y, row in enumerate(part.itertuples()):
+            ax.plot([row.auc_low, row.auc_high], [y, y], color=SERIES[0].colour, linewidth=2)
+            ax.plot(row.auc, y, marker=SERIES[0].marker, color=SERIES[0].colour, markersize=7)
+        ax.axvline(0.0, color="0.5", linewidth=1)
+        ax.set_yticks(range(len(part)), names)
+        span = limits[1] - limits[0]
+        ax.set_xlim(limits[0] - 0.05 * span, limits[1] + 0.05 * span)
+        ax.set_ylim(-0.6, len(part) - 0.4)
+        ax.set_title(title, loc="left")
+        ax.set_xlabel("mean rise of the logit (AUC-DEL$_-$)")
+
+
+def _curves(ax: Axes, curves: pandas.DataFrame) -> None:
+    with style():
+        for series, method in zip(SERIES, DRAWN, strict=False):
+            rows = curves[curves["method"] == method]
+            ax.plot(
+                100 * rows["share"],
+                rows["change"],
+                color=series.colour,
+                marker=series.marker,
+                label=method,
+                linewidth=1.6,
+            )
+        ax.axhline(0.0, color="0.5", linewidth=1)
+        ax.set_title("lowest scores deleted first", loc="left")
+        ax.set(xlabel="deleted, % of the training set", ylabel="rise of the logit")
+        top = ax.get_ylim()[1]
+        ax.set_ylim(top=1.45 * top)  # room for the legend
+        ax.legend(fontsize=9, ncols=2, loc="upper left")
