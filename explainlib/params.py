@@ -7,7 +7,7 @@ The caller's model is copied once and never touched again. A flat vector concate
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +67,16 @@ class Parameters:
     def outputs(self, theta: Float[Tensor, " p"], x: Tensor) -> Float[Tensor, "n C"]:
         """Return the model's outputs at theta, everything not chosen as it was; differentiable in theta."""
         return functional_call(self.module, self.named(theta), (x,), tie_weights=self._tied)
+
+    def place(self, named: Mapping[str, Tensor]) -> None:
+        """Write parameters by name into the private copy: what is not chosen has these values from now on.
+
+        Args:
+            named: any of the model's parameters, in their shapes.
+        """
+        with torch.no_grad():
+            for name, value in named.items():
+                self.module.get_parameter(name).copy_(value)
 
     def model_at(self, theta: Float[Tensor, " p"]) -> nn.Module:
         """Return a new copy of the model whose chosen parameters are theta, trainable like the original."""

@@ -184,6 +184,8 @@ CASES = {
     "fit labels": (lambda: fit(model(), E(x, y + 1), epochs=1), "ValueError", ["1 to 3", "3 outputs"]),
     "fit targets that would broadcast": (lambda: fit(model(), E(x, x[:, :1]), epochs=1, loss="squared_error"), "ValueError", ["[12, 1]", "[12, 3]"]),
     "fit features": (lambda: fit(model(), data(d=4), epochs=1), "ValueError", ["cannot read train.x"]),
+    "fit without anybody": (lambda: fit(model(), data(), epochs=1, without=list(range(12))), "ValueError", ["all 12 training examples"]),
+    "fit without a stranger": (lambda: fit(model(), data(), epochs=1, without=[12]), "ValueError", ["12"]),
     "fit no epochs": (lambda: fit(model(), data(), epochs=0), "ValueError", ["epochs=0", "at least 1"]),
     "a rate too many": (lambda: xl.training.Trajectory(model(), torch.zeros(2, 12), torch.ones(3)), "ValueError", ["2 checkpoints", "one rate per checkpoint"]),
     "eigenvalues": (lambda: xl.curvature.top_eigenvalues(RISK, 13), "ValueError", ["k=13", "12"]),

@@ -57,15 +57,14 @@ def tracin(
         raise ValueError("the trajectory holds no checkpoints; train with checkpoints=... or wrap some in Trajectory.")
     criterion = require_loss(loss)
     whole = Parameters(trajectory.model)
+    chosen = whole if parameters == "all" else Parameters(trajectory.model, parameters)
     total = torch.zeros(len(test), len(train), dtype=whole.theta.dtype, device=whole.theta.device)
     for theta, rate in zip(trajectory.checkpoints, trajectory.learning_rates, strict=True):
-        theta = theta.to(whole.theta)
-        if parameters == "all":
-            at, chosen = whole, theta
-        else:
-            at = Parameters(whole.model_at(theta), parameters)
-            chosen = at.theta
-        left, right = (_loss_gradients(at, chosen, part, criterion) for part in (test, train))
+        named = whole.named(theta.to(whole.theta))
+        if chosen is not whole:  # the rest of the model has to stand at the checkpoint too
+            chosen.place(named)
+        at = torch.cat([named[name].reshape(-1) for name in chosen.names])
+        left, right = (_loss_gradients(chosen, at, part, criterion) for part in (test, train))
         total -= float(rate) * gram(left, left if test is train else right)
     return total
 

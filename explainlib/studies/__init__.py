@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from explainlib.checks import require_choice
-from explainlib.studies import group, influence, tlxml
+from explainlib.studies import group, influence, representers, tlxml
 from explainlib.studies.record import Pieces, write_provenance, write_table
 
-STUDIES = {"influence": influence, "group": group, "tlxml": tlxml}
-LATER = ("fragility", "representers", "bilevel", "all")
+STUDIES = {"influence": influence, "group": group, "tlxml": tlxml, "representers": representers}
+LATER = ("fragility", "bilevel", "all")
 SCALES = ("quick", "cpu", "paper")
 
 

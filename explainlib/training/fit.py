@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from explainlib import compute
 from explainlib.checks import (
     require_choice,
     require_count,
+    require_indices,
     require_nonnegative,
     require_positive,
     require_same_kind,
@@ -78,6 +80,7 @@ def fit(
     seed: int = 0,
     checkpoints: int = 0,
     record: bool = False,
+    without: Sequence[int] | Int[Tensor, " _"] = (),
 ) -> Trajectory:
     """Return the trajectory of training a copy of ``model``; the caller's model stays as it is.
 
@@ -97,6 +100,9 @@ def fit(
         checkpoints: how many flat parameter vectors to keep, evenly spaced, the first and the last included; 0 or >= 2.
         record: sum up what tracking representers need (``Trajectory.importance``); only with optimizer="sgd" and
             without swa, because only there a step moves the parameters by that sum.
+        without: distinct examples left out of every batch, whose mean is then over the rest. The batches are those of
+            the whole training set, so that two runs of one seed differ by these examples and by nothing else; a batch
+            that loses all its examples makes no step.
 
     Raises:
         ValueError, TypeError: bad options or data, before training starts; a loss that turns NaN stops it.
@@ -106,6 +112,7 @@ def fit(
     if not isinstance(train, Examples):
         raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
     _require_options(epochs, batch_size, lr, weight_decay, swa, checkpoints, len(train))
+    stays = _staying(without, len(train))
     criterion = require_loss(loss)
     trained = _trainable_copy(model, train, criterion)
     tracked = _nothing_yet(trained, train, optimizer, swa) if record else None
@@ -124,24 +131,36 @@ def fit(
         torch.manual_seed(seed)  # dropout, if any
         for epoch in range(epochs):
             total = 0.0
-            for batch in _batches(len(train), batch_size, generator):
-                total += _one_step(trained, stepper, criterion, train, batch, tracked)
-                batches.append(batch)
+            for drawn in _batches(len(train), batch_size, generator):
+                batch = drawn[stays[drawn]]
+                if len(batch):
+                    total += _one_step(trained, stepper, criterion, train, batch, tracked)
+                    batches.append(batch)
                 step += 1
                 if step in keep_at:
                     kept.append(_flat(trained))
-            losses.append(total / len(train))
+            losses.append(total / int(stays.sum()))
             if not math.isfinite(total):
                 raise ValueError(f"the loss became {total} in epoch {epoch}; lower lr={lr:g} or look for overflow.")
             if averaged is not None and epoch >= swa:
                 averaged.update_parameters(trained)
             bar.update()
         if averaged is not None:
-            update_bn(train.x.split(batch_size or len(train)), averaged)
+            update_bn(train.x[stays].split(batch_size or len(train)), averaged)
             trained = averaged.module
     flat = torch.stack(kept) if kept else _flat(trained).new_empty(0, _flat(trained).numel())
     importance = None if tracked is None else lr * tracked
     return Trajectory(trained.eval(), flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses), importance)
+
+
+def _staying(without: Sequence[int] | Tensor, n: int) -> Bool[Tensor, " n"]:
+    """Return which examples are trained on."""
+    stays = torch.ones(n, dtype=torch.bool)
+    if len(without):
+        stays[require_indices(without, n).cpu()] = False
+    if not stays.any():
+        raise ValueError(f"without names all {n} training examples; leave at least one to train on.")
+    return stays
 
 
 def _trainable_copy(model: nn.Module, train: Examples, criterion: Loss) -> nn.Module:

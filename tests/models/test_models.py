@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from explainlib.models import cnn3, logistic, mlp
+from explainlib.models import cnn2, cnn3, logistic, mlp
 
 BUILDERS = [
     lambda **options: logistic(64, 10, **options),
     lambda **options: mlp([64, 32, 10], **options),
+    lambda **options: cnn2(1, 10, **options),
     lambda **options: cnn3(1, 10, **options),
 ]
 
@@ -24,6 +25,7 @@ def count(model: nn.Module) -> int:
         (logistic(784, 2), 1570),
         (mlp([4, 5, 3], "tanh"), 4 * 5 + 5 + 5 * 3 + 3),
         (mlp([64, 32, 16, 10]), 64 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10),
+        (cnn2(1, 2), 1378),
         (cnn3(1, 10), 93_962),
         (cnn3(3, 2), 93_506),
         (cnn3(3, 10), 94_538),

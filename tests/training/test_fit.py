@@ -54,6 +54,28 @@ def test_every_epoch_takes_every_example_once():
     assert len(got.losses) == 3 and got.losses[-1] < got.losses[0]
 
 
+def test_leaving_examples_out_keeps_every_batch_but_them():
+    train, gone = classes(12), [0, 4, 7]
+    options = {"epochs": 3, "lr": 0.05, "optimizer": "sgd", "batch_size": 5, "seed": 4}
+    whole, got = fit(small(), train, **options), fit(small(), train, without=gone, record=True, **options)
+    assert [b.tolist() for b in got.batches] == [[i for i in b.tolist() if i not in gone] for b in whole.batches]
+    model = small()
+    stepper = torch.optim.SGD(model.parameters(), lr=0.05)
+    for batch in got.batches:
+        stepper.zero_grad()
+        nn.functional.cross_entropy(model(train.x[batch]), train.y[batch]).backward()
+        stepper.step()
+    assert torch.allclose(flat(got.model), flat(model), atol=1e-12)
+    assert got.importance[gone].abs().max() == 0 and got.importance[[1, 2]].abs().min() > 0
+
+
+def test_a_batch_without_anybody_makes_no_step():
+    options = {"epochs": 1, "lr": 0.05, "optimizer": "sgd", "batch_size": 1, "checkpoints": 4}
+    train = classes(3)
+    got = fit(small(), train, without=[1], **options)
+    assert len(got.batches) == 2 and len(got.checkpoints) == 4
+
+
 def test_the_seed_decides_and_nothing_else():
     class Dropping(nn.Sequential):
         pass

@@ -1,0 +1,299 @@
+"""Representers: which importance, which kernel and which method finds the examples whose removal raises an output.
+
+Parts, each with a table of its own:
+
+    methods      AUC-DEL- of each method in each experiment, intervals clustered by seed (Tsai et al. 2023, Table 1)
+    pairs        paired differences of methods on the same networks and tests
+    curves       the deletion curves behind the areas
+    axioms       which method violates which axiom, by how much (Definitions 1 to 6, Theorem 7)
+    networks     accuracy, loss and seconds of each trained network
+    plan         methods x seeds x tests x shares, the retrainings and seconds planned from one network, and those taken
+    claims       what the paper says beside what was seen
+
+The explained output is the logit of the test's label. Every truth is a network of the same start, trained on the same
+batches without the removed examples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.datasets import Examples, Split
+from explainlib.metrics import DELETION_SHARES, deletion_groups, paired_difference
+from explainlib.metrics.seeds import clustered_mean, curve_intervals
+from explainlib.representers import axioms
+from explainlib.studies.record import Pieces
+from explainlib.studies.representer_methods import (
+    CHECKPOINTS,
+    EXPERIMENTS,
+    LAST_LAYER_INFLUENCE,
+    METHODS,
+    PAIRS,
+    TEXTS,
+    Explained,
+    Recipe,
+    pair,
+)
+from explainlib.studies.representers_claims import representers_claims
+
+SHORT = ("surrogate, NTK final", "target, NTK final", "tracking, NTK final", "random", "TracInCP")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one run does; the scales differ in nothing else.
+
+    Attributes:
+        data: "digits" (embedded), "mnist", "cifar10", "ag_news" or "toxicity"; two classes of it.
+        n: training examples, half of each class.
+        seeds: networks; each draws its start, its batches and its tests anew.
+        tests: of each network.
+        recipe: how a network is trained.
+        wide: networks and tests of a second part with the 93k network and the methods of ``SHORT``; None leaves it out.
+        wide_recipe: how that network is trained.
+        damping: of the Gauss-Newton matrix in influence.
+        l2: of the surrogate and of the read-out behind representer points.
+        axiom_seeds: networks on which the axioms are measured.
+    """
+
+    data: str = "digits"
+    n: int = 160
+    seeds: int = 2
+    tests: int = 3
+    recipe: Recipe = Recipe("cnn2", 15, 20, 0.2)
+    wide: tuple[int, int] | None = None
+    wide_recipe: Recipe = Recipe("cnn3", 6, 50, 1.0)
+    damping: float = 1e-2
+    l2: float = 1e-2
+    axiom_seeds: int = 1
+
+
+RECIPES = {
+    "digits": Recipe("cnn2", 15, 20, 0.2),
+    "mnist": Recipe("cnn2", 10, 100, 0.3),
+    "cifar10": Recipe("cnn3", 8, 50, 0.1),
+    "ag_news": Recipe("text_cnn", 10, 20, 0.2),
+    "toxicity": Recipe("text_cnn", 12, 20, 0.1),
+}
+CPU_SIZES = {  # n, seeds, tests: fitted to an hour on two cores for all of them
+    "digits": (260, 20, 6),
+    "mnist": (1000, 20, 6),
+    "cifar10": (1000, 3, 2),
+    "ag_news": (600, 4, 2),
+    "toxicity": (360, 5, 2),
+}
+
+
+def config(scale: str, data: str | None) -> Config:
+    """Return the settings of a scale: "quick" is a minute, "cpu" under an hour on two cores, "paper" the printed sizes.
+
+    Raises:
+        ValueError: other data.
+    """
+    data = data or "digits"
+    if data not in PAIRS:
+        raise ValueError(f"the representers study runs on {', '.join(PAIRS)}; got data={data!r}.")
+    recipe = RECIPES[data]
+    if scale == "quick":
+        return Config(data, 160, 2, 3, recipe) if data == "digits" else Config(data, 200, 2, 1, recipe)
+    if scale == "cpu":
+        n, seeds, tests = CPU_SIZES[data]
+        wide = (3, 2) if data == "mnist" else None
+        return Config(data, n, seeds, tests, recipe, wide, axiom_seeds=min(seeds, 3))
+    wide = Recipe("text_cnn" if data in TEXTS else "cnn3", recipe.epochs, recipe.batch_size, recipe.lr)
+    return Config(data, 12_000, 200 if data in TEXTS else 50, 10, wide, axiom_seeds=3)
+
+
+def methods_for(data: str) -> tuple[str, ...]:
+    """Return the methods run on ``data``; texts add the influence kernel of the last layer, all the paper affords."""
+    return (*METHODS, LAST_LAYER_INFLUENCE) if data in TEXTS else tuple(METHODS)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One trained network with its drawn tests; nothing is computed before it is asked for."""
+
+    settings: Config
+    recipe: Recipe
+    split: Split
+    seed: int
+
+    @cached_property
+    def explained(self) -> Explained:
+        """Train it and keep what the methods need."""
+        trajectory = self.recipe.fit(self.split.train, self.seed, checkpoints=CHECKPOINTS, record=True)
+        return Explained(trajectory, self.split.train, self.settings.damping, self.settings.l2, self.seed)
+
+    def tests(self, count: int) -> Examples:
+        """Return ``count`` test examples, drawn by the seed."""
+        order = torch.randperm(len(self.split.test), generator=torch.Generator().manual_seed(self.seed))
+        return self.split.test[order[:count]]
+
+    def described(self) -> pandas.DataFrame:
+        """Return accuracy, loss and the seconds of one training."""
+        risk, test = self.explained.risk, self.split.test.double()
+        started = time.perf_counter()  # after a first training, which also loads what torch loads late
+        self.recipe.fit(self.split.train, self.seed)
+        seconds = time.perf_counter() - started
+        accuracy = float((risk.outputs(test).argmax(1) == test.y).double().mean())
+        row = {"network": self.recipe.network, "parameters": risk.p, "seed": self.seed, "n": risk.n}
+        row |= {"accuracy": accuracy, "training_loss": float(risk.value()), "seconds": seconds}
+        return pandas.DataFrame([row])
+
+    def deleted(self, position: int, test: Examples, methods: Sequence[str]) -> pandas.DataFrame:
+        """Return one row a method and share: the change of the test's own logit after training without the group."""
+        output = int(test.y)
+        before = float(self._logit(self.explained.trajectory.model, test))
+        truth: dict[tuple[int, ...], float] = {(): 0.0}
+        rows = []
+        for method in methods:
+            started = time.perf_counter()
+            scores = self.explained.scores(method, test, output)
+            seconds = time.perf_counter() - started
+            for share, group in zip(DELETION_SHARES, deletion_groups(scores)[0], strict=True):
+                key = tuple(sorted(group.tolist()))
+                if key not in truth:
+                    model = self.recipe.fit(self.split.train, self.seed, without=group).model
+                    truth[key] = float(self._logit(model, test)) - before
+                row = {"seed": self.seed, "test": position, "method": method, "share": share}
+                rows.append(row | {"change": truth[key], "seconds": seconds, "different": len(truth) - 1})
+        return pandas.DataFrame(rows)
+
+    def violations(self, methods: Sequence[str], tests: Examples) -> pandas.DataFrame:
+        """Return the axiom tables of all methods for output 1, on the training set and the tests."""
+        start = self.recipe.start(self.split.train, self.seed).double()
+        with torch.no_grad():
+            before = start(tests.double().x)[:, 1]
+        after = self.explained.risk.outputs(tests.double())[:, 1]
+        frames = []
+        for method in methods:
+            own, other = (self.explained.scores(method, x, 1) for x in (self.split.train, tests))
+            frame = axioms.table(own, other, after, outputs_before=before)
+            frames.append(frame.assign(method=method, seed=self.seed))
+        return pandas.concat(frames, ignore_index=True)
+
+    @staticmethod
+    def _logit(model: torch.nn.Module, test: Examples) -> Float[Tensor, ""]:
+        with torch.no_grad():
+            return model(test.x)[0, int(test.y)]
+
+
+def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
+    """Return the tables by name; what ``pieces`` already holds is not computed again."""
+    split = pair(settings.data, settings.n)
+    methods = methods_for(settings.data)
+    changes = _part(settings, split, pieces, "small", settings.recipe, (settings.seeds, settings.tests), methods)
+    networks, raw = [changes[0]], [changes[1]]
+    if settings.wide is not None:
+        wide = _part(settings, split, pieces, "wide", settings.wide_recipe, settings.wide, SHORT)
+        networks.append(wide[0])
+        raw.append(wide[1])
+    both = pandas.concat(raw, ignore_index=True)
+    tables = {"methods": _areas(both), "pairs": _pairs(both), "curves": _curves(both)}
+    tables["axioms"] = _axioms(settings, split, pieces, methods)
+    tables["networks"] = pandas.concat(networks, ignore_index=True)
+    tables["plan"] = _plan(tables["networks"], both, pieces)
+    return {**tables, "claims": representers_claims(tables, settings.data)}
+
+
+def _part(
+    settings: Config,
+    split: Split,
+    pieces: Pieces,
+    part: str,
+    recipe: Recipe,
+    size: tuple[int, int],
+    methods: Sequence[str],
+) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """Return the networks and the changes of one part, a piece on disk for each network and each of its tests."""
+    seeds, tests = size
+    networks, changes = [], []
+    for seed in range(seeds):
+        network = Network(settings, recipe, split, seed)
+        networks.append(pieces.table(f"{part}-network-{seed}", network.described).assign(part=part))
+        for position in range(tests):
+
+            def deleted(network: Network = network, position: int = position) -> pandas.DataFrame:
+                return network.deleted(position, network.tests(tests)[position], methods)
+
+            changes.append(pieces.table(f"{part}-{seed}-{position}", deleted).assign(part=part))
+    return pandas.concat(networks, ignore_index=True), pandas.concat(changes, ignore_index=True)
+
+
+def _cube(changes: pandas.DataFrame, part: str, method: str) -> Float[Tensor, "s t k"]:
+    rows = changes[(changes["part"] == part) & (changes["method"] == method)]
+    shape = [rows[column].nunique() for column in ("seed", "test", "share")]
+    values = rows.sort_values(["seed", "test", "share"])["change"].to_numpy(copy=True)
+    return torch.as_tensor(values, dtype=torch.float64).view(shape)
+
+
+def _present(changes: pandas.DataFrame) -> list[tuple[str, str]]:
+    return list(changes[["part", "method"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def _areas(changes: pandas.DataFrame) -> pandas.DataFrame:
+    rows = []
+    for part, method in _present(changes):
+        cube = _cube(changes, part, method)
+        area = clustered_mean(cube.mean(2))
+        seconds = changes[(changes["part"] == part) & (changes["method"] == method)]["seconds"].median()
+        where = ", ".join(name for name, members in EXPERIMENTS.items() if method in members)
+        row = {"part": part, "experiments": where, "method": method, "seeds": cube.shape[0], "tests": cube.shape[1]}
+        rows.append(row | {"auc": float(area), "auc_low": area.low, "auc_high": area.high, "seconds_a_test": seconds})
+    return pandas.DataFrame(rows)
+
+
+def _pairs(changes: pandas.DataFrame) -> pandas.DataFrame:
+    rows = []
+    present = _present(changes)
+    for i, (part, a) in enumerate(present):
+        for other, b in present[i + 1 :]:
+            if other == part:
+                gap = paired_difference(_cube(changes, part, a).mean(2), _cube(changes, part, b).mean(2))
+                rows.append({"part": part, "a": a, "b": b, "a_minus_b": float(gap), "low": gap.low, "high": gap.high})
+    return pandas.DataFrame(rows)
+
+
+def _curves(changes: pandas.DataFrame) -> pandas.DataFrame:
+    rows = []
+    for part, method in _present(changes):
+        for share, at in zip(DELETION_SHARES, curve_intervals(_cube(changes, part, method)), strict=True):
+            row = {"part": part, "method": method, "share": share}
+            rows.append(row | {"change": float(at), "low": at.low, "high": at.high})
+    return pandas.DataFrame(rows)
+
+
+def _axioms(settings: Config, split: Split, pieces: Pieces, methods: Sequence[str]) -> pandas.DataFrame:
+    frames = []
+    for seed in range(settings.axiom_seeds):
+        network = Network(settings, settings.recipe, split, seed)
+        tests = network.tests(max(settings.tests, 5))
+        frames.append(pieces.table(f"axioms-{seed}", lambda n=network, t=tests: n.violations(methods, t)))
+    together = pandas.concat(frames, ignore_index=True)
+    means = together.groupby(["method", "axiom", "measure"], sort=False, as_index=False)["violation"]
+    return means.mean().assign(seeds=settings.axiom_seeds)
+
+
+def _plan(networks: pandas.DataFrame, changes: pandas.DataFrame, pieces: Pieces) -> pandas.DataFrame:
+    """Return what each part costs: retrainings if no two groups were the same, times the seconds of one training."""
+    rows = []
+    taken = pieces.seconds()
+    for part, group in changes.groupby("part", sort=False):
+        counts = {name: int(group[name].nunique()) for name in ("seed", "test", "method")}
+        shares = int((group["share"] > 0).sum() / (counts["seed"] * counts["test"] * counts["method"]))
+        planned = counts["seed"] * counts["test"] * counts["method"] * shares
+        one = float(networks[networks["part"] == part]["seconds"].median())
+        different = int(group.groupby(["seed", "test"])["different"].max().sum())
+        spent = sum(seconds for name, seconds in taken.items() if name.startswith(f"{part}-"))
+        row = {"part": part, "methods": counts["method"], "seeds": counts["seed"], "tests": counts["test"]}
+        row |= {"shares": shares, "retrainings": planned, "different": different, "seconds_each": one}
+        rows.append(row | {"planned_minutes": planned * one / 60, "taken_minutes": spent / 60})
+    return pandas.DataFrame(rows)

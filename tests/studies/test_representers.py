@@ -1,0 +1,106 @@
+"""The representers study end to end at toy size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pandas
+import pytest
+import torch
+
+from explainlib.figures import alt_text
+from explainlib.figures.studies import STUDY_FIGURES
+from explainlib.influence import loss_influence, tracin
+from explainlib.studies import representers
+from explainlib.studies.record import Pieces
+from explainlib.studies.representer_methods import METHODS, pair
+
+TOY = representers.Config(
+    n=60,
+    seeds=2,
+    tests=1,
+    recipe=representers.Recipe("cnn2", 3, 10, 0.2),
+    wide=(2, 1),
+    wide_recipe=representers.Recipe("cnn2", 2, 20, 0.2),
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "pieces"
+    return folder, representers.run(TOY, Pieces(folder, asdict(TOY)))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return representers.Network(TOY, TOY.recipe, pair("digits", 60), 1)
+
+
+def test_every_claim_has_a_row_and_a_verdict(toy):
+    claims = toy[1]["claims"]
+    assert claims["id"].tolist() == [f"P{i}" for i in range(1, 10)]
+    assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
+    assert not claims.isna().any().any()
+
+
+def test_no_method_is_dropped_and_the_plan_adds_up(toy):
+    methods, plan = toy[1]["methods"], toy[1]["plan"].set_index("part")
+    assert methods[methods["part"] == "small"]["method"].tolist() == list(METHODS)
+    assert methods[methods["part"] == "wide"]["method"].tolist() == list(representers.SHORT)
+    assert plan.loc["small", "retrainings"] == len(METHODS) * 2 * 1 * 5
+    assert 0 < plan.loc["small", "different"] <= plan.loc["small", "retrainings"]
+    pairs = toy[1]["pairs"]
+    assert len(pairs[pairs["part"] == "small"]) == len(METHODS) * (len(METHODS) - 1) // 2
+
+
+def test_products_of_importance_and_kernel_go_round_cycles_alike(toy):
+    axioms = toy[1]["axioms"].pivot(index="method", columns="axiom", values="violation")
+    assert (axioms.loc[["target, NTK final", "tracking, NTK init"], "symmetric cycle"] < 1e-12).all()
+    assert axioms.loc["random", "symmetric cycle"] > 0.5
+
+
+def test_a_curve_is_the_change_of_the_logit_after_training_again(network):
+    test = network.tests(1)
+    table = network.deleted(0, test, ["target, NTK final"])
+    scores = network.explained.scores("target, NTK final", test, int(test.y))[0]
+    gone = scores.argsort(stable=True)[:6]  # a tenth of 60
+    after = network.recipe.fit(network.split.train, 1, without=gone).model
+    with torch.no_grad():
+        want = float((after(test.x) - network.explained.trajectory.model(test.x))[0, int(test.y)])
+    assert table["change"].iloc[-1] == pytest.approx(want, abs=1e-7) and table["change"].iloc[0] == 0
+
+
+def test_the_baselines_are_the_library_s_own_where_the_output_is_the_loss(network):
+    """For two classes the gradient of a test's loss is a multiple of that of f_c - f_other."""
+    explained, test = network.explained, network.tests(1)
+    risk = explained.risk
+    wrong = 1 - float(risk.outputs(test.double()).softmax(1)[0, int(test.y)])
+    for name, loss_scores in (
+        ("TracInCP", tracin(explained.trajectory, explained.train, test)),
+        (
+            "influence function",
+            loss_influence(risk, test.double(), curvature="gauss_newton", damping=explained.damping),
+        ),
+    ):
+        own, other = (explained.scores(name, test, c) for c in (int(test.y), 1 - int(test.y)))
+        if name == "influence function":
+            assert torch.allclose(wrong * (own - other), -loss_scores, atol=1e-9)
+        else:  # every checkpoint has its own share of the loss, so only the order of the ends is the same
+            assert torch.corrcoef(torch.cat([(own - other), -loss_scores.double()]))[0, 1] > 0.5
+
+
+def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
+    folder, tables = toy
+    monkeypatch.setattr(representers.Recipe, "fit", None)
+    again = representers.run(TOY, Pieces(folder, asdict(TOY)))
+    for name, table in tables.items():
+        pandas.testing.assert_frame_equal(again[name], table)
+
+
+def test_the_figure_says_what_it_shows(toy):
+    assert "random deletion gives" in alt_text(STUDY_FIGURES["representers"](toy[1]))
+
+
+def test_other_data_are_refused():
+    with pytest.raises(ValueError, match="digits, mnist, cifar10, ag_news, toxicity"):
+        representers.config("quick", "iris")
