@@ -1,11 +1,13 @@
 """Curvature: one matrix a file, each as a dense matrix and as a product that never forms it."""
 
+from explainlib.curvature.ekfac import Ekfac
 from explainlib.curvature.empirical_fisher import empirical_fisher
 from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_product
 from explainlib.curvature.hessian import hessian, hessian_product
 from explainlib.curvature.spectrum import top_eigenvalues
 
 __all__ = [
+    "Ekfac",
     "empirical_fisher",
     "gauss_newton",
     "gauss_newton_product",

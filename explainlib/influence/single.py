@@ -14,10 +14,12 @@ from torch import Tensor
 
 from explainlib import compute
 from explainlib.checks import require_indices
+from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples
+from explainlib.layerwise import GradientSource, gradients, per_example, product
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.dense import Keep
-from explainlib.solvers.inverse import Solver, inverse_curvature
+from explainlib.solvers.inverse import Curvature, Solver, inverse_curvature
 
 ASSUME_A_MINIMUM = ("hessian",)  # damped Gauss-Newton has a meaning anywhere: the proximal response (Bae et al. 2022)
 
@@ -27,7 +29,7 @@ def parameter_influence(
     risk: Risk,
     indices: Sequence[int] | Int[Tensor, " k"] | None = None,
     *,
-    curvature: str = "hessian",
+    curvature: Curvature = "hessian",
     solver: str | Solver = "dense",
     damping: float = 0.0,
     keep: Keep = None,
@@ -39,8 +41,10 @@ def parameter_influence(
     Args:
         risk: at a minimum; |gradient| is warned about, or with ``strict`` an error.
         indices: distinct training examples; None takes all n.
-        curvature: "hessian", "gauss_newton", "empirical_fisher", or "identity" (plain gradients).
-        solver: "dense", "cg", "lissa", "low_rank", or a configured object such as ``xl.solvers.Lissa(batch_size=50)``.
+        curvature: "hessian", "gauss_newton", "empirical_fisher", "identity" (plain gradients), "ekfac", or an
+            ``xl.curvature.Ekfac`` fitted before.
+        solver: "dense", "cg", "lissa", "neumann", "low_rank", "arnoldi", or a configured object such as
+            ``xl.solvers.Lissa(batch_size=50)``; EK-FAC needs none.
         damping: absolute, >= 0, added to the curvature's diagonal.
         keep: None inverts and refuses a singular matrix; an int keeps that many largest eigenvalues; a float such as
             1e-9 is a relative threshold (the pseudo-inverse); "positive".
@@ -69,9 +73,9 @@ def parameter_influence(
     chosen = None if indices is None else require_indices(indices, risk.n)
     if curvature in ASSUME_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
-    gradients = risk.loss_gradients(None if chosen is None else risk.train[chosen])
+    rows = risk.loss_gradients(None if chosen is None else risk.train[chosen])
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
-    return -inverse(gradients).required(on_failure).value
+    return -inverse(rows).required(on_failure).value
 
 
 @compute.entry
@@ -79,7 +83,7 @@ def loss_influence(
     risk: Risk,
     test: Examples,
     *,
-    curvature: str = "hessian",
+    curvature: Curvature = "hessian",
     solver: str | Solver = "dense",
     damping: float = 0.0,
     keep: Keep = None,
@@ -115,4 +119,13 @@ def loss_influence(
     if curvature in ASSUME_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
+    if isinstance(curvature, Ekfac) or curvature == "ekfac":  # its layers are known: no gradient need be formed
+        solved = inverse(per_example(_layer_gradients(risk, test))).required(on_failure).value
+        return -product(_layer_gradients(risk, risk.train), solved).T
     return -inverse(risk.loss_gradients(test)).required(on_failure).value @ risk.loss_gradients().T
+
+
+def _layer_gradients(risk: Risk, examples: Examples) -> GradientSource:
+    """Return the gradients of the losses as what the layers read and put out."""
+    slope = lambda outputs: risk.loss.gradient(outputs, examples.y)  # noqa: E731
+    return gradients(risk.parameters, risk.theta, examples.x, slope)

@@ -1,6 +1,6 @@
 """One door to every inverse curvature: which matrix, which solver, how damped, what is kept.
 
-(curvature + damping I)^+ b        curvature in {hessian, gauss_newton, empirical_fisher, identity}
+(curvature + damping I)^+ b        curvature in {hessian, gauss_newton, empirical_fisher, identity, ekfac}
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_choice, require_count, require_nonnegative, require_positive
+from explainlib.curvature.ekfac import Ekfac
 from explainlib.curvature.empirical_fisher import (
     empirical_fisher,
     empirical_fisher_factor,
@@ -23,10 +24,13 @@ from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_factor,
 from explainlib.curvature.hessian import hessian, hessian_operator
 from explainlib.curvature.spectrum import lanczos
 from explainlib.risk import Risk
+from explainlib.solvers.arnoldi import dominant_eigenpairs
 from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.dense import Factor, Keep, require_keep
+from explainlib.solvers.eigenbasis import ekfac_solve
 from explainlib.solvers.lissa import lissa, lissa_batches
 from explainlib.solvers.low_rank import LowRank
+from explainlib.solvers.neumann import MARGIN, neumann
 from explainlib.solvers.preconditioner import REMEMBER_UP_TO, block_preconditioner
 from explainlib.solvers.solution import Solution
 
@@ -36,7 +40,8 @@ OPERATORS: dict[str, Callable[[Risk], Operator]] = {
     "gauss_newton": gauss_newton_operator,
     "empirical_fisher": empirical_fisher_operator,
 }
-CURVATURES = (*MATRICES, "identity")
+CURVATURES = (*MATRICES, "identity", "ekfac")
+Curvature = str | Ekfac
 Inverse = Callable[[Float[Tensor, "k p"]], Solution]
 
 
@@ -132,14 +137,69 @@ class LowRankSolver:
         return LowRank(square, shift=shift, keep=keep, square=True).solve
 
 
-Solver = Dense | CG | Lissa | LowRankSolver
-SOLVERS: dict[str, type] = {"dense": Dense, "cg": CG, "lissa": Lissa, "low_rank": LowRankSolver}
+@dataclass(frozen=True)
+class Neumann:
+    """The Neumann series, to ``tolerance`` or cut at a depth of ``steps``; see ``solvers.neumann``.
+
+    ``scale`` None takes 1.1 times the top eigenvalue of the damped curvature.
+    """
+
+    scale: int | float | None = None
+    steps: int | None = None
+    tolerance: int | float = 1e-6
+    max_steps: int = 20_000
+
+    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+        """Return the inverse; each use sums anew."""
+        _refuse_keep(keep, "neumann")
+        product = OPERATORS[curvature](risk)
+        scale = self.scale
+        if scale is None:
+            top = float(lanczos(product, risk.theta, 1)) + damping
+            scale = MARGIN * top if top > 0 else 1.0  # nothing to invert; the series will say so
+        options = {"scale": scale, "damping": damping, "tolerance": self.tolerance}
+        return lambda rhs: neumann(product, rhs, max_steps=self.max_steps, steps=self.steps, **options)
+
+
+@dataclass(frozen=True)
+class Arnoldi:
+    """The inverse on the ``k`` dominant eigenvectors, found in ``steps`` iterations; see ``solvers.arnoldi``.
+
+    An int ``keep`` is another word for k and goes before it; fewer than k parameters keep all.
+    """
+
+    k: int = 50
+    steps: int | None = None
+    seed: int = 0
+
+    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+        """Return the inverse, its eigenvectors found."""
+        if keep is not None and not isinstance(keep, int):
+            raise ValueError(
+                f"keep={keep!r} needs the whole spectrum, which arnoldi does not look for; pass a count, or "
+                "solver='dense'."
+            )
+        product = OPERATORS[curvature](risk)
+        kept = min(self.k, risk.p) if keep is None else keep
+        damped = lambda v: product(v) + damping * v  # noqa: E731
+        return dominant_eigenpairs(damped, risk.theta, kept, steps=self.steps, seed=self.seed).solve
+
+
+Solver = Dense | CG | Lissa | Neumann | LowRankSolver | Arnoldi
+SOLVERS: dict[str, type] = {
+    "dense": Dense,
+    "cg": CG,
+    "lissa": Lissa,
+    "neumann": Neumann,
+    "low_rank": LowRankSolver,
+    "arnoldi": Arnoldi,
+}
 
 
 def inverse_curvature(
     risk: Risk,
     *,
-    curvature: str = "hessian",
+    curvature: Curvature = "hessian",
     solver: str | Solver = "dense",
     damping: float = 0.0,
     keep: Keep = None,
@@ -148,19 +208,22 @@ def inverse_curvature(
 
     Args:
         risk: gives the curvature, at its theta.
-        curvature: "hessian", "gauss_newton" (both with the ridge), "empirical_fisher" (without), "identity".
-        solver: "dense", "cg", "lissa", "low_rank", or one of their configured objects, e.g. ``Lissa(batch_size=50)``.
+        curvature: "hessian", "gauss_newton" (both with the ridge), "empirical_fisher" (without), "identity", "ekfac"
+            (with the ridge; fitted once a risk), or an ``Ekfac`` that was fitted with options of one's own.
+        solver: "dense", "cg", "lissa", "neumann", "low_rank", "arnoldi", or one of their configured objects, e.g.
+            ``Lissa(batch_size=50)``. EK-FAC brings its own eigenvectors, and "dense" means a division there.
         damping: absolute, >= 0.
-        keep: dense and low_rank only; see ``kept_eigenvalues``.
+        keep: dense and low_rank only, and a count for arnoldi; see ``kept_eigenvalues``.
 
     Raises:
         ValueError: an unknown name, or a combination without meaning.
     """
-    require_choice("curvature", curvature, CURVATURES, later=("ekfac",))
+    if not isinstance(curvature, Ekfac):
+        require_choice("curvature", curvature, CURVATURES)
     require_nonnegative("damping", damping)
     require_keep(keep)
     if isinstance(solver, str):
-        solver = SOLVERS[require_choice("solver", solver, tuple(SOLVERS), later=("neumann", "arnoldi"))]()
+        solver = SOLVERS[require_choice("solver", solver, tuple(SOLVERS))]()
     if not isinstance(solver, Solver):
         raise TypeError(
             f"solver is a {type(solver).__name__}; pass one of {', '.join(map(repr, SOLVERS))} or xl.solvers.CG()."
@@ -168,7 +231,24 @@ def inverse_curvature(
     if curvature == "identity":
         _refuse_keep(keep, "curvature='identity'")
         return lambda rhs: Solution(rhs / (1 + damping), "converged", 0, rhs.new_zeros(len(rhs)))
+    if isinstance(curvature, Ekfac) or curvature == "ekfac":
+        return _of_ekfac(risk, curvature, solver, damping, keep)
     return solver.prepared(risk, curvature, damping, keep)
+
+
+def _of_ekfac(risk: Risk, curvature: Curvature, solver: Solver, damping: float, keep: Keep) -> Inverse:
+    """Return the division by EK-FAC's eigenvalues; the fit is remembered by the risk."""
+    if keep is not None:
+        raise ValueError(f"keep={keep!r} would prune EK-FAC's spectrum, which is damped instead; pass a damping.")
+    if not isinstance(solver, Dense):
+        raise ValueError(
+            f"solver={type(solver).__name__} has nothing to do for curvature='ekfac', whose eigenvectors are known; "
+            "leave solver='dense', or choose curvature='gauss_newton' for an iterative solve."
+        )
+    fitted = risk.remembered(("ekfac",), lambda: Ekfac(risk)) if curvature == "ekfac" else curvature
+    if fitted.p != risk.p:
+        raise ValueError(f"the Ekfac has {fitted.p} parameters, the risk {risk.p}; fit it on this risk.")
+    return lambda rhs: ekfac_solve(fitted, rhs, damping=damping)
 
 
 def _refuse_keep(keep: Keep, who: str) -> None:

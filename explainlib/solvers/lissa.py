@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from explainlib.solvers.neumann import Operator, neumann
 from explainlib.solvers.solution import Solution
 
-Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 GROWTH = 1e6  # an iterate this many times larger than its right-hand side has diverged
 
 
@@ -32,7 +32,7 @@ def lissa(
     tolerance: float = 1e-6,
     max_steps: int = 20_000,
 ) -> Solution:
-    """Return (H + damping I)^-1 b with all examples in every step, stopped by its residual.
+    """Return (H + damping I)^-1 b with all examples in every step, stopped by its residual: ``neumann`` itself.
 
     Args:
         product: v -> H v on rows [k, p].
@@ -44,24 +44,9 @@ def lissa(
 
     Source: Koh & Liang 2017, section 3; Agarwal et al. 2017. Deviation: damping as in the module's formula.
     """
-    size = rhs.norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
-    h, status = rhs / scale, "max_steps"  # h / scale of the formula, directly
-    residual = torch.ones_like(size)
-    steps = 0
-    with tqdm(total=max_steps, desc="LiSSA", delay=2.0, leave=False) as bar:
-        while steps < max_steps:
-            remainder = rhs - product(h) - damping * h
-            residual = remainder.norm(dim=1) / size
-            if (residual <= tolerance).all():
-                status = "converged"
-                break
-            if not (residual < GROWTH).all():
-                status = "diverged"
-                break
-            h = h + remainder / scale
-            steps += 1
-            bar.update()
-    return Solution(h, status, steps, residual, f"scale {scale:.3g}")
+    return neumann(
+        product, rhs, scale=scale, damping=damping, tolerance=tolerance, max_steps=max_steps, name="LiSSA"
+    )  # fmt: skip
 
 
 def lissa_batches(

@@ -1,0 +1,172 @@
+r"""One layer's block of a Fisher matrix: Kronecker factors, their eigenvectors, and corrected eigenvalues.
+
+An example's gradient of a linear layer, bias in the last column, is the matrix G = sum_p g_p a_p^T [o, d]: what the
+layer read (with a 1), and the gradient of what it put out, at each position p (one for a vector; for a convolution one
+for each place of its output).
+
+    A = E[a a^T],  S = E[sum_p g_p g_p^T],     A = U_A diag U_A^T,  S = U_S diag U_S^T
+    K-FAC     block ~ S (x) A             eigenvalues  s_i a_j
+    EK-FAC    the same eigenvectors       eigenvalues  Lambda_ij = E[(U_S^T G U_A)_ij^2]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from explainlib.layerwise.outer import unfolded
+from explainlib.layerwise.plan import OUTER, Plan
+from explainlib.layerwise.positions import slices
+from explainlib.layerwise.recording import Call
+
+COVERED = nn.Linear | nn.Conv1d | nn.Conv2d
+TILE = 32 * 2**20  # bytes of formed gradients that are alive at a time
+Positions = tuple[Float[Tensor, "e P d"], Float[Tensor, "e k P o"]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose weight or bias is chosen, and where its parameters lie in the flat vector.
+
+    Args:
+        module: Linear, Conv1d or Conv2d.
+        weighted: whether the weight is chosen.
+        biased: whether the bias is.
+        places: for each group of channels, the flat positions of [weight, bias] as a matrix.
+    """
+
+    module: nn.Module
+    weighted: bool
+    biased: bool
+    places: tuple[Int[Tensor, "o d"], ...]
+
+    def positions(self, calls: list[Call]) -> list[Positions]:
+        """Return, for each group of channels, what the layer read and the gradients of k cotangents, by position."""
+        uses = [self._of_call(call) for call in calls if call.layer is self.module]
+        found = []
+        for group in zip(*uses, strict=True):
+            inputs, gradients = zip(*group, strict=True)
+            found.append((torch.cat(inputs, dim=1), torch.cat(gradients, dim=2)) if len(group) > 1 else group[0])
+        return found
+
+    def _of_call(self, call: Call) -> list[Positions]:
+        e, k = call.gradient.shape[:2]
+        if isinstance(self.module, nn.Linear):
+            outputs = [call.gradient.reshape(e, k, -1, self.module.out_features)]
+            inputs = [call.input.reshape(e, -1, self.module.in_features)]
+        else:
+            outputs = [part.mT for part in call.gradient.flatten(3).chunk(self.module.groups, dim=2)]
+            inputs = [None] * len(outputs)
+            if self.weighted:
+                inputs = [part.mT for part in unfolded(self.module, call.input).chunk(self.module.groups, dim=1)]
+        return [(self._with_ones(a, g), g) for a, g in zip(inputs, outputs, strict=True)]
+
+    def _with_ones(self, a: Tensor | None, g: Tensor) -> Tensor:
+        columns = [a] if self.weighted else []
+        if self.biased:
+            columns.append(g.new_ones(len(g), g.shape[2], 1))
+        return torch.cat(columns, dim=2)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The fitted block of one layer (or of one group of its channels).
+
+    Attributes:
+        places: flat positions of its parameters.
+        inputs: U_A, eigenvectors of A as columns.
+        outputs: U_S, of S.
+        kfac: the eigenvalues s_i a_j of the plain Kronecker product.
+        values: Lambda, the corrected ones.
+    """
+
+    places: Int[Tensor, "o d"]
+    inputs: Float[Tensor, "d d"]
+    outputs: Float[Tensor, "o o"]
+    kfac: Float[Tensor, "o d"]
+    values: Float[Tensor, "o d"]
+
+    def mapped(self, rows: Float[Tensor, "k p"], change: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, "k o d"]:
+        """Return this block's part of flat vectors, changed in the eigenbasis by ``change(rotated, Lambda)``."""
+        rotated = _turned(rows[:, self.places], self.outputs, self.inputs)
+        return _turned(change(rotated, self.values), self.outputs.T, self.inputs.T)
+
+
+def _turned(matrices: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Return outputs^T M inputs for each matrix M, as two large products rather than many small ones."""
+    o, k = outputs.shape[0], len(matrices)
+    left = (outputs.T @ matrices.movedim(1, 0).reshape(o, -1)).view(o, k, -1)
+    return (left.reshape(o * k, -1) @ inputs).view(o, k, -1).movedim(0, 1)
+
+
+def covered_layers(plan: Plan, names: tuple[str, ...], sizes: tuple[int, ...]) -> list[Layer]:
+    """Return the layers that hold the chosen parameters.
+
+    Args:
+        plan: how the parameters are read.
+        names: of the chosen parameters.
+        sizes: of each.
+
+    Raises:
+        ValueError: a parameter outside Linear and convolution layers, or one that two layers share.
+    """
+    found: dict[int, dict[str, slice]] = {}
+    modules: dict[int, nn.Module] = {}
+    good = {p.name: p for p in plan.read if len(p.sites) == 1 and isinstance(p.sites[0][0], COVERED)}
+    outside = [name for name in names if name not in good]
+    if outside:
+        fits = f"; pass parameters={list(good)} to Risk, or curvature='gauss_newton'" if good else ""
+        raise ValueError(
+            f"EK-FAC covers weights and biases of Linear, Conv1d and Conv2d layers used by one layer alone, and "
+            f"{', '.join(outside)} {'is' if len(outside) == 1 else 'are'} none{fits}."
+        )
+    for place in good.values():
+        ((module, attribute),) = place.sites
+        modules[id(module)] = module
+        found.setdefault(id(module), {})["weight" if place.kind == OUTER else attribute] = place.place
+    return [_layer(modules[key], parts) for key, parts in found.items()]
+
+
+def _layer(module: nn.Module, parts: dict[str, slice]) -> Layer:
+    out, groups = module.weight.shape[0], getattr(module, "groups", 1)
+    columns = []
+    if "weight" in parts:
+        columns.append(torch.arange(parts["weight"].start, parts["weight"].stop).view(out, -1))
+    if "bias" in parts:
+        columns.append(torch.arange(parts["bias"].start, parts["bias"].stop).view(out, 1))
+    places = torch.cat(columns, dim=1).to(module.weight.device)
+    return Layer(module, "weight" in parts, "bias" in parts, places.chunk(groups))
+
+
+def squares_in_basis(
+    a: Float[Tensor, "e P d"], g: Float[Tensor, "e k P o"], inputs: Float[Tensor, "d d"], outputs: Float[Tensor, "o o"]
+) -> Float[Tensor, "o d"]:
+    """Return the sum over examples and cotangents of (U_S^T G U_A)^2, G = sum_p g_p a_p^T.
+
+    Args:
+        a: what the layer read.
+        g: gradients of what it put out, for k cotangents.
+        inputs: U_A.
+        outputs: U_S.
+
+    Returns:
+        [o, d]. Gradients are formed a few examples at a time; the factors are turned first, or the gradients are,
+        whichever costs less.
+    """
+    (e, P, d), (k, o) = a.shape, (g.shape[1], g.shape[3])
+    turn_factors = P == 1 or P * (d * d + k * o * o) < k * o * d * (d + o)
+    if turn_factors:
+        a, g = a @ inputs, g @ outputs
+    if P == 1:
+        return g.square().sum((1, 2)).T @ a[:, 0].square()
+    total = a.new_zeros(k * o, d)
+    for part in slices(e, TILE // (k * o * d * a.element_size())):
+        formed = g[part].mT.flatten(1, 2) @ a[part]  # [e, k o, d]
+        if not turn_factors:
+            formed = (outputs.T @ (formed @ inputs).unflatten(1, (k, o))).flatten(1, 2)
+        total += formed.square_().sum(0)
+    return total.view(k, o, d).sum(0)

@@ -1,0 +1,167 @@
+r"""TRAK: the model as a logistic regression on randomly projected gradients, where influence has a closed form.
+
+    f(z) = log( p / (1 - p) ),  p the probability of z's own label;      phi(z) = P^T grad f(z),   Phi [n, k]
+    trak(t, j) = - (1/M sum_m phi_m(t)^T (Phi_m^T Phi_m)^-1 phi_m(j)) * (1/M sum_m (1 - p_m(j)))
+
+over M models, each with a projection P of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_count, require_nonnegative
+from explainlib.datasets import Examples
+from explainlib.layerwise import GradientSource, gradients, per_example, product
+from explainlib.layerwise.memory import memory_limit
+from explainlib.layerwise.positions import slices
+from explainlib.losses import CROSS_ENTROPY
+from explainlib.risk import Risk
+from explainlib.solvers.dense import Factor
+
+PROJECTIONS = ("rademacher", "gaussian")
+
+
+@compute.entry
+def trak(
+    risks: Risk | Sequence[Risk],
+    test: Examples,
+    *,
+    features: int | None = 512,
+    projection: str = "rademacher",
+    damping: int | float = 0.0,
+    seed: int = 0,
+    memory: int | float | None = None,
+    on_failure: str = "raise",
+) -> Float[Tensor, "t n"]:
+    r"""Return TRAK scores; positive means that training on j lowers the log-odds of t's label: harmful.
+
+    Args:
+        risks: one model, or an ensemble of independently trained ones (or checkpoints, as ``risk.at(theta)``) on the
+            same training set; cross-entropy.
+        test: t examples.
+        features: k random directions, at most n and p without damping; None keeps all p coordinates,
+            unprojected.
+        projection: entries +-1/sqrt(k) ("rademacher") or normal with variance 1/k ("gaussian"): inner products are
+            kept in expectation.
+        damping: added to the diagonal of Phi^T Phi, >= 0; 0 is the paper's.
+        seed: of the projections; one stream runs through all models.
+        memory: bytes to work with; the p x k projection is drawn in parts that fit. None is a quarter of what is free.
+        on_failure: "raise" or "warn" where Phi^T Phi is singular.
+
+    Returns:
+        [t, n], in log-odds up to the scale that the logistic approximation has lost: read it as a ranking.
+
+    Raises:
+        ValueError: another loss, risks on different training sets, or more features than examples without damping.
+        SolverError: a singular Phi^T Phi.
+
+    Source: Park et al. 2023, section 3. Deviations: the sign (there positive is helpful), and no soft threshold.
+    """
+    ensemble = [risks] if isinstance(risks, Risk) else list(risks)
+    _require_ensemble(ensemble, test, features, damping)
+    require_choice("projection", projection, PROJECTIONS)
+    generator = torch.Generator().manual_seed(seed)
+    kernel = torch.zeros(len(test), ensemble[0].n, dtype=ensemble[0].theta.dtype, device=ensemble[0].theta.device)
+    doubt = torch.zeros_like(kernel[0])
+    for risk in ensemble:
+        limit = memory_limit(memory, risk.theta.device)
+        sources = [log_odds_gradients(risk, part, memory=limit) for part in (risk.train, test)]
+        if features is None:
+            train, tests = (per_example(source) for source in sources)
+        else:
+            train, tests = projected(sources, features, projection, generator, memory=limit)
+        factor = Factor(train.T @ train, damping=float(damping))
+        kernel += factor.solve(tests).required(on_failure).value @ train.T / len(ensemble)
+        doubt += (1 - _own_probability(risk.outputs(), risk.train.y)) / len(ensemble)
+    return -kernel * doubt
+
+
+def log_odds_gradients(risk: Risk, examples: Examples, *, memory: int | None = None) -> GradientSource:
+    """Return the gradients of f = log p/(1 - p), p the probability of each example's own label.
+
+    In the outputs z, f = z_y - log sum_{c != y} exp z_c: its slope is 1 at y and minus the softmax of the others.
+
+    Args:
+        risk: the model.
+        examples: with labels.
+        memory: bytes of a pass.
+    """
+
+    def slope(outputs: Float[Tensor, "e C"]) -> Float[Tensor, "e C"]:
+        own = torch.nn.functional.one_hot(examples.y, outputs.shape[1]).bool()
+        return own.to(outputs) - outputs.masked_fill(own, -torch.inf).softmax(1)
+
+    return gradients(risk.parameters, risk.theta, examples.x, slope, memory=memory)
+
+
+def projected(
+    sources: Sequence[GradientSource],
+    features: int,
+    projection: str,
+    generator: torch.Generator,
+    *,
+    memory: int,
+) -> list[Float[Tensor, "_ k"]]:
+    """Return G P for gradients G [n, p] of several sets, with one random P [p, k]; neither G nor P is formed whole.
+
+    Args:
+        sources: gradients in the same parameters.
+        features: k.
+        projection: see ``trak``.
+        generator: on the processor, so that every device draws the same.
+        memory: bytes of the part of P that is alive.
+    """
+    p, like = sources[0].theta.numel(), sources[0].theta
+    width = max(1, memory // 4 // (p * 8))  # drawn in 8 bytes at most
+    parts: list[list[Tensor]] = [[] for _ in sources]
+    held = [source.held(memory // 4) for source in sources]
+    for columns in slices(features, width):
+        rows = torch.stack(list(_drawn(columns.stop - columns.start, p, projection, generator, like)))
+        for part, source in zip(parts, held, strict=True):
+            part.append(product(source, rows / features**0.5, memory=max(1, memory // 2)))
+    return [torch.cat(part, dim=1) for part in parts]
+
+
+def _drawn(count: int, p: int, projection: str, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
+    """Yield rows one by one, so that the numbers do not depend on how many fit into the memory."""
+    for _ in range(count):
+        if projection == "gaussian":
+            yield torch.randn(p, generator=generator, dtype=torch.float32).to(like)
+        else:
+            bits = torch.randint(0, 2, (p,), generator=generator, dtype=torch.int8)
+            yield (2 * bits - 1).to(like)
+
+
+def _own_probability(outputs: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return outputs.softmax(1).gather(1, y[:, None])[:, 0]
+
+
+def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None, damping: int | float) -> None:
+    if not ensemble:
+        raise ValueError("risks is empty; pass one Risk or a list of them.")
+    first = ensemble[0]
+    for risk in ensemble:
+        if risk.loss is not CROSS_ENTROPY:
+            raise ValueError(
+                f"trak needs the probability of a label, and the loss is {risk.loss.name!r}; train with "
+                "loss='cross_entropy', or use xl.influence.tracin."
+            )
+        if risk.n_outputs < 2:
+            raise ValueError("trak needs a model with at least two outputs, one for each class; this one has one.")
+        if risk.n != first.n or not torch.equal(risk.train.y, first.train.y):
+            raise ValueError("the risks of an ensemble have different training sets; train all of them on the same.")
+        risk.require_examples(test, "test")
+    require_nonnegative("damping", damping)
+    wide = first.p if features is None else require_count("features", features)
+    most = first.n if features is None else min(first.n, first.p)
+    if wide > most and damping == 0:
+        raise ValueError(
+            f"features={features} gives {wide} columns to {first.n} gradients of {first.p} parameters, so Phi^T Phi is "
+            f"singular; pass features of at most {min(first.n, first.p)}, or a damping."
+        )

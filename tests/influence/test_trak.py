@@ -1,0 +1,141 @@
+"""TRAK against the dense formula without projection, and what random projections keep."""
+
+import pytest
+import torch
+
+import explainlib as xl
+from explainlib.influence.trak import PROJECTIONS, log_odds_gradients, projected, trak
+from explainlib.solvers import SolverError
+from tests.problems import (
+    classes,
+    convolution,
+    generator,
+    images,
+    logistic_risk,
+    network_risk,
+    relative_error,
+    ridge_risk,
+)
+
+
+def log_odds(risk, theta, x, y):
+    p = risk.parameters.outputs(theta, x[None]).softmax(1)[0, y]
+    return torch.log(p / (1 - p))
+
+
+def jacobian(risk, examples):
+    """Return the gradients of log p/(1 - p), one backward pass at a time."""
+    rows = [
+        torch.autograd.functional.jacobian(lambda theta, i=i: log_odds(risk, theta, examples.x[i], examples.y[i]), risk.theta)
+        for i in range(len(examples))
+    ]  # fmt: skip
+    return torch.stack(rows)
+
+
+def parts(risk, test, damping):
+    """Return phi (Phi^T Phi + damping)^-1 Phi^T and 1 - p, dense."""
+    train, tests = jacobian(risk, risk.train), jacobian(risk, test)
+    gram = train.T @ train + damping * torch.eye(risk.p, dtype=train.dtype)
+    p = risk.outputs().softmax(1)[torch.arange(risk.n), risk.train.y]
+    return tests @ torch.linalg.solve(gram, train.T), 1 - p
+
+
+@pytest.mark.parametrize("make", [network_risk, logistic_risk, lambda: xl.Risk(convolution(), images())])
+def test_the_gradients_are_those_of_the_log_odds(make):
+    risk = make()
+    got = xl.layerwise.per_example(log_odds_gradients(risk, risk.train))
+    assert relative_error(got, jacobian(risk, risk.train)) < 1e-9
+
+
+def test_a_sure_model_gives_finite_gradients():
+    """p = 1 in floating point, and log p/(1 - p) infinite; its slope is not."""
+    risk = network_risk()
+    sure = risk.at(60 * risk.theta)
+    assert (sure.outputs().softmax(1).max(1).values == 1).any()
+    assert torch.isfinite(xl.layerwise.per_example(log_odds_gradients(sure, sure.train))).all()
+    assert torch.isfinite(trak(sure, classes(3), features=5, damping=1e-3)).all()
+
+
+@pytest.mark.parametrize("make", [network_risk, logistic_risk])
+def test_without_projection_it_is_the_dense_formula(make):
+    risk, test = make(), classes(5, seed=3)
+    kernel, doubt = parts(risk, test, 0.01)
+    got = trak(risk, test, features=None, damping=0.01)
+    assert got.shape == (5, risk.n) and relative_error(got, -kernel * doubt) < 1e-10
+
+
+def test_an_ensemble_averages_kernels_and_weights_apart():
+    risks, test = [network_risk(seed=seed) for seed in (0, 0, 0)], classes(5, seed=3)
+    risks = [risk.at(risk.theta + 0.3 * m) for m, risk in enumerate(risks)]
+    each = [parts(risk, test, 0.01) for risk in risks]
+    kernel, doubt = (sum(part) / 3 for part in zip(*each, strict=True))
+    assert relative_error(trak(risks, test, features=None, damping=0.01), -kernel * doubt) < 1e-10
+
+
+def test_positive_is_harmful():
+    """A training example with a wrong label sits on top of the test example: it lowers the log-odds of the truth."""
+    clean = classes(40)
+    x = torch.cat([clean.x, clean.x[:1], clean.x[:1]])
+    y = torch.cat([clean.y, clean.y[:1], (clean.y[:1] + 1) % 3])
+    risk = xl.training.minimise(xl.Risk(xl.models.logistic(3, 3, dtype=x.dtype), xl.datasets.Examples(x, y), l2=0.05))
+    scores = trak(risk, clean[[0]], features=None, damping=1e-3)[0]
+    influence = xl.influence.loss_influence(risk, clean[[0]])[0]
+    assert scores[40] < 0 < scores[41] and influence[40] < 0 < influence[41]
+    assert torch.corrcoef(torch.stack([scores, influence]))[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_projections_keep_inner_products_in_expectation(projection):
+    risk, draws, k = network_risk(), 200, 40
+    source, want = log_odds_gradients(risk, risk.train), jacobian(risk, risk.train)
+    want = want @ want.T
+    grams = []
+    for seed in range(draws):
+        (phi,) = projected([source], k, projection, generator(seed), memory=10**8)
+        assert phi.shape == (risk.n, k)
+        grams.append(phi @ phi.T)
+    grams = torch.stack(grams)
+    z = (grams.mean(0) - want) / (grams.std(0) / draws**0.5)
+    assert z.abs().max() < 5 and relative_error(grams.mean(0), want) < 0.05
+    assert relative_error(grams[0], want) > 0.05
+
+
+def test_more_features_come_closer_to_no_projection():
+    risk, test = network_risk(n=60), classes(8, seed=3)
+    want = trak(risk, test, features=None, damping=0.05).flatten()
+    agreement = []
+    for k in (3, 20, 2000):
+        scores = [trak(risk, test, features=k, damping=0.05, seed=seed).flatten() for seed in range(5)]
+        agreement.append(sum(float(torch.corrcoef(torch.stack([s, want]))[0, 1]) for s in scores) / 5)
+    assert agreement == sorted(agreement) and agreement[-1] > 0.99 and agreement[0] < 0.9
+
+
+def test_it_is_its_seed_and_not_its_memory():
+    risk, test = network_risk(), classes(5, seed=3)
+    base = trak(risk, test, features=12, seed=1)
+    assert torch.equal(base, trak([risk], test, features=12, seed=1))
+    assert relative_error(trak(risk, test, features=12, seed=1, memory=200_000), base) < 1e-8
+    assert not torch.equal(base, trak(risk, test, features=12, seed=2))
+    both = trak([risk, risk], test, features=12, seed=1)  # the second model has a projection of its own
+    assert relative_error(both, base) > 1e-3
+
+
+def test_bad_arguments():
+    risk, test = network_risk(), classes(5, seed=3)
+    with pytest.raises(ValueError, match="empty"):
+        trak([], test)
+    with pytest.raises(ValueError, match="squared_error.*tracin"):
+        trak(ridge_risk(), test)
+    with pytest.raises(ValueError, match="features of at most 24"):
+        trak(risk, test)
+    with pytest.raises(ValueError, match="different training sets"):
+        trak([risk, network_risk(n=30)], test, features=5)
+    with pytest.raises(ValueError, match="projection"):
+        trak(risk, test, features=5, projection="sparse")
+    with pytest.raises(ValueError, match="features"):
+        trak(risk, test, features=0)
+    with pytest.raises(ValueError, match=r"x has shape"):
+        trak(risk, images(), features=5)
+    twins = xl.datasets.Examples(classes(24).x[:1].repeat(24, 1), classes(24).y)
+    with pytest.raises(SolverError, match="rank_deficient"):
+        trak(xl.Risk(risk.model, twins), test, features=20)
