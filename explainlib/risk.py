@@ -218,6 +218,15 @@ class Risk:
             x, weights = self.train.x[part], None if self.weights is None else self.weights[part]
             yield (lambda theta, x=x: self.parameters.outputs(theta, x)), self.train.y[part], weights
 
+    def weighted_value(self, theta: Float[Tensor, " p"], weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Return R at another theta under other weights, differentiable in both; n in 1/n stays."""
+        start, total = 0, 0.0
+        for outputs, y, _ in self.parts():
+            losses = self.loss.value(outputs(theta), y)
+            total = total + (weights[start : start + len(y)] * losses).sum()
+            start += len(y)
+        return total / self.n + self.l2 / 2 * theta.square().sum()
+
     def weights_or_ones(self) -> Float[Tensor, " n"]:
         """Return the per-example weights [n], ones when none were given."""
         return self.theta.new_ones(self.n) if self.weights is None else self.weights

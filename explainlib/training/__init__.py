@@ -4,8 +4,11 @@ from explainlib.training.ensembles import Ensemble, fit_ensemble, fit_risks, fre
 from explainlib.training.fit import Trajectory, fit
 from explainlib.training.minimise import Minima, MinimiseError, MinimiseWarning, minimise
 from explainlib.training.steps import Plateau
+from explainlib.training.variational import ElboRisk, fit_variational
+from explainlib.training.variational_ensembles import fit_variational_ensemble
 
 __all__ = [
+    "ElboRisk",
     "Ensemble",
     "Minima",
     "MinimiseError",
@@ -15,6 +18,8 @@ __all__ = [
     "fit",
     "fit_ensemble",
     "fit_risks",
+    "fit_variational",
+    "fit_variational_ensemble",
     "fresh_starts",
     "minimise",
 ]

@@ -146,7 +146,7 @@ def fit_risks(
     require_finite("starts", require_same_kind("starts", starts, "the risk", risk.theta))
     if not len(starts):
         raise ValueError("starts has no rows; pass at least one start.")
-    weights = _require_weights(risk, weights, len(starts))
+    weights = require_weights(risk, weights, len(starts))
     size = max(1, CACHED // numbers_kept(risk))
     kept = None
     if store is not None:
@@ -165,15 +165,25 @@ def fit_risks(
             start, problems = starts[rows], weights[rows]
 
             def train(start: Tensor = start, problems: Tensor = problems) -> Tensors:
-                return _train(stacked(risk, problems), start, epochs, lr, optimizer, schedule, bar)
+                return train_networks(stacked(risk, problems), start, epochs, lr, optimizer, schedule, bar)
 
             parts.append(train() if kept is None else kept.remembered(f"batch-{k:05d}", train, starts.device))
             bar.update(min((k + 1) * size, len(starts)) * epochs - bar.n)  # a batch from the store counts at once
     theta, losses, norms = (torch.cat([part[key] for part in parts]) for key in ("theta", "losses", "gradient_norm"))
-    return Ensemble(risk, weights, theta, losses, norms, _statuses(theta, norms, epochs, minimum_tolerance(risk)))
+    return Ensemble(risk, weights, theta, losses, norms, statuses(theta, norms, epochs, minimum_tolerance(risk)))
 
 
-def _require_weights(risk: Risk, weights: Tensor | None, m: int) -> Float[Tensor, "m n"]:
+def require_weights(risk: Risk, weights: Tensor | None, m: int) -> Float[Tensor, "m n"]:
+    """Return weights for m networks, the risk's own where none are given.
+
+    Args:
+        risk: the objective.
+        weights: [m, n], or None.
+        m: networks.
+
+    Raises:
+        ValueError: another shape, NaN, or a row of zeros.
+    """
     if weights is None:
         return risk.weights_or_ones().repeat(m, 1)
     require_shape("weights", require_tensor("weights", weights), [m, risk.n], meaning="(a row per start)")
@@ -184,10 +194,20 @@ def _require_weights(risk: Risk, weights: Tensor | None, m: int) -> Float[Tensor
     return weights
 
 
-def _train(
+def train_networks(
     networks: Stacked, start: Tensor, epochs: int, lr: float, optimizer: str, schedule: Plateau | None, bar: tqdm
 ) -> Tensors:
-    """Return the parameters, objectives and gradient norms of one batch of networks after all epochs."""
+    """Return the parameters, objectives and gradient norms of one batch of networks after all epochs.
+
+    Args:
+        networks: what gives their gradients and values.
+        start: [m, p].
+        epochs: full-batch steps.
+        lr: learning rate.
+        optimizer: "adam" or "sgd".
+        schedule: None, or a ``Plateau``.
+        bar: moves on with networks x epochs.
+    """
     packed = networks.pack(start)
     step = stepper(optimizer, packed)
     rates: float | Tensor = lr
@@ -204,7 +224,16 @@ def _train(
     return {"theta": networks.unpack(packed), "losses": networks.values(packed), "gradient_norm": gradient_norm}
 
 
-def _statuses(theta: Tensor, norms: Tensor, epochs: int, tolerance: float) -> tuple[str, ...]:
+def statuses(theta: Tensor, norms: Tensor, epochs: int, tolerance: float) -> tuple[str, ...]:
+    """Return for each network "converged", "nonfinite", or how far it came.
+
+    Args:
+        theta: [m, p], the parameters at the end.
+        norms: [m], of the gradients there.
+        epochs: done.
+        tolerance: on the norms.
+    """
+
     def status(finite: bool, norm: float) -> str:
         if not (finite and math.isfinite(norm)):
             return "nonfinite"

@@ -26,6 +26,8 @@ from explainlib.datasets import Examples
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
 from explainlib.params import require_outputs
 
+STEPPERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -116,10 +118,8 @@ def fit(
     criterion = require_loss(loss)
     trained = _trainable_copy(model, train, criterion)
     tracked = _nothing_yet(trained, train, optimizer, swa) if record else None
-    choices = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-    stepper = choices[require_choice("optimizer", optimizer, tuple(choices))](
-        trained.parameters(), lr=lr, weight_decay=weight_decay
-    )
+    require_choice("optimizer", optimizer, tuple(STEPPERS))
+    stepper = STEPPERS[optimizer](trained.parameters(), lr=lr, weight_decay=weight_decay)
     averaged = AveragedModel(trained) if swa is not None else None
     generator = torch.Generator().manual_seed(seed)
     steps_per_epoch = -(-len(train) // (batch_size or len(train)))

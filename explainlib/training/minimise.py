@@ -171,7 +171,7 @@ def _newton(
         for k, rows in enumerate(weights.split(batch)):
 
             def solve(rows: Tensor = rows) -> Tensors:
-                return _newton_batch(risk, weighted_risks(risk, rows), factored(), tolerance, max_steps)
+                return newton_batch(risk, weighted_risks(risk, rows), factored(), tolerance, max_steps)
 
             results.append(solve() if kept is None else kept.remembered(f"batch-{k:05d}", solve, weights.device))
             bar.update(len(rows))
@@ -187,9 +187,18 @@ def _fingerprint(risk: Risk, weights: Tensor, options: dict[str, object]) -> dic
     return {"work": "minimise", **fingerprint({**sources, "weights": weights}, {**own, **options})}
 
 
-def _newton_batch(
+def newton_batch(
     risk: Risk, problems: WeightedRisks, precondition: Operator | None, tolerance: float, max_steps: int
 ) -> Tensors:
+    """Return theta, gradient_norm, steps and status codes of the weighted problems, all begun at the risk's theta.
+
+    Args:
+        risk: where they begin, and whose preconditioner serves.
+        problems: the weighted risks.
+        precondition: rows -> rows, or None.
+        tolerance: on the gradients' norms.
+        max_steps: of Newton.
+    """
     count = len(problems.weights)
     theta = risk.theta.repeat(count, 1)
     gradient = problems.gradients(theta)

@@ -33,12 +33,7 @@ class WeightedRisks:
         return type(self)(self.risk, self.weights[rows])
 
     def _one(self, theta: Tensor, weights: Tensor) -> Tensor:
-        start, total = 0, 0.0
-        for outputs, y, _ in self.risk.parts():
-            losses = self.risk.loss.value(outputs(theta), y)
-            total = total + (weights[start : start + len(y)] * losses).sum()
-            start += len(y)
-        return total / self.risk.n + self.risk.l2 / 2 * theta.square().sum()
+        return self.risk.weighted_value(theta, weights)
 
     def values(self, theta: Rows) -> Float[Tensor, " g"]:
         """Return R_g [g]."""

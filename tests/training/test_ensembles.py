@@ -276,7 +276,7 @@ def test_an_interrupted_ensemble_goes_on_to_the_same_bits(tmp_path, monkeypatch)
     call = dict(starts=fresh_starts(risk, range(6)), weights=weights(6), epochs=20, lr=0.05)
     monkeypatch.setattr(ensembles, "CACHED", 2 * ensembles.numbers_kept(risk))
     want = fit_risks(risk, **call)
-    monkeypatch.setattr(ensembles, "_train", Interrupted(2))
+    monkeypatch.setattr(ensembles, "train_networks", Interrupted(2))
     with pytest.raises(KeyboardInterrupt):
         fit_risks(risk, **call, store=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["batch-00000.safetensors", "fingerprint.json"]
