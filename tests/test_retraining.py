@@ -234,7 +234,7 @@ def test_interrupted_retraining_goes_on_to_the_same_numbers(method, tmp_path, mo
     import sys
 
     room = sys.modules["explainlib.training.minimise"] if method == "newton" else ensembles
-    work = "_newton_batch" if method == "newton" else "_train"
+    work = "newton_batch" if method == "newton" else "train_networks"
     monkeypatch.setattr(room, "KEPT" if method == "newton" else "CACHED", 2 if method == "newton" else 1)
     risk, test = logistic_risk(16), classes(4, seed=3)
     groups = [[i] for i in range(7)]

@@ -262,7 +262,7 @@ class Interrupted:
     """A batch that is interrupted the second time it is trained, like Ctrl-C."""
 
     def __init__(self, at):
-        self.calls, self.at, self.original = 0, at, ensembles._train
+        self.calls, self.at, self.original = 0, at, ensembles.train_networks
 
     def __call__(self, *arguments):
         self.calls += 1
@@ -280,11 +280,11 @@ def test_an_interrupted_ensemble_goes_on_to_the_same_bits(tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         fit_risks(risk, **call, store=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["batch-00000.safetensors", "fingerprint.json"]
-    ensembles._train.calls = 10
+    ensembles.train_networks.calls = 10
     got = fit_risks(risk, **call, store=tmp_path)
-    assert ensembles._train.calls == 12, "two of three batches were left"
+    assert ensembles.train_networks.calls == 12, "two of three batches were left"
     again = fit_risks(risk, **call, store=tmp_path)
-    assert ensembles._train.calls == 12
+    assert ensembles.train_networks.calls == 12
     for one in (got, again):
         assert torch.equal(one.theta, want.theta) and torch.equal(one.losses, want.losses) and one.status == want.status
     with pytest.raises(ValueError, match="another computation: epochs: got 21, expected 20"):
