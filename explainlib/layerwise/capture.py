@@ -21,7 +21,7 @@ from explainlib.layerwise.memory import in_words, memory_limit
 from explainlib.layerwise.pieces import Piece, pieces_of
 from explainlib.layerwise.plan import places
 from explainlib.layerwise.positions import slices
-from explainlib.layerwise.recording import recorded
+from explainlib.layerwise.recording import Call, Watched, recorded, watched
 from explainlib.layerwise.trial import plan_of
 from explainlib.params import Parameters, require_outputs
 
@@ -102,6 +102,7 @@ class GradientSource:
         self.parameters, self.theta, self.x = parameters, theta.detach(), x
         self.memory = memory_limit(memory, theta.device)
         self.plan = plan_of(parameters, self.theta, x)
+        self._forward: list[tuple[slice, Watched]] = []  # passes that wait for their cotangents
         self.cotangents = self._require_cotangents(cotangents)
         self.several = self.cotangents.shape[1]
         self.n = len(x) * self.several
@@ -130,10 +131,15 @@ class GradientSource:
     def tile(self, start: int, stop: int) -> Capture:
         """Return some rows, whole examples, by as many passes as the memory asks for."""
         k = self.several
-        size = max(1, min(PASS, self.memory // 4 // (ACTIVATIONS * k * self.row_bytes)))
-        parts = [
-            self._passed(slice(start // k + s.start, start // k + s.stop)) for s in slices((stop - start) // k, size)
-        ]
+        forward, self._forward = self._forward, []
+        if forward and (start, stop) == (0, self.n):
+            parts = [self._captured(rows, past.calls(self.cotangents[rows])) for rows, past in forward]
+        else:
+            size = max(1, min(PASS, self.memory // 4 // (ACTIVATIONS * k * self.row_bytes)))
+            parts = [
+                self._passed(slice(start // k + s.start, start // k + s.stop))
+                for s in slices((stop - start) // k, size)
+            ]
         if len(parts) == 1:
             return parts[0]
         columns, kinds = [list(part.pieces) for part in parts], [type(piece) for piece in parts[0].pieces]
@@ -147,7 +153,10 @@ class GradientSource:
 
     def _require_cotangents(self, cotangents: Cotangents) -> Float[Tensor, "e k C"]:
         size = max(1, min(PASS, self.memory // (64 * self.x[0].nbytes)))
-        outputs = [self._outputs(self.x[part]) for part in slices(len(self.x) if callable(cotangents) else 1, size)]
+        parts = slices(len(self.x) if callable(cotangents) else 1, size)
+        outputs = self._watched(parts) if callable(cotangents) else None
+        if outputs is None:
+            outputs = [self._outputs(self.x[part]) for part in parts]
         C = outputs[0].shape[1]
         value = require_tensor("cotangents", cotangents(torch.cat(outputs)) if callable(cotangents) else cotangents)
         several = value.ndim == 3
@@ -158,12 +167,30 @@ class GradientSource:
         require_same_kind("cotangents", value, "the model", self.theta)
         return require_finite("cotangents", value.detach() if several else value.detach()[:, None])
 
+    def _watched(self, parts: list[slice]) -> list[Tensor] | None:
+        """Return the outputs, their passes kept for the backward half; None where that asks for too much memory."""
+        if self.plan.fallback or len(self.x) > 2**16:
+            return None
+        for part in parts:
+            past = watched(self.parameters, self.theta, self.x[part], self.plan.layers)
+            if len(parts) * ACTIVATIONS * past.nbytes > self.memory // 4 or not past.seen:
+                self._forward = []
+                return None
+            self._forward.append((part, past))
+        return [
+            require_outputs(lambda x, past=past: past.outputs, self.x[part], "x").detach()
+            for part, past in self._forward
+        ]
+
     def _outputs(self, x: Tensor) -> Tensor:
         return require_outputs(lambda part: self.parameters.outputs(self.theta, part), x, "x")
 
     def _passed(self, examples: slice) -> Capture:
         x, cotangents = self.x[examples], self.cotangents[examples]
-        calls = recorded(self.parameters, self.theta, x, cotangents, self.plan.layers)
+        return self._captured(examples, recorded(self.parameters, self.theta, x, cotangents, self.plan.layers))
+
+    def _captured(self, examples: slice, calls: list[Call]) -> Capture:
+        x, cotangents = self.x[examples], self.cotangents[examples]
         formed = []
         if self.plan.fallback:
             at = [places(self.parameters)[name] for name in self.plan.fallback]
