@@ -20,8 +20,8 @@ DRAWN = ("tracking, NTK final", "TracInCP", "influence function", "surrogate, NT
 
 def representers(tables: Mapping[str, pandas.DataFrame]) -> Picture:
     """Return AUC-DEL- with its intervals for each experiment, and five deletion curves."""
-    areas = tables["methods"][tables["methods"]["part"] == "small"]
-    curves = tables["curves"][tables["curves"]["part"] == "small"]
+    areas = tables["methods"][tables["methods"]["part"] == "main"]
+    curves = tables["curves"][tables["curves"]["part"] == "main"]
     with style():
         picture = Picture(11.6, 8.2)
         grid = picture.subplots(2, 2)

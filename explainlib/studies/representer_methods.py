@@ -113,7 +113,10 @@ def pair(data: str, n: int) -> Split:
     train = train[rows]
     if data in TEXTS:
         return Split(train, test)
-    centre, spread = _pictures(train.x, data).mean((0, 2, 3), True), _pictures(train.x, data).std((0, 2, 3), True)
+    centre, spread = (
+        _pictures(train.x, data).mean((0, 2, 3), keepdim=True),
+        _pictures(train.x, data).std((0, 2, 3), keepdim=True),
+    )
     return Split(*(Examples((_pictures(e.x, data) - centre) / spread, e.y, e.classes) for e in (train, test)))
 
 

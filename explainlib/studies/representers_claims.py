@@ -21,7 +21,7 @@ def representers_claims(tables: Tables, data: str) -> pandas.DataFrame:
     A verdict is "not held" where one of the intervals lies below 0, and "undecided" where the networks are too few to
     say.
     """
-    areas, pairs = (tables[name][tables[name]["part"] == "small"] for name in ("methods", "pairs"))
+    areas, pairs = (tables[name][tables[name]["part"] == "main"] for name in ("methods", "pairs"))
     rows = [
         _ordering(
             pairs,

@@ -16,12 +16,12 @@ from explainlib.studies.record import Pieces
 from explainlib.studies.representer_methods import METHODS, pair
 
 TOY = representers.Config(
-    n=60,
-    seeds=2,
-    tests=1,
-    recipe=representers.Recipe("cnn2", 3, 10, 0.2),
-    wide=(2, 1),
-    wide_recipe=representers.Recipe("cnn2", 2, 20, 0.2),
+    "digits",
+    60,
+    (
+        representers.Part("main", representers.Recipe("cnn2", 3, 10, 0.2), 2, 1),
+        representers.Part("wide", representers.Recipe("cnn2", 2, 20, 0.2), 2, 1, short=True),
+    ),
 )
 
 
@@ -33,7 +33,7 @@ def toy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network():
-    return representers.Network(TOY, TOY.recipe, pair("digits", 60), 1)
+    return representers.Network(TOY, TOY.parts[0].recipe, pair("digits", 60), 1)
 
 
 def test_every_claim_has_a_row_and_a_verdict(toy):
@@ -45,12 +45,12 @@ def test_every_claim_has_a_row_and_a_verdict(toy):
 
 def test_no_method_is_dropped_and_the_plan_adds_up(toy):
     methods, plan = toy[1]["methods"], toy[1]["plan"].set_index("part")
-    assert methods[methods["part"] == "small"]["method"].tolist() == list(METHODS)
+    assert methods[methods["part"] == "main"]["method"].tolist() == list(METHODS)
     assert methods[methods["part"] == "wide"]["method"].tolist() == list(representers.SHORT)
-    assert plan.loc["small", "retrainings"] == len(METHODS) * 2 * 1 * 5
-    assert 0 < plan.loc["small", "different"] <= plan.loc["small", "retrainings"]
+    assert plan.loc["main", "retrainings"] == len(METHODS) * 2 * 1 * 5
+    assert 0 < plan.loc["main", "different"] <= plan.loc["main", "retrainings"]
     pairs = toy[1]["pairs"]
-    assert len(pairs[pairs["part"] == "small"]) == len(METHODS) * (len(METHODS) - 1) // 2
+    assert len(pairs[pairs["part"] == "main"]) == len(METHODS) * (len(METHODS) - 1) // 2
 
 
 def test_products_of_importance_and_kernel_go_round_cycles_alike(toy):
