@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-from benchmarks import ensembles, groups, influence, tasks
+from benchmarks import bilevel, ensembles, groups, influence, tasks
 from benchmarks.timing import table
 from explainlib import NotAtMinimumWarning, compute
 
@@ -15,13 +15,14 @@ def main(chosen: list[str]) -> None:
 
     Without words all but "groups", which takes minutes and 3 GB.
     """
-    rooms = {"influence": influence, "ensembles": ensembles, "groups": groups, "tasks": tasks}
+    rooms = {"influence": influence, "ensembles": ensembles, "groups": groups, "tasks": tasks, "bilevel": bilevel}
     unknown = set(chosen) - set(rooms)
     if unknown:
         raise SystemExit(f"benchmarks {sorted(unknown)} are unknown; choose from {', '.join(rooms)}.")
     with warnings.catch_warnings(), compute.settings():
         warnings.simplefilter("ignore", NotAtMinimumWarning)
-        print(table([row for name in chosen or ["influence", "ensembles", "tasks"] for row in rooms[name].rows()]))
+        names = chosen or ["influence", "ensembles", "tasks", "bilevel"]
+        print(table([row for name in names for row in rooms[name].rows()]))
 
 
 if __name__ == "__main__":

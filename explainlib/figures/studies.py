@@ -9,7 +9,9 @@ import pandas
 import torch
 from matplotlib.axes import Axes
 
+from explainlib.figures.bilevel_study import bilevel
 from explainlib.figures.fidelity import predicted_versus_true
+from explainlib.figures.fragility import fragility
 from explainlib.figures.palette import SERIES, style
 from explainlib.figures.picture import Picture, png, set_alt
 from explainlib.figures.representers_study import representers
@@ -87,6 +89,8 @@ STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = 
     "group": group,
     "tlxml": tlxml,
     "representers": representers,
+    "bilevel": bilevel,
+    "fragility": fragility,
 }
 
 

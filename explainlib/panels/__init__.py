@@ -2,8 +2,9 @@
 
 from explainlib.panels.adaptation import Adaptation
 from explainlib.panels.group_removal import GroupRemoval
+from explainlib.panels.harmful import Harmful
 from explainlib.panels.removal import Removal
 from explainlib.panels.representer import Representer
 from explainlib.panels.task_removal import TaskRemoval
 
-__all__ = ["Adaptation", "GroupRemoval", "Removal", "Representer", "TaskRemoval"]
+__all__ = ["Adaptation", "GroupRemoval", "Harmful", "Removal", "Representer", "TaskRemoval"]

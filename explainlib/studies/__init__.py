@@ -6,11 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from explainlib.checks import require_choice
-from explainlib.studies import group, influence, representers, tlxml
+from explainlib.studies import bilevel, fragility, group, influence, representers, tlxml
 from explainlib.studies.record import Pieces, write_provenance, write_table
 
-STUDIES = {"influence": influence, "group": group, "tlxml": tlxml, "representers": representers}
-LATER = ("fragility", "bilevel", "all")
+STUDIES = {
+    "influence": influence,
+    "group": group,
+    "fragility": fragility,
+    "representers": representers,
+    "tlxml": tlxml,
+    "bilevel": bilevel,
+}
 SCALES = ("quick", "cpu", "paper")
 
 
@@ -34,7 +40,7 @@ def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | 
         ValueError: an unknown name, scale or data set; or an ``out`` that holds pieces of another run.
         FileNotFoundError: a data set whose files are not at hand; the message says where to put them.
     """
-    require_choice("study", name, names(), later=LATER)
+    require_choice("study", name, names())
     require_choice("scale", scale, SCALES)
     study = STUDIES[name]
     settings = study.config(scale, data)

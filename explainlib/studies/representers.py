@@ -99,9 +99,9 @@ WIDE = Recipe("cnn3", 6, 50, 1.0)
 CPU_SIZES = {  # n, seeds, tests: fitted to an hour on two cores for all of them
     "digits": (260, 20, 2),
     "mnist": (1000, 20, 2),
-    "cifar10": (1000, 3, 2),
-    "ag_news": (600, 3, 2),
-    "toxicity": (360, 4, 2),
+    "cifar10": (1000, 4, 1),
+    "ag_news": (600, 4, 1),
+    "toxicity": (360, 4, 1),
 }
 
 

@@ -1,0 +1,75 @@
+"""How many spoiled tasks each ranking finds, by how many are inspected, under the ceiling that no ranking can pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Bool
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from explainlib.checks import require_count
+from explainlib.figures.palette import PALETTE, SERIES, style
+from explainlib.figures.picture import axes_for, set_alt
+from explainlib.metrics.mislabels import detection_curve
+
+DASHES = ("-", "--", "-.", ":", "-", "--")
+
+
+def detection_curves(
+    scores: Mapping[str, Tensor],
+    spoiled: Bool[Tensor, " M"],
+    *,
+    inspected: int | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Return axes with the share of spoiled tasks found against the share inspected, one line for each ranking.
+
+    The grey line is the ceiling min(1, inspected / spoiled): with 80% spoiled, 40% inspected hold half of them at most.
+
+    Args:
+        scores: by name, one score for each of M tasks, the most suspicious highest; at most six.
+        spoiled: which tasks are; some, and not all.
+        inspected: how many tasks are inspected now, a vertical line; None draws none.
+        title: above the axes.
+        ax: where to draw; None makes a new picture, reached as ``.figure``.
+
+    Returns:
+        The axes; ``alt_text(axes.figure)`` says the same in words.
+
+    Raises:
+        ValueError: no ranking or more than six, another number of scores, NaN, or spoiled marks of one kind only.
+    """
+    if not 1 <= len(scores) <= len(SERIES):
+        raise ValueError(f"scores has {len(scores)} entries, expected 1 to {len(SERIES)}; draw two figures.")
+    curves = {name: detection_curve(values, spoiled).tolist() for name, values in scores.items()}
+    m, wrong = len(spoiled), int(spoiled.sum())
+    at = wrong if inspected is None else require_count("inspected", inspected, least=0)
+    if at > m:
+        raise ValueError(f"inspected={at} is more than the {m} tasks; pass a smaller number.")
+    shares = [100 * k / m for k in range(m + 1)]
+    lines, said = -(-len(curves) // 2), []
+    with style():
+        top = 0.24 * lines + (0.45 if title else 0.15)
+        ax = axes_for(ax, 5.0, 3.1 + top, left=0.7, top=top)
+        ceiling = [100 * min(1.0, k / wrong) for k in range(m + 1)]
+        ax.fill_between(shares, ceiling, 100, color="0.88", linewidth=0)
+        ax.plot(shares, ceiling, color="0.45", linewidth=1.0)
+        for i, (look, (name, found)) in enumerate(zip(SERIES, curves.items(), strict=False)):
+            marks = dict(marker=look.marker, markevery=(1 + 2 * i, max(1, m // 8)), markersize=5)
+            line = dict(color=look.colour, linestyle=DASHES[i], linewidth=1.8)
+            ax.plot(shares, [100 * share for share in found], label=name, **line, **marks)
+            said.append(f"{name} {found[at]:.0%}")
+        if inspected is not None:
+            ax.axvline(shares[at], color=PALETTE["black"], linewidth=1.2)
+        ax.set(xlim=(0, 103), ylim=(0, 103), xlabel="% of the tasks inspected", ylabel="% of the spoiled tasks found")
+        ax.set_title(title or "", loc="left", pad=8 + 17 * lines)
+        ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
+    most = min(1.0, at / wrong)
+    set_alt(
+        ax,
+        f"Spoiled tasks found by ranking, {wrong} of {m} tasks are spoiled. With {at} inspected at most {most:.0%} "
+        f"can be found; found are: {', '.join(said)}.",
+    )
+    return ax

@@ -1,0 +1,76 @@
+"""The figure of the bilevel study, from its tables alone: editing, depth, and the flipped tasks found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas
+from matplotlib.axes import Axes
+
+from explainlib.figures.palette import SERIES, style
+from explainlib.figures.picture import Picture, set_alt
+
+EDITS = ("task influence", "leave-out Newton step", "without third derivative", "first order", "Gamma")
+FINDERS = ("task influence", "gradient product", "raw loss", "TracIn", "EK-FAC IF, flat", "random")
+
+
+def bilevel(tables: Mapping[str, pandas.DataFrame]) -> Picture:
+    """Return errors by the number of removed tasks, by Neumann depth, and the flipped tasks found by two shares."""
+    editing, depth, harmful = (tables[name] for name in ("editing", "depth", "harmful"))
+    inner = str(editing["inner"].iloc[0])
+    with style():
+        picture = Picture(11.6, 8.2)
+        grid = picture.subplots(2, 2)
+        picture.subplots_adjust(left=0.08, right=0.98, bottom=0.08, top=0.95, wspace=0.24, hspace=0.36)
+    _editing(grid[0, 0], editing[editing["inner"] == inner], inner)
+    _depth(grid[0, 1], depth[depth["inner"] == inner])
+    for ax, flipped in zip(grid[1], sorted(harmful["flipped"].unique()), strict=False):
+        _found(ax, harmful[(harmful["inner"] == inner) & (harmful["flipped"] == flipped)], flipped)
+    one = editing[(editing["inner"] == inner) & (editing["count"] == 1)].groupby("method")["parameter_error"].median()
+    set_alt(
+        picture,
+        f"Editing beside solving again, {inner} problem: the median relative error of the meta-parameters for one task "
+        f"is {one['task influence']:.2f} by task influence, {one['leave-out Newton step']:.3f} by one Newton step and "
+        f"{one['Gamma']:.2f} by Gamma. Below: the share of tasks with flipped labels found among those inspected.",
+    )
+    return picture
+
+
+def _editing(ax: Axes, table: pandas.DataFrame, inner: str) -> None:
+    with style():
+        for series, method in zip(SERIES, EDITS, strict=False):
+            rows = table[table["method"] == method].groupby("count")["parameter_error"].median()
+            if len(rows):
+                ax.plot(rows.index, rows, color=series.colour, marker=series.marker, label=method, linewidth=1.6)
+        ax.set(xscale="log", yscale="log", xlabel="tasks removed at once", ylabel="relative error of the parameters")
+        ax.set_title(f"editing against solving again ({inner})", loc="left")
+        ax.legend(fontsize=9)
+
+
+def _depth(ax: Axes, table: pandas.DataFrame) -> None:
+    with style():
+        for series, kind in zip(SERIES, ("Neumann depth", "inner descent steps"), strict=False):
+            rows = table[table["kind"] == kind].sort_values("steps")
+            if len(rows):
+                ax.plot(
+                    rows["steps"], rows["error"], color=series.colour, marker=series.marker, label=kind, linewidth=1.6
+                )
+        floor = float(table[table["kind"] == "dense"]["error"].iloc[0])
+        ax.axhline(floor, color="0.4", linewidth=1.2, linestyle="--", label="dense, inner problem solved")
+        ax.set(xscale="log", yscale="log", xlabel="terms of the series, or steps", ylabel="error against solving again")
+        ax.set_title("how deep, how exact", loc="left")
+        ax.legend(fontsize=9)
+
+
+def _found(ax: Axes, table: pandas.DataFrame, flipped: float) -> None:
+    with style():
+        for series, method in zip(SERIES, FINDERS, strict=False):
+            rows = table[table["method"] == method].groupby("inspected")["found"].mean()
+            ax.plot(
+                100 * rows.index, 100 * rows, color=series.colour, marker=series.marker, label=method, linewidth=1.6
+            )
+        ends = [0, min(1.0, flipped), 1]
+        ax.plot([100 * x for x in ends], [0, 100, 100], color="0.4", linestyle="--", linewidth=1.2, label="the most")
+        ax.set(xlabel="tasks inspected, %", ylabel="flipped tasks found, %")
+        ax.set_title(f"labels flipped in {flipped:.0%} of the tasks", loc="left")
+        ax.legend(fontsize=8)

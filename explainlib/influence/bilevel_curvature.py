@@ -1,0 +1,146 @@
+"""The outer curvature S behind bilevel influence, and one door to its inverse.
+
+Exact (Ren et al., Definition 4.2), and their Gamma (Theorem 5.1) with C_i = partial_lam partial_theta f_i dtheta/dlam:
+
+    exact   S = l2 I + sum_i D D f_i
+    gamma   S = l2 I + sum_i ( partial_lam^2 f_i + C_i + C_i^T + |partial_theta f_i|_1 I )
+
+For the proximal problem the second is a multiple of I (slip 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.curvature.ekfac import Ekfac
+from explainlib.datasets import Examples, Tasks
+from explainlib.meta.bilevel import Bilevel, MakeInverse
+from explainlib.meta.bilevel_problem import Problem, Proximal
+from explainlib.meta.bilevel_state import ROWS
+from explainlib.meta.task_weights import WeightedTask
+from explainlib.risk import Risk
+from explainlib.solvers.cg import cg
+from explainlib.solvers.dense import Factor
+from explainlib.solvers.neumann import neumann
+from explainlib.solvers.solution import Solution
+
+Operator = Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]
+HESSIANS, SOLVERS, INNER_HESSIANS = ("exact", "gamma"), ("dense", "cg", "neumann"), ("exact", "ekfac")
+
+
+def outer_operator(
+    bilevel: Bilevel, lam: Float[Tensor, " q"], tasks: Tasks, *, hessian: str, inverse: MakeInverse | None = None
+) -> Operator:
+    """Return v -> S v on rows [k, q].
+
+    Args:
+        bilevel: the learner.
+        lam: where.
+        tasks: M tasks.
+        hessian: "exact" or "gamma".
+        inverse: makes the inner inverses; None is exact.
+
+    Source: Ren et al., Definition 4.2 and Theorem 5.1.
+    """
+    if hessian == "exact":
+        total = bilevel.hessian_operator(lam, tasks, inverse=inverse)
+        return lambda v: total(v) + bilevel.l2 * v
+    states = [state for _, state in bilevel.settled(lam, tasks, inverse=inverse)]
+    shift = bilevel.l2 + sum(float(state.of_theta.abs().sum()) for state in states)  # Theorem 5.1
+    if bilevel.inner == "proximal":
+        return lambda v: shift * v
+
+    def product(v: Tensor) -> Tensor:
+        kept = shift * v
+        for state in states:
+            straight, across = state.partial_products(v.expand(len(state.theta), -1, -1))
+            kept = kept + (straight + across).sum(0)
+        return kept
+
+    return product
+
+
+def outer_matrix(
+    bilevel: Bilevel, lam: Float[Tensor, " q"], tasks: Tasks, *, hessian: str, inverse: MakeInverse | None = None
+) -> Float[Tensor, "q q"]:
+    """Return S [q, q].
+
+    Args:
+        bilevel: the learner.
+        lam: where.
+        tasks: M tasks.
+        hessian: "exact" or "gamma".
+        inverse: makes the inner inverses; None is exact.
+    """
+    if hessian == "exact":
+        total = bilevel.total_hessian(lam, tasks, inverse=inverse)
+        total.diagonal().add_(bilevel.l2)
+        return total
+    total = dense(outer_operator(bilevel, lam, tasks, hessian=hessian, inverse=inverse), lam)
+    return (total + total.T) / 2
+
+
+def dense(product: Operator, like: Float[Tensor, " q"]) -> Float[Tensor, "q q"]:
+    """Return the matrix of an operator, a row for each basis vector."""
+    eye = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
+    return torch.cat([product(part) for part in eye.split(ROWS)])
+
+
+def solver_of(
+    solver: str, product: Operator | Float[Tensor, "q q"], **options: int | float | None
+) -> Callable[[Float[Tensor, "k q"]], Solution]:
+    """Return b -> S^-1 b on rows, of a matrix factored here or of products.
+
+    Args:
+        solver: "dense" (``product`` is the matrix), "cg" or "neumann".
+        product: S.
+        options: ``scale`` (Neumann), ``tolerance`` and ``max_steps`` (both); None is the solver's own.
+
+    Returns:
+        A function of rows [k, q] that returns a Solution.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if solver == "dense":
+        return Factor(product).solve
+    operator = product if callable(product) else lambda v: v @ product
+    if solver == "neumann":
+        return lambda rhs: neumann(operator, rhs, **given)
+    given.pop("scale", None)
+    return lambda rhs: cg(operator, rhs, **given)
+
+
+class EkfacInverse:
+    """H_in^-1 of m tasks by EK-FAC, ``strength`` as its damping: s G + strength I = s (G + strength/s I).
+
+    Args:
+        problem: both levels; every layer that theta holds is Linear or a convolution.
+        lam: where.
+        theta: the inner solutions [m, p].
+        batch: their tasks.
+
+    Source: Ren et al., appendix B.3; G stands for the Hessian of the training losses.
+    """
+
+    def __init__(
+        self, problem: Problem, lam: Float[Tensor, " q"], theta: Float[Tensor, "m p"], batch: WeightedTask
+    ) -> None:
+        self._size = batch.support_y.shape[1]
+        self._fits = []
+        for k, at in enumerate(theta):
+            x, y = batch.support_x[k], batch.support_y[k]
+            if isinstance(problem, Proximal):
+                model = problem.parameters.model_at(at)
+            else:
+                model = problem.head_at(at)
+                x = problem.features(lam, x)[:, : model.in_features].detach()
+            risk = Risk(model, Examples(x, y), l2=problem.strength / self._size)
+            self._fits.append(Ekfac(risk.reweighted(batch.training[k])))
+
+    def solve(self, rows: Float[Tensor, "m k p"]) -> Float[Tensor, "m k p"]:
+        """Return the approximate H_in^-1 rows."""
+        pairs = zip(self._fits, rows, strict=True)
+        return torch.stack([fit.inverse_product(part.contiguous()) for fit, part in pairs]) / self._size

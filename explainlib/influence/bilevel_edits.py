@@ -1,0 +1,62 @@
+"""Editing the meta-parameters by one Newton step of the problem that is left when tasks or examples are taken out.
+
+    lam - S_-^-1 grad F_-(lam),     F_- = F - (what the changed tasks gave) + (what they give now)
+
+S_- and grad F_- are exact, so the step also sees how the curvature itself loses what was removed; the formula
+lam - influence is its first order.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.datasets import Tasks
+from explainlib.influence.bilevel_curvature import Operator, solver_of
+from explainlib.meta.bilevel import Bilevel
+from explainlib.meta.task_weights import TaskWeights
+from explainlib.solvers.solution import Solution
+
+
+def newton_edit(
+    bilevel: Bilevel,
+    lam: Float[Tensor, " q"],
+    gradient: Float[Tensor, " q"],
+    whole: Float[Tensor, "q q"] | Operator,
+    changed: Tasks,
+    now: TaskWeights | None,
+    *,
+    solver: str = "dense",
+    options: dict[str, int | float | None] | None = None,
+) -> Solution:
+    """Return the step S_-^-1 grad F_- [1, q]; lam minus it is the edited lam.
+
+    Args:
+        bilevel: the learner.
+        lam: where.
+        gradient: grad F(lam), the outer ridge included.
+        whole: the exact S as a matrix for solver "dense", otherwise as products.
+        changed: the tasks that change.
+        now: their examples' weights from now on; None means that they are gone.
+        solver: "dense", "cg" or "neumann".
+        options: of the solver.
+
+    Returns:
+        Solution, not yet judged.
+    """
+    gradient = gradient - bilevel.total_gradients(lam, changed).sum(0)
+    if now is not None:
+        gradient = gradient + bilevel.total_gradients(lam, changed, weights=now).sum(0)
+    if isinstance(whole, Tensor):
+        system = whole - bilevel.total_hessian(lam, changed)
+        if now is not None:
+            system = system + bilevel.total_hessian(lam, changed, weights=now)
+        return solver_of(solver, system)(gradient[None])
+    before = bilevel.hessian_operator(lam, changed)
+    after = None if now is None else bilevel.hessian_operator(lam, changed, weights=now)
+
+    def product(v: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
+        left = whole(v) - before(v)
+        return left if after is None else left + after(v)
+
+    return solver_of(solver, product, **(options or {}))(gradient[None])

@@ -1,0 +1,53 @@
+"""The widgets of the panel on harmful tasks and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+
+from explainlib.panels.controls import Controls
+
+PERCENT = range(5, 100, 5)
+
+
+class HarmfulControls(Controls):
+    """The panel on harmful tasks: what is flipped, by what the tasks are ranked, and how many are inspected.
+
+    Args:
+        methods: names of the rankings.
+        most: the most tasks that may be inspected.
+        k: the first value of the slider.
+    """
+
+    def __init__(self, *, methods: Sequence[str], most: int, k: int) -> None:
+        super().__init__(tests=1, how={name: name for name in methods}, classes=(), most=most, k=k)
+        wide = {"style": {"description_width": "100px"}, "layout": widgets.Layout(width="410px")}
+        options = {"continuous_update": False, "readout_format": "d", "min": PERCENT[0], "step": 5, **wide}
+        self.flipped = widgets.IntSlider(max=PERCENT[-1], description="% of the tasks", **options)
+        self.labels = widgets.IntSlider(max=80, description="% of their labels", **options)
+        self.seed = widgets.BoundedIntText(
+            min=0, max=9999, description="seed", style={"description_width": "100px"},
+            layout=widgets.Layout(width="180px"),
+        )  # fmt: skip
+        self.how.description, self.how.layout.width = "rank by", "280px"
+        self.slider.description, self.slider.continuous_update = "inspect", False
+        self.how.style.description_width = self.slider.style.description_width = "100px"
+        self.slider.layout.width = "410px"
+        self.flipped.add_class("xl-flipped")
+        self.labels.add_class("xl-labels")
+        self.curve, self.suspects, self.table = (widgets.HTML() for _ in range(3))
+        for shown, name in ((self.curve, "xl-curve"), (self.suspects, "xl-suspects"), (self.table, "xl-outcomes")):
+            shown.add_class(name)
+        self.curve.layout = widgets.Layout(width="470px", height="340px", flex="0 0 auto")
+        self.suspects.layout = widgets.Layout(width="470px", height="226px", flex="0 0 auto")
+        self.prediction.layout = widgets.Layout(width="430px", height="112px")
+        self.table.layout = widgets.Layout(width="430px", height="136px")
+        self.truth.layout = widgets.Layout(width="430px", height="64px")
+        title = widgets.HTML("<b>flip labels in</b>")
+        chosen = [title, self.flipped, self.labels, self.seed, self.how, self.slider]
+        buttons = widgets.HBox([self.retrain, self.reset])
+        left = widgets.VBox([*chosen, buttons, self.prediction, self.table, self.truth])
+        left.layout = widgets.Layout(width="440px", flex="0 0 auto")
+        right = widgets.VBox([self.curve, self.suspects])
+        self.root = self._root([widgets.HBox([left, right]), self.message], "xl-harmful-panel", "660px")

@@ -1,0 +1,91 @@
+"""The bilevel study end to end at toy size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pandas
+import pytest
+import torch
+
+from explainlib.figures import alt_text
+from explainlib.figures.studies import STUDY_FIGURES
+from explainlib.studies import bilevel, bilevel_problem
+from explainlib.studies.record import Pieces
+
+TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "pieces"
+    return folder, bilevel.run(TOY, Pieces(folder, asdict(TOY)))
+
+
+@pytest.fixture(scope="module")
+def case():
+    return bilevel.case(TOY, "proximal", 0)
+
+
+def test_every_claim_has_a_row_and_a_verdict(toy):
+    claims = toy[1]["claims"]
+    assert claims["id"].tolist() == [f"R{i}" for i in range(1, 9)]
+    assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
+    assert not claims.isna().any().any()
+
+
+def test_no_method_is_dropped(toy):
+    found = set(toy[1]["removal"]["method"])
+    assert found == set(bilevel_problem.methods_for("proximal"))
+    assert set(toy[1]["harmful"]["method"]) == found
+
+
+def test_editing_is_judged_by_solving_again(toy, case):
+    table = toy[1]["editing"]
+    exact = table[(table["method"] == "task influence") & (table["count"] == 3)].iloc[0]
+    removed = case.order(0)[:3].tolist()
+    truth = case.solved.without(removed, warm=True)
+    edited = case.solved.influence().without_tasks(removed)
+    want = float((edited - truth).norm() / (truth - case.solved.lam).norm())
+    assert exact["parameter_error"] == pytest.approx(want, rel=1e-3)
+    newton = table[(table["method"] == "leave-out Newton step") & (table["count"] == 3)].iloc[0]
+    assert newton["parameter_error"] < exact["parameter_error"]
+    assert (table[table["method"] == "direct"]["parameter_error"] == 1).all(), "the proximal model does not move"
+
+
+def test_deeper_series_come_nearer_to_the_dense_solution(toy):
+    table = toy[1]["depth"]
+    series = table[table["kind"] == "Neumann depth"].sort_values("steps")["from_exact"]
+    assert series.iloc[-1] < 0.05 * series.iloc[0] and series.is_monotonic_decreasing
+    inner = table[table["kind"] == "inner descent steps"].sort_values("steps")
+    assert inner["inner_error"].is_monotonic_decreasing
+
+
+def test_the_share_found_cannot_pass_what_was_inspected(toy):
+    table = toy[1]["harmful"]
+    assert (table["found"] <= (table["inspected"] / table["flipped"]).clip(upper=1) + 1e-6).all()
+
+
+def test_the_flat_problem_knows_whose_example_is_whose(case):
+    examples, owner = bilevel_problem.flat(case.solved.tasks)
+    k = 3
+    mine = examples.x[owner == k]
+    tasks = case.solved.tasks
+    assert torch.equal(mine, torch.cat([tasks.support_x[k], tasks.query_x[k]]))
+
+
+def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
+    folder, tables = toy
+    monkeypatch.setattr(bilevel_problem, "solve", None)
+    again = bilevel.run(TOY, Pieces(folder, asdict(TOY)))
+    for name, table in tables.items():
+        pandas.testing.assert_frame_equal(again[name], table)
+
+
+def test_the_figure_says_what_it_shows(toy):
+    assert "solving again" in alt_text(STUDY_FIGURES["bilevel"](toy[1]))
+
+
+def test_other_data_are_refused():
+    with pytest.raises(ValueError, match="glyphs, omniglot"):
+        bilevel.config("quick", "mnist")
