@@ -25,7 +25,7 @@ class HarmfulControls(Controls):
         wide = {"style": {"description_width": "100px"}, "layout": widgets.Layout(width="410px")}
         options = {"continuous_update": False, "readout_format": "d", "min": PERCENT[0], "step": 5, **wide}
         self.flipped = widgets.IntSlider(max=PERCENT[-1], description="% of the tasks", **options)
-        self.labels = widgets.IntSlider(max=80, description="% of their labels", **options)
+        self.labels = widgets.IntSlider(max=80, description="% of labels", **options)
         self.seed = widgets.BoundedIntText(
             min=0, max=9999, description="seed", style={"description_width": "100px"},
             layout=widgets.Layout(width="180px"),
@@ -41,8 +41,8 @@ class HarmfulControls(Controls):
             shown.add_class(name)
         self.curve.layout = widgets.Layout(width="470px", height="340px", flex="0 0 auto")
         self.suspects.layout = widgets.Layout(width="470px", height="226px", flex="0 0 auto")
-        self.prediction.layout = widgets.Layout(width="430px", height="112px")
-        self.table.layout = widgets.Layout(width="430px", height="136px")
+        self.prediction.layout = widgets.Layout(width="430px", height="84px")
+        self.table.layout = widgets.Layout(width="430px", height="176px")
         self.truth.layout = widgets.Layout(width="430px", height="64px")
         title = widgets.HTML("<b>flip labels in</b>")
         chosen = [title, self.flipped, self.labels, self.seed, self.how, self.slider]
