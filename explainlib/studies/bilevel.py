@@ -67,7 +67,7 @@ def config(scale: str, data: str | None) -> Config:
     if scale == "quick":
         return Config(data)
     if scale == "cpu":
-        return Config(data, 100, (("proximal", 5),), counts=(1, 5, 20, 40), singles=12)
+        return Config(data, 60, (("proximal", 5),), counts=(1, 5, 12, 24), singles=6)
     return Config(data, 1000, (("proximal", 5), ("head", 5)), counts=(1, 10, 100, 400), singles=12)
 
 

@@ -172,11 +172,7 @@ def depth(case: Case) -> pandas.DataFrame:
         found = neumann(lambda v: operator(v) + solved.l2 * v, gradients, steps=steps).value
         rows.append(_row("Neumann depth", steps, found, exact, truths, time.perf_counter() - started))
     for steps in INNER_STEPS if solved.inner == "proximal" else ():
-        state, distance = _inexact(solved, steps)
-        rough = state.total_gradients()
-        basis = torch.eye(solved.bilevel.q, dtype=torch.float64).expand(len(rough), -1, -1)
-        system = state.hessian_products(basis).sum(0)
-        system.diagonal().add_(solved.l2)
+        rough, system, distance = _inexact(solved, steps)
         found = torch.linalg.solve(system, rough[chosen].T).T
         rows.append(_row("inner descent steps", steps, found, exact, truths, 0.0) | {"inner_error": distance})
     return pandas.DataFrame(rows)
@@ -188,21 +184,22 @@ def _row(kind: str, steps: int, found: Tensor, exact: Tensor, truths: Tensor, se
     return row | {"from_exact": float(((found - exact).norm(dim=1) / exact.norm(dim=1)).median()), "inner_error": 0.0}
 
 
-def _inexact(solved: Solved, steps: int) -> tuple[Settled, float]:
-    """Return the tasks at the end of ``steps`` of gradient descent on the inner problem, and how far that is off."""
-    problem, lam = solved.bilevel.problem, solved.lam
-    batches = list(solved.bilevel.settled(lam, solved.tasks))
-    theta = torch.cat([state.theta for _, state in batches])
-    (_, state), *more = batches
-    if more:
-        raise ValueError("the study expects its tasks to fit into one batch; lower the number of tasks.")
+def _inexact(solved: Solved, steps: int) -> tuple[Float[Tensor, "M q"], Float[Tensor, "q q"], float]:
+    """Return D f_i, S and the inner solutions' error, with ``steps`` of gradient descent on the inner problems."""
+    problem, lam, q = solved.bilevel.problem, solved.lam, solved.bilevel.q
     slope = torch.func.vmap(lambda t, task: problem.inner_gradient(lam, t, task))
     curved = float(solved.tasks.support_x.square().sum((1, 2)).max()) / 2 + solved.strength
-    found = lam.expand_as(theta).clone()
-    for _ in range(steps):
-        found = found - slope(found, state.batch) / curved
-    distance = float(((found - theta).norm(dim=1) / (theta - lam).norm(dim=1)).median())
-    return Settled(problem, lam, found, state.batch), distance
+    rough, distances, system = [], [], solved.l2 * torch.eye(q, dtype=torch.float64)
+    for _, state in solved.bilevel.settled(lam, solved.tasks):
+        found = lam.expand_as(state.theta).clone()
+        for _ in range(steps):
+            found = found - slope(found, state.batch) / curved
+        distances.append((found - state.theta).norm(dim=1) / (state.theta - lam).norm(dim=1))
+        inexact = Settled(problem, lam, found, state.batch)
+        rough.append(inexact.total_gradients())
+        basis = torch.eye(q, dtype=torch.float64).expand(len(found), -1, -1)
+        system = system + inexact.hessian_products(basis).sum(0)
+    return torch.cat(rough), system, float(torch.cat(distances).median())
 
 
 def harmful(case: Case) -> pandas.DataFrame:
