@@ -1,11 +1,11 @@
-"""``python -m benchmarks``: print every ratio, and mark those below their bar; ``groups`` adds the large one."""
+"""``python -m benchmarks``: print every ratio, mark those below their bar; ``groups``, ``representers`` are large."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 
-from benchmarks import bilevel, ensembles, groups, influence, tasks
+from benchmarks import bilevel, ensembles, groups, influence, representers, tasks
 from benchmarks.timing import table
 from explainlib import NotAtMinimumWarning, compute
 
@@ -13,9 +13,16 @@ from explainlib import NotAtMinimumWarning, compute
 def main(chosen: list[str]) -> None:
     """Run the benchmarks under the same settings for both sides, and print their table.
 
-    Without words all but "groups", which takes minutes and 3 GB.
+    Without words all but "groups" and "representers", which take minutes and 3 GB each.
     """
-    rooms = {"influence": influence, "ensembles": ensembles, "groups": groups, "tasks": tasks, "bilevel": bilevel}
+    rooms = {
+        "influence": influence,
+        "ensembles": ensembles,
+        "groups": groups,
+        "tasks": tasks,
+        "bilevel": bilevel,
+        "representers": representers,
+    }
     unknown = set(chosen) - set(rooms)
     if unknown:
         raise SystemExit(f"benchmarks {sorted(unknown)} are unknown; choose from {', '.join(rooms)}.")
