@@ -98,8 +98,7 @@ class Solved:
         if name in ("exact", "Gamma"):
             return self.influence(hessian=name.lower()).tasks()
         influence = self.influence()
-        one = influence.first_order if name == "first order" else influence.direct
-        return torch.stack([one(k) for k in range(len(self.tasks))])
+        return influence.first_order_tasks() if name == "first order" else influence.direct_tasks()
 
 
 def harm(solved: Solved, method: str, new: Tasks, *, seed: int = 0) -> tuple[Float[Tensor, " M"], float]:

@@ -14,6 +14,7 @@ from explainlib.influence import loss_influence, tracin
 from explainlib.studies import representers
 from explainlib.studies.record import Pieces
 from explainlib.studies.representer_methods import METHODS, pair
+from explainlib.training import Trajectory
 
 TOY = representers.Config(
     "digits",
@@ -71,22 +72,24 @@ def test_a_curve_is_the_change_of_the_logit_after_training_again(network):
 
 
 def test_the_baselines_are_the_library_s_own_where_the_output_is_the_loss(network):
-    """For two classes the gradient of a test's loss is a multiple of that of f_c - f_other."""
+    """For two classes the gradient of a test's loss is -(1 - p) times that of f_c - f_other, at each checkpoint."""
     explained, test = network.explained, network.tests(1)
-    risk = explained.risk
-    wrong = 1 - float(risk.outputs(test.double()).softmax(1)[0, int(test.y)])
-    for name, loss_scores in (
-        ("TracInCP", tracin(explained.trajectory, explained.train, test)),
-        (
-            "influence function",
-            loss_influence(risk, test.double(), curvature="gauss_newton", damping=explained.damping),
-        ),
-    ):
-        own, other = (explained.scores(name, test, c) for c in (int(test.y), 1 - int(test.y)))
-        if name == "influence function":
-            assert torch.allclose(wrong * (own - other), -loss_scores, atol=1e-9)
-        else:  # every checkpoint has its own share of the loss, so only the order of the ends is the same
-            assert torch.corrcoef(torch.cat([(own - other), -loss_scores.double()]))[0, 1] > 0.5
+    risk, label = explained.risk, int(test.y)
+
+    def gap(name):
+        return explained.scores(name, test, label) - explained.scores(name, test, 1 - label)
+
+    def wrong(at):
+        return 1 - float(at.outputs(test.double()).softmax(1)[0, label])
+
+    of_loss = loss_influence(risk, test.double(), curvature="gauss_newton", damping=explained.damping)
+    assert torch.allclose(wrong(risk) * gap("influence function"), -of_loss, atol=1e-9)
+    path = explained.trajectory
+    summed = torch.zeros_like(of_loss)
+    for theta, rate in zip(path.checkpoints.double(), path.learning_rates.double(), strict=True):
+        one = Trajectory(risk.model, theta[None], rate[None])
+        summed -= tracin(one, explained.train.double(), test.double()) / wrong(risk.at(theta))
+    assert torch.allclose(gap("TracInCP"), summed, atol=1e-9)
 
 
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
