@@ -64,7 +64,7 @@ def study(options: argparse.Namespace) -> int:
     if options.name != "all" and options.name not in names:
         raise ValueError(f"study {options.name!r} is unknown; choose one of {', '.join([*names, 'all'])}.")
     for name in names if options.name == "all" else (options.name,):
-        tables = studies.run(name, scale=options.scale, data=options.data, out=options.out)
+        tables = studies.run(name, scale=options.scale, data=options.data, out=options.out, jobs=options.jobs)
         for path in [*tables, draw(name, tables)]:
             print(path)
         for line in piece_minutes(tables):
@@ -108,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--scale", choices=SCALES, default="quick", help="how much to compute (default: quick)")
     command.add_argument("--data", metavar="NAME", help="the data set (default: the study's own)")
     command.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: the study's own)")
+    command.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, one core each (default: 1)")
     command.set_defaults(run=study)
 
     command = commands.add_parser("notebooks", help="run notebooks and save their outputs")

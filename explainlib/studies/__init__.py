@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from explainlib.checks import require_choice
+from explainlib.checks import require_choice, require_count
 from explainlib.studies import bilevel, fragility, group, influence, representers, tlxml
 from explainlib.studies.record import Pieces, write_provenance, write_table
+from explainlib.studies.workers import make_pieces
 
 STUDIES = {
     "influence": influence,
@@ -25,7 +26,9 @@ def names() -> tuple[str, ...]:
     return tuple(STUDIES)
 
 
-def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | Path = "results") -> list[Path]:
+def run(
+    name: str, *, scale: str = "quick", data: str | None = None, out: str | Path = "results", jobs: int = 1
+) -> list[Path]:
     """Run a study and return the paths of its tables: ``<out>/<name>-<data>-<scale>-<table>.csv`` and a ``.json``.
 
     An interrupted run goes on where it was when it is started again with the same words.
@@ -35,9 +38,12 @@ def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | 
         scale: "quick", "cpu" or "paper".
         data: the data set; None takes the study's own.
         out: a folder, made if need be.
+        jobs: processes at work, where a study's pieces do not wait for each other; more than one needs the memory of
+            as many.
 
     Raises:
-        ValueError: an unknown name, scale or data set; or an ``out`` that holds pieces of another run.
+        ValueError: an unknown name, scale or data set; an ``out`` that holds pieces of another run; several jobs for a
+            study whose pieces wait for each other.
         FileNotFoundError: a data set whose files are not at hand; the message says where to put them.
     """
     require_choice("study", name, names())
@@ -46,6 +52,11 @@ def run(name: str, *, scale: str = "quick", data: str | None = None, out: str | 
     settings = study.config(scale, data)
     stem = f"{name}-{settings.data}-{scale}"
     pieces = Pieces(Path(out) / f"{stem}-pieces", asdict(settings))
+    if require_count("jobs", jobs) > 1:
+        if not hasattr(study, "jobs"):
+            known = ", ".join(other for other, module in STUDIES.items() if hasattr(module, "jobs"))
+            raise ValueError(f"jobs={jobs}: study {name!r} runs in one process; {known} can use more. Leave jobs out.")
+        make_pieces(study.__name__, settings, pieces.folder, jobs)
     tables = study.run(settings, pieces)
     command = f"python -m explainlib study {name} --scale {scale} --data {settings.data}"
     if "claims" in tables:

@@ -4,6 +4,7 @@ Parts, each with tables of its own:
 
     iris         Spearman by depth and by width, five ways of training, intervals over repeats (Epifano et al., Fig. 1)
     repeats      the runs behind it, collapsed ones included
+    networks     what is behind some of the runs: predicted and true changes, and the largest eigenvalues, as JSON
     spectrum     the Hessian's top eigenvalue by depth and by width (Fig. 3)
     anova        one-way analysis of variance over depth and over width
     two          influence of all or the last parameters against truths of all or the last, 2 x 2
@@ -31,7 +32,17 @@ import torch
 
 from explainlib.datasets import Split, load
 from explainlib.models import mlp
-from explainlib.studies.fragility_bench import BAYESIAN, FAMILIES, L2, Training, cell, family
+from explainlib.studies.fragility_bench import (
+    BAYESIAN,
+    FAMILIES,
+    L2,
+    PROTOCOLS,
+    SHOWN,
+    SIDES,
+    Training,
+    cell,
+    family,
+)
 from explainlib.studies.fragility_claims import closing, fragility_claims
 from explainlib.studies.fragility_images import Images, images_summary, judged_images
 from explainlib.studies.fragility_parts import (
@@ -55,6 +66,7 @@ CORRELATIONS = (
     "pearson_most_influential",
 )
 DIGITS_RIDGE = 1e-3
+SAME = ("kind", "depth", "width", "seed")  # what names a network
 
 
 @dataclass(frozen=True)
@@ -88,9 +100,14 @@ class Config:
     planned: tuple[tuple[str, float], ...] = ()
 
 
-FULL = replace(Images(), n=500, epochs=60, repeats=5)
-SMALL_MNIST = Images("mnist", n=1000, width=128, epochs=30, repeats=3)
-PLANNED = (("iris", 34.0), ("two", 3.0), ("pictures", 0.5), ("curves", 1.0), ("images", 14.0), ("ladder", 2.0))
+DIGITS = Images(n=500, epochs=60, repeats=5)
+MNIST = Images("mnist", n=1000, width=128, epochs=30, repeats=3)
+LARGER = (  # sizes that fit what the sweeps leave of the hour
+    replace(MNIST, network=f"{BAYESIAN} fully connected", removed=20),
+    Images("mnist", "LeNet", n=500, epochs=20, removed=12, repeats=3),
+    Images("cifar10", "VGG13", n=300, width=8, epochs=20, removed=12, repeats=3),
+)
+PLANNED = (("iris", 34.0), ("two", 3.0), ("pictures", 0.5), ("curves", 1.0), ("images", 28.0), ("ladder", 2.0))
 
 
 def config(scale: str, data: str | None) -> Config:
@@ -104,23 +121,23 @@ def config(scale: str, data: str | None) -> Config:
     if scale == "quick":
         return Config()
     depths, widths = tuple(range(1, 9)), (5, 10, 20, 30, 40, 50)
-    fully_bayesian = replace(FULL, network=f"{BAYESIAN} fully connected", repeats=3)
+    bayesian_digits = replace(DIGITS, network=f"{BAYESIAN} fully connected", repeats=3)
     if scale == "cpu":
         return Config(
             depths=depths,
             widths=widths,
             repeats=50,
-            bayesian=(20, 2000),
+            bayesian=(50, 2000),
             training=Training(),
             pairs=20,
-            images=(FULL, fully_bayesian, SMALL_MNIST),
+            images=(DIGITS, bayesian_digits, MNIST, *LARGER),
             curve=(300, 10, 500),
             ladder=(150, 100, 12, 3),
             planned=PLANNED,
         )
-    mnist = replace(SMALL_MNIST, n=60_000, repeats=10)
+    mnist = replace(MNIST, n=60_000, repeats=10)
     large = [mnist, replace(mnist, network=f"{BAYESIAN} fully connected"), replace(mnist, network="LeNet")]
-    cifar10 = replace(mnist, data="cifar10", n=50_000, network="VGG13")
+    cifar10 = replace(mnist, data="cifar10", n=50_000, network="VGG13", width=64)
     return Config(
         depths=depths,
         widths=widths,
@@ -128,7 +145,7 @@ def config(scale: str, data: str | None) -> Config:
         bayesian=(50, 60_000),
         training=Training(epochs=60_000, lr=1e-3, swa=7500, finetune=7500),
         pairs=50,
-        images=(FULL, *large, cifar10, replace(cifar10, network=f"{BAYESIAN} VGG13")),
+        images=(DIGITS, *large, cifar10, replace(cifar10, network=f"{BAYESIAN} VGG13")),
         curve=(7500, 40, 1500),
         ladder=(500, 300, 40, 10),
     )
@@ -187,45 +204,51 @@ class Sweeps:
         return curves(first, split, data, removed=removed, **options)
 
 
-def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
-    """Return the tables by name; what ``pieces`` already holds is not computed again."""
+def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
+    """Return the pieces of the tables by name, part first; none waits for another, nothing is computed yet."""
     sweeps = Sweeps(settings)
-
-    def made(part: str, jobs: dict[str, Callable[[], pandas.DataFrame]]) -> pandas.DataFrame:
-        return pandas.concat([pieces.table(f"{part}-{name}", job) for name, job in jobs.items()], ignore_index=True)
-
-    jobs = {
-        f"{depth}-{width}-{name}": (lambda d=depth, w=width, n=name: sweeps.run(d, w, n))
-        for depth, width in sweeps.shapes
-        for name in FAMILIES
-    }
-    repeats = made("iris", jobs)
-    two = made("two", {name: (lambda a=name: sweeps.like_with_like(a)) for name in ("tanh", "relu")})
-    together = pieces.table("pictures", sweeps.pictures)
-    lines = made("curves", {name: (lambda d=name: sweeps.curves(d)) for name in (settings.data, "digits")})
-    images = made(
-        "images",
-        {
-            f"{k}-{seed}": (lambda c=case, s=seed: judged_images(c, s))
+    n, epochs, removed, seeds = settings.ladder
+    return {
+        **{
+            f"iris-{depth}-{width}-{name}": (lambda d=depth, w=width, n=name: sweeps.run(d, w, n))
+            for depth, width in sweeps.shapes
+            for name in FAMILIES
+        },
+        **{f"two-{name}": (lambda a=name: sweeps.like_with_like(a)) for name in ("tanh", "relu")},
+        "pictures": sweeps.pictures,
+        **{f"curves-{name}": (lambda d=name: sweeps.curves(d)) for name in (settings.data, "digits")},
+        **{
+            f"images-{k}-{seed}": (lambda c=case, s=seed: judged_images(c, s))
             for k, case in enumerate(settings.images)
             for seed in range(case.repeats)
         },
-    )
-    n, epochs, removed, seeds = settings.ladder
-    rungs = made("ladder", {str(seed): (lambda s=seed: climbed(n, epochs, removed, s)) for seed in range(seeds)})
+        **{f"ladder-{seed}": (lambda s=seed: climbed(n, epochs, removed, s)) for seed in range(seeds)},
+    }
+
+
+def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
+    """Return the tables by name; what ``pieces`` already holds is not computed again."""
+    parts: dict[str, list[pandas.DataFrame]] = {}
+    for name, job in jobs(settings).items():
+        parts.setdefault(name.split("-")[0], []).append(pieces.table(name, job))
+    made = {part: pandas.concat(tables, ignore_index=True) for part, tables in parts.items()}
+    repeats, together, lines = made["iris"], made["pictures"], made["curves"]
     points = ["picture", "predicted", "true"]
+    behind = ["spectrum", *(f"{side}_{name}" for name in PROTOCOLS for side in ("removed", *SIDES))]
+    repeats = repeats.reindex(columns=list(dict.fromkeys([*repeats.columns, *behind])))  # all runs may have collapsed
     tables = {
         "iris": summary(repeats, CORRELATIONS),
-        "repeats": repeats,
+        "repeats": repeats.drop(columns=behind),
+        "networks": repeats[repeats["seed"] < SHOWN][[*SAME, "status", *behind]],
         "spectrum": summary(repeats, ("top_eigenvalue",)),
         "anova": anova(repeats),
-        "two": two_by_two(two),
+        "two": two_by_two(made["two"]),
         "points": together[points],
         "pictures": together.drop(columns=points[1:]).drop_duplicates(ignore_index=True),
         "curves": lines,
         "jumps": jumps(lines),
-        "images": images_summary(images),
-        "ladder": rungs,
+        "images": images_summary(made["images"]),
+        "ladder": made["ladder"],
         "plan": _plan(settings, pieces),
     }
     claims = fragility_claims(tables)

@@ -13,6 +13,7 @@ what some epochs of fine-tuning reach, as in the paper.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from explainlib.training.steps import stepper
 PLAIN, SWA, L2, L2_SWA, BAYESIAN = KINDS = ("plain", "SWA", "L2", "L2 + SWA", "Bayesian")
 FAMILIES = {PLAIN: (PLAIN, SWA), L2: (L2, L2_SWA), BAYESIAN: (BAYESIAN,)}  # trained together
 PROTOCOLS = ("highest_loss", "most_influential")
+SIDES = ("predicted", "true")
+SHOWN, SPECTRUM = 5, 20  # seeds whose points are kept, and eigenvalues of each
 SCHEDULE = Plateau(0.1, 100)  # Epifano et al., section 3.1
 
 
@@ -180,7 +183,7 @@ def true_changes(
     return after.loss_change(test)[0], sum(status != "converged" for status in after.status)
 
 
-def judged(how: Training, risk: Risk, kind: str, split: Split) -> dict[str, object]:
+def judged(how: Training, risk: Risk, kind: str, split: Split, *, points: bool = False) -> dict[str, object]:
     """Return one row: how the network does, its spectrum, and the correlations under both protocols.
 
     Args:
@@ -188,6 +191,8 @@ def judged(how: Training, risk: Risk, kind: str, split: Split) -> dict[str, obje
         risk: a trained network over all parameters.
         kind: of ``KINDS``.
         split: its training data, and the tests among which the one of highest loss is taken.
+        points: whether what is behind the correlations is kept too, as JSON: ``removed``, ``predicted`` and ``true``
+            of each protocol, and ``spectrum``, the ``SPECTRUM`` largest eigenvalues.
     """
     test = worst(risk, split.test)
     outputs = risk.outputs(split.test)[:, : len(split.train.classes)]
@@ -199,6 +204,8 @@ def judged(how: Training, risk: Risk, kind: str, split: Split) -> dict[str, obje
         "collapsed": collapsed(risk),
         "top_eigenvalue": float(top_eigenvalues(risk, 1)),
     }
+    if points:
+        row["spectrum"] = _numbers(top_eigenvalues(risk, min(SPECTRUM, risk.p)))
     if row["collapsed"]:
         return row | {"status": "collapsed: one class for every example"}
     last = last_layer(risk)
@@ -214,14 +221,23 @@ def judged(how: Training, risk: Risk, kind: str, split: Split) -> dict[str, obje
         agreement = fidelity(predicted[members], true[torch.searchsorted(removed, members)], resamples=1)
         row |= {f"spearman_{name}": float(agreement.spearman), f"pearson_{name}": float(agreement.pearson)}
         row |= {f"slope_{name}": float(agreement.slope)}
+        if points:
+            pairs = predicted[members], true[torch.searchsorted(removed, members)]
+            row |= {f"removed_{name}": json.dumps(members.tolist())}
+            row |= {f"{side}_{name}": _numbers(values) for side, values in zip(SIDES, pairs, strict=True)}
     own = chosen["highest_loss"]
     with_damping = fidelity(damped[own], true[torch.searchsorted(removed, own)], resamples=1)
     row["spearman_damped"] = float(with_damping.spearman)
     return row | {"retrained": len(removed), "unsolved": unsolved, "status": "compared"}
 
 
+def _numbers(values: Float[Tensor, " k"]) -> str:
+    """Return numbers as JSON, to five digits."""
+    return json.dumps([float(f"{value:.5g}") for value in values.tolist()])
+
+
 def cell(how: Training, split: Split, depth: int, width: int, name: str, seeds: Sequence[int]) -> pandas.DataFrame:
-    """Return the rows of one shape and family: every kind and seed.
+    """Return the rows of one shape and family: every kind and seed; the first ``SHOWN`` seeds keep their points.
 
     Args:
         how: training and judging.
@@ -235,5 +251,6 @@ def cell(how: Training, split: Split, depth: int, width: int, name: str, seeds: 
     rows = []
     for kind, risks in family(how, split.train, widths, name, seeds).items():
         for seed, risk in zip(seeds, risks, strict=True):
-            rows.append({"kind": kind, "depth": depth, "width": width, "seed": seed, **judged(how, risk, kind, split)})
+            row = judged(how, risk, kind, split, points=seed < SHOWN)
+            rows.append({"kind": kind, "depth": depth, "width": width, "seed": seed, **row})
     return pandas.DataFrame(rows)

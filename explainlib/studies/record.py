@@ -63,7 +63,7 @@ class Pieces:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
-        self.folder, self._clock = folder, folder / "seconds.json"
+        self.folder = folder
         asked = json.loads(json.dumps({"explainlib": version("explainlib"), **settings}, default=str))
         marker = folder / "settings.json"
         if marker.exists():
@@ -77,21 +77,27 @@ class Pieces:
         else:
             write_text(json.dumps(asked, indent=2) + "\n", marker)
 
+    def has(self, name: str) -> bool:
+        """Return whether the piece of that name is on disk."""
+        return (self.folder / f"{name}.csv").exists()
+
     def table(self, name: str, make: Callable[[], pandas.DataFrame]) -> pandas.DataFrame:
         """Return the piece of that name; it is computed only if it is not on disk yet.
 
         A fresh piece is read back from its file, so that a resumed run ends with the very same tables.
         """
         path = self.folder / f"{name}.csv"
-        if not path.exists():
+        if not self.has(name):
             started = time.perf_counter()
-            write_table(make(), path)
-            write_text(json.dumps(self.seconds() | {name: round(time.perf_counter() - started, 1)}), self._clock)
+            made = make()
+            write_text(f"{time.perf_counter() - started:.1f}\n", self.folder / f"{name}.seconds")
+            write_table(made, path)
         return pandas.read_csv(io.StringIO(path.read_text()))
 
     def seconds(self) -> dict[str, float]:
         """Return how long each piece took, in the order they were made, earlier runs included."""
-        return json.loads(self._clock.read_text()) if self._clock.exists() else {}
+        clocks = sorted(self.folder.glob("*.seconds"), key=lambda clock: (clock.stat().st_mtime_ns, clock.name))
+        return {clock.stem: float(clock.read_text()) for clock in clocks if self.has(clock.stem)}
 
     def finish(self) -> None:
         """Delete the folder: the tables are complete."""

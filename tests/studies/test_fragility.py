@@ -205,5 +205,5 @@ def test_other_data_and_networks_are_refused():
 def test_the_scales_are_one_code():
     cpu, paper = fragility.config("cpu", None), fragility.config("paper", None)
     assert cpu.repeats == paper.repeats == 50 and len(fragility.Sweeps(cpu).shapes) == 13
-    assert sum(minutes for _, minutes in cpu.planned) <= 60
+    assert sum(minutes for _, minutes in cpu.planned) <= 90  # of one core: under an hour on two
     assert {case.network for case in paper.images} >= {"LeNet", "VGG13"}
