@@ -21,16 +21,16 @@ def fragility(tables: Mapping[str, pandas.DataFrame]) -> Picture:
         grid = picture.subplots(3, 3)
         picture.subplots_adjust(left=0.065, right=0.985, bottom=0.06, top=0.92, wspace=0.4, hspace=0.42)
     for ax, grows in zip(grid[0], ("depth", "width"), strict=False):
-        _sweep(ax, tables["iris"], grows, "spearman_highest_loss", f"order by {grows} (last layer)", "Spearman")
+        draw_sweep(ax, tables["iris"], grows, "spearman_highest_loss", f"order by {grows} (last layer)", "Spearman")
         ax.set_ylim(-1.05, 1.05)
     for ax, grows in zip(grid[1], ("depth", "width"), strict=False):
-        _sweep(ax, tables["spectrum"], grows, "top_eigenvalue", f"top eigenvalue by {grows}", "top eigenvalue")
+        draw_sweep(ax, tables["spectrum"], grows, "top_eigenvalue", f"top eigenvalue by {grows}", "top eigenvalue")
         ax.set_yscale("log")
     _like_with_like(grid[0, 2], tables["two"])
-    _pictures(grid[1, 2], tables["points"], tables["pictures"])
+    draw_pictures(grid[1, 2], tables["points"], tables["pictures"])
     for ax, data in zip(grid[2], tables["curves"]["data"].unique(), strict=False):
-        _curves(ax, tables["curves"], data)
-    _ladder(grid[2, 2], tables["ladder"])
+        draw_curves(ax, tables["curves"], data)
+    draw_ladder(grid[2, 2], tables["ladder"])
     handles, names = grid[0, 0].get_legend_handles_labels()
     with style():
         picture.legend(handles, names, loc="upper left", ncols=5, bbox_to_anchor=(0.05, 0.99), fontsize=11)
@@ -38,7 +38,7 @@ def fragility(tables: Mapping[str, pandas.DataFrame]) -> Picture:
     return picture
 
 
-def _sweep(ax: Axes, table: pandas.DataFrame, grows: str, measure: str, title: str, label: str) -> None:
+def draw_sweep(ax: Axes, table: pandas.DataFrame, grows: str, measure: str, title: str, label: str) -> None:
     """Draw one line a kind with its interval; kinds are moved aside a little so that intervals do not hide."""
     part = table[table["sweep"] == grows]
     unit = 0.012 * (part["size"].max() - part["size"].min() or 1)
@@ -72,7 +72,8 @@ def _like_with_like(ax: Axes, two: pandas.DataFrame) -> None:
         ax.legend(loc="lower left", fontsize=9)
 
 
-def _pictures(ax: Axes, points: pandas.DataFrame, numbers: pandas.DataFrame) -> None:
+def draw_pictures(ax: Axes, points: pandas.DataFrame, numbers: pandas.DataFrame) -> None:
+    """Draw the constructed pairs of one Spearman into one frame."""
     with style():
         for series, row in zip(SERIES, numbers.itertuples(), strict=False):
             if not row.picture.startswith("constructed"):
@@ -86,7 +87,8 @@ def _pictures(ax: Axes, points: pandas.DataFrame, numbers: pandas.DataFrame) -> 
         ax.legend(loc="upper left", fontsize=9)
 
 
-def _curves(ax: Axes, curves: pandas.DataFrame, data: str) -> None:
+def draw_curves(ax: Axes, curves: pandas.DataFrame, data: str) -> None:
+    """Draw the loss of the worst test while the network trains on, without one example and with all."""
     rows = curves[curves["data"] == data]
     with style():
         for removed, line in rows.groupby("removed"):
@@ -100,7 +102,8 @@ def _curves(ax: Axes, curves: pandas.DataFrame, data: str) -> None:
         ax.legend(fontsize=9)
 
 
-def _ladder(ax: Axes, ladder: pandas.DataFrame) -> None:
+def draw_ladder(ax: Axes, ladder: pandas.DataFrame) -> None:
+    """Draw each step's share of the disagreement between influence and cold-start retraining, a dot a network."""
     shares = ladder.dropna(subset=["step"])
     means = shares.groupby("step", sort=False)["share"].mean()
     with style():

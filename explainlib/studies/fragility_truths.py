@@ -26,8 +26,9 @@ from explainlib.studies.fragility_bench import (
     judged,
 )
 from explainlib.studies.fragility_parts import SWEEPS, sweep
+from explainlib.studies.kept import REPOSITORY, kept_tables
 
-TABLES = ("iris", "repeats", "networks")
+TABLES, RUN = ("iris", "repeats", "networks"), "fragility-iris-cpu"
 
 
 @dataclass(frozen=True)
@@ -165,17 +166,12 @@ def read_truths(folder: str | Path | None = None) -> Truths:
         FileNotFoundError: a table that is not there; the message says how to make it.
         ValueError: a table without the columns that are read.
     """
-    folder = Path(folder) if folder is not None else Path(__file__).parents[2] / "data" / "results"
-    records = sorted(folder.glob("fragility-iris-*.json"), key=lambda path: path.stem != "fragility-iris-cpu")
-    if not records:
-        raise FileNotFoundError(
-            f"{folder} holds no fragility-iris-*.json; run `python -m explainlib study fragility --scale cpu --out "
-            f"{folder}`, or pass the folder that holds its tables."
-        )
-    stem = folder / records[0].stem
-    summary, repeats, networks = (pandas.read_csv(f"{stem}-{table}.csv") for table in TABLES)
+    folder = REPOSITORY if folder is None else Path(folder)
+    records = sorted(folder.glob("fragility-iris-*.json"), key=lambda path: path.stem != RUN)
+    stem = records[0].stem if records else RUN
+    tables = kept_tables(stem, folder)
     needed = {"kind", "depth", "width", "seed", "status", "spectrum", *(f"{side}_highest_loss" for side in SIDES)}
-    if lacking := sorted(needed - set(networks)):
-        raise ValueError(f"{stem}-networks.csv lacks {', '.join(lacking)}; run the study again.")
+    if lacking := sorted(needed - set(tables["networks"])):
+        raise ValueError(f"{folder / stem}-networks.csv lacks {', '.join(lacking)}; run the study again.")
     settings = json.loads(records[0].read_text())["settings"]
-    return Truths(summary, repeats, networks, Training(**settings["training"]), settings["bayesian"][1])
+    return Truths(*(tables[name] for name in TABLES), Training(**settings["training"]), settings["bayesian"][1])

@@ -17,9 +17,9 @@ batches without the removed examples.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import pandas
 import torch
@@ -94,6 +94,7 @@ RECIPES = {  # to a training loss of about .01 (cifar10: .3), where the importan
     "ag_news": Recipe("text_cnn", 12, 30, 0.3),
     "toxicity": Recipe("text_cnn", 15, 20, 0.1),
 }
+HALFWAY = Recipe("cnn2", 15, 100, 0.5)  # to a loss of about .07
 EARLY = Recipe("cnn2", 10, 100, 0.3)  # stopped at a loss of about .18
 WIDE = Recipe("cnn3", 6, 50, 1.0)
 CPU_SIZES = {  # n, seeds, tests: fitted to an hour on two cores for all of them
@@ -119,7 +120,8 @@ def config(scale: str, data: str | None) -> Config:
         return Config(data, 160 if data == "digits" else 200, (Part("main", recipe, 2, 2 if data == "digits" else 1),))
     if scale == "cpu":
         n, seeds, tests = CPU_SIZES[data]
-        more = (Part("early", EARLY, 20, 6), Part("wide", WIDE, 3, 2, short=True)) if data == "mnist" else ()
+        halfway = Part("halfway", HALFWAY, 20, 10, short=True)
+        more = (Part("early", EARLY, 20, 6), halfway, Part("wide", WIDE, 3, 2, short=True)) if data == "mnist" else ()
         return Config(data, n, (Part("main", recipe, seeds, tests), *more), axiom_seeds=min(seeds, 3))
     network = "text_cnn" if data in TEXTS else "cnn3"
     paper = Part("main", Recipe(network, recipe.epochs, recipe.batch_size, recipe.lr), 200 if data in TEXTS else 50, 10)
@@ -200,34 +202,45 @@ class Network:
             return model(test.x)[0, int(test.y)]
 
 
+def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
+    """Return the pieces of the tables by name, part first; none waits for another, nothing is computed yet."""
+    split, methods = pair(settings.data, settings.n), methods_for(settings.data)
+
+    @lru_cache(maxsize=1)  # a network is trained once for all of its pieces, and forgotten when the next one comes
+    def network(recipe: Recipe, seed: int) -> Network:
+        return Network(settings, recipe, split, seed)
+
+    def deleted(part: Part, seed: int, at: int) -> pandas.DataFrame:
+        one = network(part.recipe, seed)
+        return one.deleted(at, one.tests(part.tests)[at], SHORT if part.short else methods)
+
+    def violations(seed: int) -> pandas.DataFrame:
+        one = network(settings.parts[0].recipe, seed)
+        return one.violations(methods, one.tests(5))
+
+    found: dict[str, Callable[[], pandas.DataFrame]] = {}
+    for part in settings.parts:
+        for seed in range(part.seeds):
+            found[f"{part.name}-network-{seed}"] = lambda p=part, s=seed: network(p.recipe, s).described()
+            for at in range(part.tests):
+                found[f"{part.name}-{seed}-{at}"] = lambda p=part, s=seed, t=at: deleted(p, s, t)
+    return found | {f"axioms-{seed}": (lambda s=seed: violations(s)) for seed in range(settings.axiom_seeds)}
+
+
 def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
     """Return the tables by name; what ``pieces`` already holds is not computed again."""
-    split = pair(settings.data, settings.n)
-    methods = methods_for(settings.data)
-    found = [_part(settings, part, split, pieces, SHORT if part.short else methods) for part in settings.parts]
-    networks, changes = (pandas.concat(frames, ignore_index=True) for frames in zip(*found, strict=True))
+    kinds: dict[str, list[pandas.DataFrame]] = {"networks": [], "changes": [], "axioms": []}
+    for name, job in jobs(settings).items():
+        table, part = pieces.table(name, job), name.split("-")[0]
+        kind = "axioms" if part == "axioms" else "networks" if "-network-" in name else "changes"
+        kinds[kind].append(table if kind == "axioms" else table.assign(part=part))
+    networks, changes, axioms_found = (pandas.concat(kinds[kind], ignore_index=True) for kind in kinds)
     tables = {"methods": _areas(changes), "pairs": _pairs(changes), "curves": _curves(changes)}
-    tables["axioms"] = _axioms(settings, split, pieces, methods)
+    means = axioms_found.groupby(["method", "axiom", "measure"], sort=False, as_index=False)["violation"].mean()
+    tables["axioms"] = means.assign(seeds=settings.axiom_seeds)
     tables["networks"] = networks
     tables["plan"] = _plan(networks, changes, pieces)
     return {**tables, "claims": representers_claims(tables, settings.data)}
-
-
-def _part(
-    settings: Config, part: Part, split: Split, pieces: Pieces, methods: Sequence[str]
-) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """Return the networks and the changes of one part, a piece on disk for each network and each of its tests."""
-    networks, changes = [], []
-    for seed in range(part.seeds):
-        network = Network(settings, part.recipe, split, seed)
-        networks.append(pieces.table(f"{part.name}-network-{seed}", network.described).assign(part=part.name))
-        for position in range(part.tests):
-
-            def deleted(network: Network = network, position: int = position) -> pandas.DataFrame:
-                return network.deleted(position, network.tests(part.tests)[position], methods)
-
-            changes.append(pieces.table(f"{part.name}-{seed}-{position}", deleted).assign(part=part.name))
-    return pandas.concat(networks, ignore_index=True), pandas.concat(changes, ignore_index=True)
 
 
 def _cube(changes: pandas.DataFrame, part: str, method: str) -> Float[Tensor, "s t k"]:
@@ -271,17 +284,6 @@ def _curves(changes: pandas.DataFrame) -> pandas.DataFrame:
             row = {"part": part, "method": method, "share": share}
             rows.append(row | {"change": float(at), "low": at.low, "high": at.high})
     return pandas.DataFrame(rows)
-
-
-def _axioms(settings: Config, split: Split, pieces: Pieces, methods: Sequence[str]) -> pandas.DataFrame:
-    frames = []
-    for seed in range(settings.axiom_seeds):
-        network = Network(settings, settings.parts[0].recipe, split, seed)
-        tests = network.tests(5)
-        frames.append(pieces.table(f"axioms-{seed}", lambda n=network, t=tests: n.violations(methods, t)))
-    together = pandas.concat(frames, ignore_index=True)
-    means = together.groupby(["method", "axiom", "measure"], sort=False, as_index=False)["violation"]
-    return means.mean().assign(seeds=settings.axiom_seeds)
 
 
 def _plan(networks: pandas.DataFrame, changes: pandas.DataFrame, pieces: Pieces) -> pandas.DataFrame:
