@@ -12,7 +12,7 @@ from explainlib.studies import representers
 from explainlib.studies.record import Pieces
 from explainlib.studies.workers import make_pieces
 
-TOY = representers.Config("digits", 40, (representers.Part("main", representers.Recipe("cnn2", 2, 10, 0.2), 2, 1),))
+TOY = representers.Config("digits", 60, (representers.Part("main", representers.Recipe("cnn2", 2, 10, 0.2), 2, 1),))
 
 
 def test_two_processes_make_what_one_makes(tmp_path):
@@ -33,7 +33,7 @@ def test_two_processes_make_what_one_makes(tmp_path):
 
 
 def test_a_failing_piece_is_told_and_leaves_nothing_half_written(tmp_path):
-    bad = representers.Config("digits", 40, (representers.Part("main", representers.Recipe("none", 1, 10, 0.1), 1, 1),))
+    bad = representers.Config("digits", 60, (representers.Part("main", representers.Recipe("none", 1, 10, 0.1), 1, 1),))
     with pytest.raises(Exception, match="none"):
         make_pieces(representers.__name__, bad, tmp_path, 1)
     assert not list(tmp_path.glob("*.csv"))
