@@ -14,6 +14,7 @@ from explainlib.figures.picture import axes_for, set_alt
 from explainlib.metrics.mislabels import detection_curve
 
 DASHES = ("-", "--", "-.", ":", "-", "--")
+OWN = {"task influence": 0, "gradient product": 1, "raw loss": 2, "random": 3}  # places in SERIES, in every figure
 
 
 def detection_curves(
@@ -56,7 +57,8 @@ def detection_curves(
         ceiling = [100 * min(1.0, k / wrong) for k in range(m + 1)]
         ax.fill_between(shares, ceiling, 100, color="0.88", linewidth=0)
         ax.plot(shares, ceiling, color="0.45", linewidth=1.0)
-        for i, (look, (name, found)) in enumerate(zip(SERIES, curves.items(), strict=False)):
+        for (name, found), i in zip(curves.items(), _places(list(curves)), strict=True):
+            look = SERIES[i]
             marks = dict(marker=look.marker, markevery=(1 + 2 * i, max(1, m // 8)), markersize=5)
             line = dict(color=look.colour, linestyle=DASHES[i], linewidth=1.8)
             ax.plot(shares, [100 * share for share in found], label=name, **line, **marks)
@@ -73,3 +75,9 @@ def detection_curves(
         f"can be found; found are: {', '.join(said)}.",
     )
     return ax
+
+
+def _places(names: list[str]) -> list[int]:
+    """Return each name's place in ``SERIES``: its own if it has one, else the first that is free."""
+    free = [i for i in range(len(SERIES)) if i not in {OWN[name] for name in names if name in OWN}]
+    return [OWN[name] if name in OWN else free.pop(0) for name in names]
