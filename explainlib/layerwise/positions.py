@@ -11,12 +11,13 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TILE = 64 * 2**20  # bytes of position products, or of formed gradient columns, that are alive at a time
+TILE = 128 * 2**20  # bytes of position products, or of formed gradient columns, that are alive at a time
 BLOCK = 512  # rows of a product, where symmetry spares what lies below the diagonal
 ELEMENTWISE = 40  # multiply-adds of a matrix product in the time one number is multiplied and summed on its own
 FORMING = 4  # how much slower the small products are that form gradients
@@ -129,17 +130,30 @@ def formed_gram(
         g_j: likewise on the right.
         memory: bytes of a work array.
     """
-    n, m, d, o = len(a_i), len(a_j), a_i.shape[2], g_i.shape[2]
-    symmetric = a_i is a_j and g_i is g_j
-    out = a_i.new_zeros(n, m)
-    rows = n if symmetric else n + m
-    width = max(1, min(d, memory // (rows * o * a_i.element_size())))
+    out = a_i.new_zeros(len(a_i), len(a_j))
+    for left, right in formed_columns((a_i, g_i), (a_j, g_j), memory=memory):
+        add_product(out, left, right)
+    return mirrored(out) if a_i is a_j and g_i is g_j else out
+
+
+def formed_columns(
+    left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], *, memory: int
+) -> Iterator[tuple[Float[Tensor, "n c"], Float[Tensor, "m c"]]]:
+    """Yield the gradients of both sides, a few input columns at a time; one tensor twice where the sides are the same.
+
+    Args:
+        left: inputs [n, P, d] and output gradients [n, P, o].
+        right: likewise, [m, Q, d] and [m, Q, o].
+        memory: bytes of what is yielded.
+    """
+    (a, g), (a_, g_) = left, right
+    symmetric, d = a is a_ and g is g_, a.shape[2]
+    rows = len(a) if symmetric else len(a) + len(a_)
+    width = max(1, min(d, memory // (rows * g.shape[2] * a.element_size())))
     width = math.ceil(d / math.ceil(d / width))  # parts of one size
     for columns in slices(d, width):
-        left = formed(a_i[:, :, columns], g_i).flatten(1)
-        right = left if symmetric else formed(a_j[:, :, columns], g_j).flatten(1)
-        add_product(out, left, right)
-    return mirrored(out) if symmetric else out
+        mine = formed(a[:, :, columns], g).flatten(1)
+        yield mine, mine if symmetric else formed(a_[:, :, columns], g_).flatten(1)
 
 
 def formed(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Float[Tensor, "n o d"]:
