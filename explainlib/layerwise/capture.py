@@ -27,7 +27,7 @@ from explainlib.layerwise.trial import plan_of
 from explainlib.params import Parameters, require_outputs
 
 Cotangents = Tensor | Callable[[Tensor], Tensor]
-PASS = 256  # examples in one forward and backward pass, at most
+PASS = 512  # examples in one forward and backward pass, at most
 ACTIVATIONS = 4  # bytes of a pass per byte that is kept of it
 
 

@@ -32,7 +32,7 @@ TOP = 8127  # 128 * 63.49: the largest number that leaves H + L within 8 bits
 WIDEST = 2**17  # numbers whose products of 8 bits sum within 32
 BLOCK = 512  # rows of a product of whole numbers
 CACHED = 2**17  # numbers that are rounded at a time
-SAMPLE = 16  # rows whose error is measured
+SAMPLE = 8  # rows whose error is measured
 ALLOWED = 8  # rounding units, relative to the lengths of the two gradients
 
 
@@ -97,7 +97,7 @@ def _rounded(factors: Factors, some: Float[Tensor, "k c"]) -> tuple[Digits, Floa
     """Return formed gradients as digits, and the products of some rows with what they were before."""
     a, g = factors
     n, c = len(a), a.shape[2] * g.shape[2]
-    high, low = (torch.empty(n, c, dtype=torch.int8) for _ in range(2))
+    high, low, both = (torch.empty(n, c, dtype=torch.int8) for _ in range(3))
     scale, exact = a.new_empty(n), a.new_empty(len(some), n)
     for rows in slices(n, CACHED // c):
         block = formed(a[rows], g[rows]).flatten(1)
@@ -106,7 +106,8 @@ def _rounded(factors: Factors, some: Float[Tensor, "k c"]) -> tuple[Digits, Floa
         block *= unit.reciprocal()[:, None]
         upper = (block.round_() * (1 / 128)).round_()
         scale[rows], high[rows], low[rows] = unit, upper, block.sub_(upper, alpha=128)
-    return Digits(scale, high, low, high + low), exact
+        both[rows] = upper.add_(block)
+    return Digits(scale, high, low, both), exact
 
 
 def _whole(mine: Digits, theirs: Digits) -> Float[Tensor, "n m"]:

@@ -173,9 +173,12 @@ def _read(layer: nn.Module, a: Tensor, g: Tensor) -> list[Factors]:
 def unfolded(layer: nn.Conv1d | nn.Conv2d, a: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d P"]:
     """Return the patches that a convolution reads, one a column."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    if any(layer._reversed_padding_repeated_twice):
-        a = functional.pad(a, layer._reversed_padding_repeated_twice, mode=mode)
+    around = layer._reversed_padding_repeated_twice  # the last dimension first
+    even = mode == "constant" and around[::2] == around[1::2]  # then unfold does it, without a copy
+    if any(around) and not even:
+        a = functional.pad(a, around, mode=mode)
     geometry = (layer.kernel_size, layer.dilation, layer.stride)
+    padding = tuple(around[::2][::-1]) if even else (0,) * (a.ndim - 2)
     if isinstance(layer, nn.Conv1d):  # a picture of height 1
-        a, geometry = a.unsqueeze(2), tuple((1, *one) for one in geometry)
-    return functional.unfold(a, geometry[0], dilation=geometry[1], stride=geometry[2])
+        a, geometry, padding = a.unsqueeze(2), tuple((1, *one) for one in geometry), (0, *padding)
+    return functional.unfold(a, geometry[0], dilation=geometry[1], padding=padding, stride=geometry[2])

@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 TILE = 128 * 2**20  # bytes of position products, or of formed gradient columns, that are alive at a time
+CACHED = 16 * 2**20  # bytes of formed columns that the processor's caches nearly hold
+NARROW = 32  # columns below which the small products that form gradients become slow
 BLOCK = 512  # rows of a product, where symmetry spares what lies below the diagonal
 ELEMENTWISE = 40  # multiply-adds of a matrix product in the time one number is multiplied and summed on its own
 FORMING = 4  # how much slower the small products are that form gradients
@@ -141,6 +143,8 @@ def formed_columns(
 ) -> Iterator[tuple[Float[Tensor, "n c"], Float[Tensor, "m c"]]]:
     """Yield the gradients of both sides, a few input columns at a time; one tensor twice where the sides are the same.
 
+    What is yielded is overwritten by what comes next.
+
     Args:
         left: inputs [n, P, d] and output gradients [n, P, o].
         right: likewise, [m, Q, d] and [m, Q, o].
@@ -148,17 +152,29 @@ def formed_columns(
     """
     (a, g), (a_, g_) = left, right
     symmetric, d = a is a_ and g is g_, a.shape[2]
-    rows = len(a) if symmetric else len(a) + len(a_)
-    width = max(1, min(d, memory // (rows * g.shape[2] * a.element_size())))
+    column = (len(a) if symmetric else len(a) + len(a_)) * g.shape[2] * a.element_size()
+    width = max(1, min(d, memory // column, max(NARROW, CACHED // column)))
     width = math.ceil(d / math.ceil(d / width))  # parts of one size
+    rooms = [x.new_empty(len(x) * y.shape[2] * width) for x, y in ((a, g), (a_, g_))[: 2 - symmetric]]
     for columns in slices(d, width):
-        mine = formed(a[:, :, columns], g).flatten(1)
-        yield mine, mine if symmetric else formed(a_[:, :, columns], g_).flatten(1)
+        mine = formed(a[:, :, columns], g, rooms[0]).flatten(1)
+        yield mine, mine if symmetric else formed(a_[:, :, columns], g_, rooms[1]).flatten(1)
 
 
-def formed(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Float[Tensor, "n o d"]:
-    """Return the gradients themselves, sum_p g_p a_p^T."""
-    return torch.bmm(g.transpose(1, 2), a) if a.shape[1] > 1 else g.transpose(1, 2) * a
+def formed(
+    a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"], room: Float[Tensor, " size"] | None = None
+) -> Float[Tensor, "n o d"]:
+    """Return the gradients themselves, sum_p g_p a_p^T.
+
+    Args:
+        a: inputs.
+        g: output gradients.
+        room: n o d numbers or more to write them to; memory that was just allocated costs more than the products.
+    """
+    shape = (len(a), g.shape[2], a.shape[2])
+    out = a.new_empty(shape) if room is None else room[: math.prod(shape)].view(shape)
+    product = torch.bmm if a.shape[1] > 1 else torch.mul
+    return product(g.transpose(1, 2), a, out=out)
 
 
 def add_product(out: Float[Tensor, "n m"], left: Float[Tensor, "n c"], right: Float[Tensor, "m c"]) -> None:
