@@ -149,6 +149,9 @@ def formed_columns(
         left: inputs [n, P, d] and output gradients [n, P, o].
         right: likewise, [m, Q, d] and [m, Q, o].
         memory: bytes of what is yielded.
+
+    Returns:
+        Pairs [n, c] and [m, c], whose products add up to the Gram matrix.
     """
     (a, g), (a_, g_) = left, right
     symmetric, d = a is a_ and g is g_, a.shape[2]
