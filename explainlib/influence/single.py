@@ -122,6 +122,8 @@ def loss_influence(
         require_minimum(risk, strict=strict, user="influence")
     if _through_grams(risk, curvature, solver, damping, keep):
         inverse = GramInverse(risk, curvature=curvature, damping=damping)
+        if curvature == "empirical_fisher" and (risk.weights_or_ones() > 0).all():  # its rows are sqrt(w_j/n) grad l_j
+            return -inverse.with_rows(_layer_gradients(risk, test)) / (risk.weights_or_ones() / risk.n).sqrt()
         return -inverse.between(_layer_gradients(risk, test), _layer_gradients(risk, risk.train))
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
     if isinstance(curvature, Ekfac) or curvature == "ekfac":  # its layers are known: no gradient need be formed

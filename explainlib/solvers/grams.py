@@ -52,6 +52,10 @@ class GramInverse:
             taken = to_left @ torch.cholesky_solve(to_right.T, self.triangle)
         return (gram(left, right) - taken) / self.shift
 
+    def with_rows(self, left: GradientSource) -> Float[Tensor, "t r"]:
+        """Return G (A^T A + s I)^-1 A^T = G A^T (A A^T + s I)^-1: towards the rows of A one Gram matrix is enough."""
+        return torch.cholesky_solve(gram(left, self.own).T, self.triangle).T
+
 
 def curvature_roots(risk: Risk, outputs: Float[Tensor, "n C"], curvature: str) -> Float[Tensor, "n r C"]:
     """Return cotangents whose outer products sum to the loss's curvature in the outputs, weights and 1/n inside.

@@ -12,11 +12,11 @@ from tests.problems import classes, normal
 MATRICES = {"gauss_newton": gauss_newton, "empirical_fisher": empirical_fisher}
 
 
-def wide_risk(l2=0.0):
-    """Return a risk of more parameters than rows, some of its weights zero."""
+def wide_risk(l2=0.0, least=0.0):
+    """Return a risk of more parameters than rows, with different weights."""
     risk = xl.Risk(xl.models.mlp([3, 40, 3], "tanh", seed=1, dtype=torch.float64), classes(12), l2=l2)
     assert risk.p > risk.n * risk.n_outputs
-    return risk.reweighted(torch.arange(12).double() / 5)
+    return risk.reweighted(least + torch.arange(12).double() / 5)
 
 
 def inverse(risk, curvature, damping):
@@ -39,8 +39,9 @@ def test_it_is_the_dense_inverse(curvature, left, right):
 
 @pytest.mark.parametrize("curvature", MATRICES)
 @pytest.mark.parametrize("solver", ["low_rank", xl.solvers.LowRankSolver()])
-def test_influence_forms_no_gradient(curvature, solver, monkeypatch):
-    risk, test = wide_risk(), classes(4, seed=3)
+@pytest.mark.parametrize("least", [0.0, 0.3])  # with a weight of zero, and with none
+def test_influence_forms_no_gradient(curvature, solver, least, monkeypatch):
+    risk, test = wide_risk(least=least), classes(4, seed=3)
     want = -risk.loss_gradients(test) @ inverse(risk, curvature, 0.02) @ risk.loss_gradients().T
     monkeypatch.setattr(xl.Risk, "loss_gradients", lambda *args: pytest.fail("gradients were formed"))
     got = xl.influence.loss_influence(risk, test, curvature=curvature, damping=0.02, solver=solver)
