@@ -25,6 +25,7 @@ SAMPLE = 1024  # examples that the bases are found from
 SKETCHES = 8  # random combinations of a gradient's rows (columns) that stand for it there
 SHARES = (0.25, 0.03, 0.003)  # of the rounding unit: the energy left out of the sample by each basis, in turn
 OUTSIDE = 0.003  # energy of the sample outside the core, in the input's directions and in the output's
+FAR = 5e-5  # energy of the sample that is far outside it, likewise
 SMALL = 0.25  # of the numbers of a gradient, in a core that is worth having
 ALLOWED = 8  # rounding units: the energy left out of any one gradient
 PART = 256  # examples judged at a time
@@ -41,12 +42,14 @@ class Short(NamedTuple):
         left: inputs [n, P, r] and output gradients [n, P, s].
         right: likewise; the very same tensors where the sides are the same.
         core: how many last directions of the input and of the output hold nearly all of the energy, or None.
+        near: how many hold all but still less.
         sizes: |M_i|^2 of both sides; empty without a core.
     """
 
     left: Factors
     right: Factors
     core: tuple[int, int] | None = None
+    near: tuple[int, int] | None = None
     sizes: tuple[Tensor, ...] = ()
 
 
@@ -68,8 +71,8 @@ def compressed(left: Factors, right: Factors, *, core: bool = False) -> Short:
     sizes = [_energy(*side) for side in sides]
     spectra = _spectra(sides, sizes)
     whole, eps = [len(values) for values, _ in spectra], torch.finfo(left[0].dtype).eps
-    inner = tuple(_kept(values, OUTSIDE) for values, _ in spectra)
-    found = (inner, (sizes[0], sizes[-1])) if core and inner[0] * inner[1] < SMALL * whole[0] * whole[1] else ()
+    inner, near = (tuple(_kept(values, share) for values, _ in spectra) for share in (OUTSIDE, FAR))
+    found = (inner, near, (sizes[0], sizes[-1])) if core and inner[0] * inner[1] < SMALL * whole[0] * whole[1] else ()
     choices = [[_kept(values, share * eps) for values, _ in spectra] for share in SHARES]
     choices = [kept for kept in choices if kept[0] * kept[1] <= WORTH * whole[0] * whole[1]]
     if not (choices or found):

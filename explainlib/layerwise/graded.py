@@ -9,9 +9,11 @@ and products of whole numbers are exact. By Karatsuba's trick three of them do f
 
     H_i L_j + L_i H_j = (H_i + L_i)(H_j + L_j) - H_i H_j - L_i L_j.
 
-Rounding changes <M_i, M_j> by <R_i - R~_i, R_j> + <R_i, R_j - R~_j>: both factors are small, so the error is of second
-order in what is outside the core. It is measured on a sample of rows, not assumed: where it exceeds rounding, all is
-done in float32.
+What is still smaller, far outside the core, is one digit of 8 bits.
+
+Rounding changes <M_i, M_j> by <R_i - R~_i, R_j> + <R~_i, R_j - R~_j>: both factors are small, so the error is of second
+order in what is outside the core. It is measured on a sample of rows, not assumed: where it exceeds float32's own, all
+is done in float32.
 
 Source: Ozaki et al. 2012 (float products through exact ones); Karatsuba & Ofman 1962.
 """
@@ -30,19 +32,21 @@ from explainlib.layerwise.positions import add_product, formed, formed_columns, 
 
 TOP = 8127  # 128 * 63.49: the largest number that leaves H + L within 8 bits
 WIDEST = 2**17  # numbers whose products of 8 bits sum within 32
-BLOCK = 512  # rows of a product of whole numbers
+BLOCK = 256  # rows of a product of whole numbers
 CACHED = 2**17  # numbers that are rounded at a time
 SAMPLE = 8  # rows whose error is measured
 ALLOWED = 8  # rounding units, relative to the lengths of the two gradients
 
 
 class Digits(NamedTuple):
-    """Rows as whole numbers, s (128 H + L)."""
+    """Rows as whole numbers: s (128 H + L) of H, L and H + L, or s H of H alone."""
 
     scale: Float[Tensor, " n"]
-    high: Tensor
-    low: Tensor
-    both: Tensor
+    digits: tuple[Tensor, ...]
+
+    def part(self, rows: slice | Tensor) -> Digits:
+        """Return some of the rows."""
+        return Digits(self.scale[rows], tuple(x[rows] for x in self.digits))
 
 
 def available(x: Tensor) -> bool:
@@ -65,61 +69,78 @@ def graded_gram(short: Short, *, memory: int) -> Float[Tensor, "n m"]:
     core, core_ = ((a[:, :, -r:], g[:, :, -s:]) for a, g in (left, right))
     for mine, theirs in formed_columns(core, core if same else core_, memory=memory):
         add_product(out, mine, theirs)
-    for columns, beside in _outside(short, memory):
+    for columns, beside, two in _outside(short, memory):
         part, part_ = ((a[:, :, columns], g[:, :, beside]) for a, g in (left, right))
         some = formed(part[0][rows], part[1][rows]).flatten(1)
-        theirs, exact = _rounded(part_, some)
-        mine = theirs if same else _rounded(part, some)[0]
+        theirs, exact = _rounded(part_, some, two)
+        mine = theirs if same else _rounded(part, some, two)[0]
         _add_whole(out, mine, theirs, same)
-        error += exact - _whole(Digits(*(x[rows] for x in mine)), theirs)
+        error += exact - _whole(mine.part(rows), theirs)
     lengths = (short.sizes[0][rows, None] * short.sizes[1]).sqrt()
     if (error.abs() > ALLOWED * torch.finfo(out.dtype).eps * lengths).any():
         return formed_gram(*left, *right, memory=memory)
     return mirrored(out, BLOCK) if same else out
 
 
-def _outside(short: Short, memory: int) -> list[tuple[slice, slice]]:
-    """Return directions of the input and of the output that cover what is outside the core, a few columns at a time."""
+def _outside(short: Short, memory: int) -> list[tuple[slice, slice, bool]]:
+    """Return what is outside the core as directions of the input and of the output, and whether it has two digits.
+
+    A few columns of the input at a time: the digits of all rows are kept in memory meanwhile.
+    """
     (r, s), (a, g), (a_, _) = short.core, short.left, short.right
     numbers = min(WIDEST, memory // (3 * (len(a) if a is a_ else len(a) + len(a_))))  # of three bytes a row
-    found = []
     d, o = a.shape[2], g.shape[2]
-    for start, stop, beside in ((0, d - r, slice(0, o)), (d - r, d, slice(0, o - s))):
+    r_, s_ = (max(inner, min(near, size)) for inner, near, size in zip((r, s), short.near, (d, o), strict=True))
+    boxes = [
+        (0, d - r_, slice(0, o), False),
+        (d - r_, d, slice(0, o - s_), False),
+        (d - r_, d - r, slice(o - s_, o), True),
+        (d - r, d, slice(o - s_, o - s), True),
+    ]
+    found = []
+    for start, stop, beside, two in boxes:
         height = beside.stop - beside.start
         if height and stop > start:
             parts = math.ceil((stop - start) / max(1, numbers // height))
             width = math.ceil((stop - start) / parts)
-            found += [(slice(start + c.start, start + c.stop), beside) for c in slices(stop - start, width)]
+            found += [(slice(start + c.start, start + c.stop), beside, two) for c in slices(stop - start, width)]
     return found
 
 
-def _rounded(factors: Factors, some: Float[Tensor, "k c"]) -> tuple[Digits, Float[Tensor, "k n"]]:
-    """Return formed gradients as digits, and the products of some rows with what they were before."""
+def _rounded(factors: Factors, some: Float[Tensor, "k c"], two: bool) -> tuple[Digits, Float[Tensor, "k n"]]:
+    """Return formed gradients as one or two digits, and the products of some rows with what they were before."""
     a, g = factors
-    n, c = len(a), a.shape[2] * g.shape[2]
-    high, low, both = (torch.empty(n, c, dtype=torch.int8) for _ in range(3))
+    n, c, top = len(a), a.shape[2] * g.shape[2], TOP if two else 127
+    digits = tuple(torch.empty(n, c, dtype=torch.int8) for _ in range(3 if two else 1))
     scale, exact = a.new_empty(n), a.new_empty(len(some), n)
     for rows in slices(n, CACHED // c):
         block = formed(a[rows], g[rows]).flatten(1)
         exact[:, rows] = some @ block.T
-        unit = block.abs().amax(1).clamp(min=torch.finfo(block.dtype).tiny * TOP) / TOP
-        block *= unit.reciprocal()[:, None]
-        upper = (block.round_() * (1 / 128)).round_()
-        scale[rows], high[rows], low[rows] = unit, upper, block.sub_(upper, alpha=128)
-        both[rows] = upper.add_(block)
-    return Digits(scale, high, low, both), exact
+        scale[rows] = unit = block.abs().amax(1).clamp(min=torch.finfo(block.dtype).tiny * top) / top
+        block = block.mul_(unit.reciprocal()[:, None]).round_()
+        if two:
+            high, low, both = digits
+            upper = (block * (1 / 128)).round_()
+            high[rows], low[rows] = upper, block.sub_(upper, alpha=128)
+            both[rows] = upper.add_(block)
+        else:
+            digits[0][rows] = block
+    return Digits(scale, digits), exact
 
 
 def _whole(mine: Digits, theirs: Digits) -> Float[Tensor, "n m"]:
     """Return the inner products of rows of digits; exact up to the sum of the three products in float32."""
-    high, low, both = (torch._int_mm(x, y.T) for x, y in zip(mine[1:], theirs[1:], strict=True))
-    cross = both.sub_(high).sub_(low)
-    total = high.to(mine.scale.dtype).add_(cross, alpha=1 / 128).add_(low, alpha=1 / 128**2)
-    return total.mul_(128**2 * mine.scale[:, None]).mul_(theirs.scale)
+    high, *rest = (torch._int_mm(x, y.T) for x, y in zip(mine.digits, theirs.digits, strict=True))
+    total, unit = high.to(mine.scale.dtype), mine.scale
+    if rest:
+        low, both = rest
+        cross, unit = both.sub_(high).sub_(low), 128**2 * mine.scale
+        total = total.add_(cross, alpha=1 / 128).add_(low, alpha=1 / 128**2)
+    return total.mul_(unit[:, None]).mul_(theirs.scale)
 
 
 def _add_whole(out: Float[Tensor, "n m"], mine: Digits, theirs: Digits, same: bool) -> None:
     """Add the inner products to out, where the sides are the same on the diagonal's blocks and above them."""
     for rows in slices(len(out), BLOCK):
         columns = slice(rows.start if same else 0, out.shape[1])
-        out[rows, columns] += _whole(Digits(*(x[rows] for x in mine)), Digits(*(x[columns] for x in theirs)))
+        out[rows, columns] += _whole(mine.part(rows), theirs.part(columns))

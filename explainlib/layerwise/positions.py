@@ -103,7 +103,7 @@ def product_gram(
     (n, P), (m, Q) = a_i.shape[:2], a_j.shape[:2]
     symmetric = a_i is a_j and g_i is g_j
     out = a_i.new_empty(n, m)
-    side = max(1, math.isqrt(memory // (2 * P * Q * a_i.element_size())))
+    side = max(1, math.isqrt(min(memory, CACHED) // (2 * P * Q * a_i.element_size())))
     for i in range(0, n, side):
         a, g = a_i[i : i + side].flatten(0, 1), g_i[i : i + side].flatten(0, 1)
         for j in range(i if symmetric else 0, m, side):
