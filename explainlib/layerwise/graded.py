@@ -69,11 +69,13 @@ def graded_gram(short: Short, *, memory: int) -> Float[Tensor, "n m"]:
     core, core_ = ((a[:, :, -r:], g[:, :, -s:]) for a, g in (left, right))
     for mine, theirs in formed_columns(core, core if same else core_, memory=memory):
         add_product(out, mine, theirs)
-    for columns, beside, two in _outside(short, memory):
+    numbers = max(1, memory // (len(left[0]) if same else len(left[0]) + len(right[0])))  # of a byte a row
+    rooms = [torch.empty(numbers * len(side[0]), dtype=torch.int8) for side in (left, right)[: 2 - same]]
+    for columns, beside, two in _outside(short, numbers):
         part, part_ = ((a[:, :, columns], g[:, :, beside]) for a, g in (left, right))
         some = formed(part[0][rows], part[1][rows]).flatten(1)
-        theirs, exact = _rounded(part_, some, two)
-        mine = theirs if same else _rounded(part, some, two)[0]
+        theirs, exact = _rounded(part_, some, two, rooms[-1])
+        mine = theirs if same else _rounded(part, some, two, rooms[0])[0]
         _add_whole(out, mine, theirs, same)
         error += exact - _whole(mine.part(rows), theirs)
     lengths = (short.sizes[0][rows, None] * short.sizes[1]).sqrt()
@@ -82,13 +84,12 @@ def graded_gram(short: Short, *, memory: int) -> Float[Tensor, "n m"]:
     return mirrored(out, BLOCK) if same else out
 
 
-def _outside(short: Short, memory: int) -> list[tuple[slice, slice, bool]]:
+def _outside(short: Short, numbers: int) -> list[tuple[slice, slice, bool]]:
     """Return what is outside the core as directions of the input and of the output, and whether it has two digits.
 
-    A few columns of the input at a time: the digits of all rows are kept in memory meanwhile.
+    A few columns of the input at a time, as many as there is room for their digits.
     """
-    (r, s), (a, g), (a_, _) = short.core, short.left, short.right
-    numbers = min(WIDEST, memory // (3 * (len(a) if a is a_ else len(a) + len(a_))))  # of three bytes a row
+    (r, s), (a, g) = short.core, short.left
     d, o = a.shape[2], g.shape[2]
     r_, s_ = (max(inner, min(near, size)) for inner, near, size in zip((r, s), short.near, (d, o), strict=True))
     boxes = [
@@ -101,17 +102,22 @@ def _outside(short: Short, memory: int) -> list[tuple[slice, slice, bool]]:
     for start, stop, beside, two in boxes:
         height = beside.stop - beside.start
         if height and stop > start:
-            parts = math.ceil((stop - start) / max(1, numbers // height))
+            widest = max(1, min(WIDEST, numbers // (3 if two else 1)) // height)
+            parts = math.ceil((stop - start) / widest)
             width = math.ceil((stop - start) / parts)
             found += [(slice(start + c.start, start + c.stop), beside, two) for c in slices(stop - start, width)]
     return found
 
 
-def _rounded(factors: Factors, some: Float[Tensor, "k c"], two: bool) -> tuple[Digits, Float[Tensor, "k n"]]:
+def _rounded(
+    factors: Factors, some: Float[Tensor, "k c"], two: bool, room: Tensor
+) -> tuple[Digits, Float[Tensor, "k n"]]:
     """Return formed gradients as one or two digits, and the products of some rows with what they were before."""
     a, g = factors
     n, c, top = len(a), a.shape[2] * g.shape[2], TOP if two else 127
-    digits = tuple(torch.empty(n, c, dtype=torch.int8) for _ in range(3 if two else 1))
+    kinds = 3 if two else 1
+    room = room if len(room) >= kinds * n * c else torch.empty(kinds * n * c, dtype=torch.int8)  # one column is wider
+    digits = room[: kinds * n * c].view(kinds, n, c).unbind()
     scale, exact = a.new_empty(n), a.new_empty(len(some), n)
     for rows in slices(n, CACHED // c):
         block = formed(a[rows], g[rows]).flatten(1)
