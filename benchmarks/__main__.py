@@ -13,7 +13,7 @@ from explainlib import NotAtMinimumWarning, compute
 def main(chosen: list[str]) -> None:
     """Run the benchmarks under the same settings for both sides, and print their table.
 
-    Without words all but "groups" and "representers", which take minutes and 3 GB each.
+    Without words all but "groups" and "representers", which take minutes and several GB.
     """
     rooms = {
         "influence": influence,

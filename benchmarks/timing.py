@@ -41,10 +41,10 @@ def within(what: str, ours: Callable[[], object], *, most: float, runs: int = 5)
 
 def table(rows: list[Row]) -> str:
     """Return the rows as aligned text."""
-    lines = [f"{'what':<64}{'ours':>10}{'plain':>11}{'ratio':>9}{'bar':>9}"]
+    lines = [f"{'what':<84}{'ours':>10}{'plain':>11}{'ratio':>9}{'bar':>9}"]
     for row in rows:
         theirs = "" if row.theirs is None else f"{row.theirs * 1e3:.1f} ms"
         ratio = "" if row.theirs is None else f"{row.theirs / row.ours:.1f}x"
         mark = "" if row.held else "  below the bar"
-        lines.append(f"{row.what:<64}{row.ours * 1e3:>7.1f} ms{theirs:>11}{ratio:>9}{row.bar:>9}{mark}")
+        lines.append(f"{row.what:<84}{row.ours * 1e3:>7.1f} ms{theirs:>11}{ratio:>9}{row.bar:>9}{mark}")
     return "\n".join(lines)

@@ -13,13 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib import compute
-from explainlib.checks import require_indices
+from explainlib.checks import require_indices, require_nonnegative
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples
 from explainlib.layerwise import GradientSource, gradients, per_example, product
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.dense import Keep
-from explainlib.solvers.inverse import Curvature, Solver, inverse_curvature
+from explainlib.solvers.grams import GramInverse
+from explainlib.solvers.inverse import Curvature, LowRankSolver, Solver, inverse_curvature
 
 ASSUME_A_MINIMUM = ("hessian",)  # damped Gauss-Newton has a meaning anywhere: the proximal response (Bae et al. 2022)
 
@@ -92,7 +93,8 @@ def loss_influence(
 ) -> Float[Tensor, "t n"]:
     r"""Return d l_t / d eps_j = -grad l_t^T H^+ grad l_j for every test and training example.
 
-    The solve is done on the t test gradients, then one product gives all n columns.
+    The solve is done on the t test gradients, then one product gives all n columns. "low_rank" with fewer rows than
+    parameters and everything kept forms no gradient at all: see ``GramInverse``.
 
     Args:
         risk: as in ``parameter_influence``, like the other options.
@@ -118,11 +120,27 @@ def loss_influence(
     risk.require_examples(test, "test")
     if curvature in ASSUME_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
+    if _through_grams(risk, curvature, solver, damping, keep):
+        inverse = GramInverse(risk, curvature=curvature, damping=damping)
+        if curvature == "empirical_fisher" and (risk.weights_or_ones() > 0).all():  # its rows are sqrt(w_j/n) grad l_j
+            return -inverse.with_rows(_layer_gradients(risk, test)) / (risk.weights_or_ones() / risk.n).sqrt()
+        return -inverse.between(_layer_gradients(risk, test), _layer_gradients(risk, risk.train))
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
     if isinstance(curvature, Ekfac) or curvature == "ekfac":  # its layers are known: no gradient need be formed
         solved = inverse(per_example(_layer_gradients(risk, test))).required(on_failure).value
         return -product(_layer_gradients(risk, risk.train), solved).T
     return -inverse(risk.loss_gradients(test)).required(on_failure).value @ risk.loss_gradients().T
+
+
+def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, damping: float, keep: Keep) -> bool:
+    """Return whether Gram matrices say all: a low-rank curvature of fewer rows than parameters, inverted whole."""
+    rows = {"empirical_fisher": risk.n, "gauss_newton": risk.n * risk.n_outputs}
+    if isinstance(curvature, Ekfac) or curvature not in rows or keep is not None:
+        return False
+    if not (solver == "low_rank" or isinstance(solver, LowRankSolver)):
+        return False
+    shift = require_nonnegative("damping", damping) + (risk.l2 if curvature == "gauss_newton" else 0.0)
+    return rows[curvature] < risk.p and shift > 0
 
 
 def _layer_gradients(risk: Risk, examples: Examples) -> GradientSource:

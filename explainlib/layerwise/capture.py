@@ -7,8 +7,9 @@ example's rows next to each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,7 @@ from explainlib.layerwise.trial import plan_of
 from explainlib.params import Parameters, require_outputs
 
 Cotangents = Tensor | Callable[[Tensor], Tensor]
-PASS = 256  # examples in one forward and backward pass, at most
+PASS = 512  # examples in one forward and backward pass, at most
 ACTIVATIONS = 4  # bytes of a pass per byte that is kept of it
 
 
@@ -133,19 +134,14 @@ class GradientSource:
         k = self.several
         forward, self._forward = self._forward, []
         if forward and (start, stop) == (0, self.n):
-            parts = [self._captured(rows, past.calls(self.cotangents[rows])) for rows, past in forward]
+            parts = (self._captured(rows, past.calls(self.cotangents[rows])) for rows, past in _taken(forward))
         else:
             size = max(1, min(PASS, self.memory // 4 // (ACTIVATIONS * k * self.row_bytes)))
-            parts = [
+            parts = (
                 self._passed(slice(start // k + s.start, start // k + s.stop))
                 for s in slices((stop - start) // k, size)
-            ]
-        if len(parts) == 1:
-            return parts[0]
-        columns, kinds = [list(part.pieces) for part in parts], [type(piece) for piece in parts[0].pieces]
-        parts.clear()  # so that each weight's shares are freed once they are joined
-        joined = [kind.joined([column.pop(0) for column in columns]) for kind in kinds]
-        return Capture(tuple(joined), self.theta, stop - start, k)
+            )
+        return _joined(parts, stop - start)
 
     def held(self, memory: int) -> Capture | GradientSource:
         """Return all rows captured if they fit into the memory, else itself."""
@@ -198,6 +194,31 @@ class GradientSource:
             formed = list(zip(at, rows.split([place.stop - place.start for place in at], dim=1), strict=True))
         pieces = pieces_of(self.plan, calls, several=self.several, formed=formed)
         return Capture(tuple(pieces), self.theta, len(x) * self.several, self.several)
+
+
+def _taken(waiting: list) -> Iterator:
+    """Yield what is in a list and let go of it, so that it is freed once it is used."""
+    while waiting:
+        yield waiting.pop(0)
+
+
+def _joined(parts: Iterator[Capture], n: int) -> Capture:
+    """Return the n rows of several captures below each other; each is copied to its place and freed at once."""
+    first = next(parts)
+    if first.n == n:
+        return first
+    rooms = [
+        [t.new_empty(len(t) * n // first.n, *t.shape[1:]) for t in piece.tensors()] for piece in first.pieces
+    ]  # fmt: skip
+    done = 0
+    for part in chain([first], parts):
+        for piece, room in zip(part.pieces, rooms, strict=True):
+            for t, to in zip(piece.tensors(), room, strict=True):
+                at = done * len(t) // part.n
+                to[at : at + len(t)] = t
+        done += part.n
+    pieces = tuple(piece.holding(room) for piece, room in zip(first.pieces, rooms, strict=True))
+    return Capture(pieces, first.theta, n, first.several)
 
 
 def gradients(

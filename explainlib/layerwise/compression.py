@@ -12,6 +12,8 @@ rounding, nothing is left out. Used in float32 only, whose rounding is coarse en
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,36 +24,65 @@ Factors = tuple[Tensor, Tensor]
 SAMPLE = 1024  # examples that the bases are found from
 SKETCHES = 8  # random combinations of a gradient's rows (columns) that stand for it there
 SHARES = (0.25, 0.03, 0.003)  # of the rounding unit: the energy left out of the sample by each basis, in turn
+OUTSIDE = 0.003  # energy of the sample outside the core, in the input's directions and in the output's
+FAR = 5e-5  # energy of the sample that is far outside it, likewise
+SMALL = 0.25  # of the numbers of a gradient, in a core that is worth having
 ALLOWED = 8  # rounding units: the energy left out of any one gradient
-PART = 256  # examples projected at a time
+PART = 256  # examples judged at a time
 FIXED = 10**9  # multiply-adds in the time of what does not grow with the problem
 WORTH = 0.9  # how short the gradients have to become
 
 
-def compressed(left: Factors, right: Factors) -> tuple[Factors, Factors]:
+class Short(NamedTuple):
+    """Both sides in shorter bases, whose last directions hold the most energy.
+
+    A float32 sum that starts with its largest number rounds all others to that number's unit; so the largest are last.
+
+    Args:
+        left: inputs [n, P, r] and output gradients [n, P, s].
+        right: likewise; the very same tensors where the sides are the same.
+        core: how many last directions of the input and of the output hold nearly all of the energy, or None.
+        near: how many hold all but still less.
+        sizes: |M_i|^2 of both sides; empty without a core.
+    """
+
+    left: Factors
+    right: Factors
+    core: tuple[int, int] | None = None
+    near: tuple[int, int] | None = None
+    sizes: tuple[Tensor, ...] = ()
+
+
+def compressed(left: Factors, right: Factors, *, core: bool = False) -> Short:
     """Return factors of shorter gradients with the same inner products to float32 rounding, or the factors given.
 
     Args:
         left: inputs [n, P, d] and output gradients [n, P, o] of one side.
         right: [m, Q, d] and [m, Q, o] of the other; the very same tensors stay the very same.
+        core: whether a core is of use; then the bases are, even where the gradients do not become shorter.
 
     Returns:
         Both sides in the bases, where that saves time and |M_i - R N_i Q^T|^2 <= 8 eps |M_i|^2 for every i. An entry of
         the Gram matrix then changes by at most 8 eps |M_i| |M_j|. Cost: (n P + m Q)(d^2 + o^2).
     """
     if not _pays(left, right):
-        return left, right
+        return Short(left, right)
     sides = [left] if right[0] is left[0] and right[1] is left[1] else [left, right]
     sizes = [_energy(*side) for side in sides]
     spectra = _spectra(sides, sizes)
-    for share in SHARES:
-        kept = [_kept(values, share * torch.finfo(left[0].dtype).eps) for values, _ in spectra]
-        if kept[0] * kept[1] > WORTH * left[0].shape[2] * left[1].shape[2]:
-            return left, right
-        made = [_projected(side, size, spectra, kept) for side, size in zip(sides, sizes, strict=True)]
-        if None not in made:
-            return made[0], made[-1]
-    return left, right
+    whole, eps = [len(values) for values, _ in spectra], torch.finfo(left[0].dtype).eps
+    inner, near = (tuple(_kept(values, share) for values, _ in spectra) for share in (OUTSIDE, FAR))
+    found = (inner, near, (sizes[0], sizes[-1])) if core and inner[0] * inner[1] < SMALL * whole[0] * whole[1] else ()
+    choices = [[_kept(values, share * eps) for values, _ in spectra] for share in SHARES]
+    choices = [kept for kept in choices if kept[0] * kept[1] <= WORTH * whole[0] * whole[1]]
+    if not (choices or found):
+        return Short(left, right)
+    turned = [(a @ spectra[0][1], g @ spectra[1][1]) for a, g in sides]
+    for r, s in choices:
+        if all(_holds(*side, size, r, s) for side, size in zip(turned, sizes, strict=True)):
+            made = [(a[:, :, -r:], g[:, :, -s:]) for a, g in turned]
+            return Short(made[0], made[-1], *found)
+    return Short(turned[0], turned[-1], *found) if found else Short(left, right)
 
 
 def _pays(left: Factors, right: Factors) -> bool:
@@ -72,7 +103,7 @@ def _energy(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Float[Tenso
 
 
 def _spectra(sides: list[Factors], sizes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return eigenvalues and eigenvectors, largest first, of sum M^T M [d, d] and of sum M M^T [o, o].
+    """Return eigenvalues and eigenvectors, largest last, of sum M^T M [d, d] and of sum M M^T [o, o].
 
     The sums run over a sample of gradients of length 1, and each M is seen through random combinations of its rows.
     """
@@ -88,27 +119,20 @@ def _spectra(sides: list[Factors], sizes: list[Tensor]) -> list[tuple[Tensor, Te
             seen = ((v @ weights).mT @ u / size[rows].sqrt()[:, None, None]).flatten(0, 1).double()
             total = total + seen.T @ seen
         values, vectors = torch.linalg.eigh(total)
-        found.append((values.flip(0).clamp(min=0), vectors.flip(1).to(sides[0][0])))
+        found.append((values.clamp(min=0), vectors.to(sides[0][0])))
     return found
 
 
 def _kept(values: Float[Tensor, " d"], share: float) -> int:
     """Return how many directions hold all but a share of the energy."""
-    left_out = values.sum() - values.cumsum(0)
-    return min(len(values), int((left_out > share * values.sum()).sum()) + 1)
+    return max(1, int((values.cumsum(0) > share * values.sum()).sum()))
 
 
-def _projected(
-    side: Factors, size: Float[Tensor, " n"], spectra: list[tuple[Tensor, Tensor]], kept: list[int]
-) -> Factors | None:
-    """Return one side in the bases, or None if they leave out too much of one of its gradients."""
-    (a, g), ((_, Q), (_, R)), (r, s) = side, spectra, kept
-    made = a.new_empty(*a.shape[:2], r), g.new_empty(*g.shape[:2], s)
+def _holds(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"], size: Float[Tensor, " n"], r: int, s: int) -> bool:
+    """Return whether the last r and s directions leave out little enough of each gradient."""
     allowed = ALLOWED * torch.finfo(a.dtype).eps
     for rows in slices(len(a), PART):
-        inputs, gradients = a[rows] @ Q, g[rows] @ R
-        left_out = _energy(inputs[:, :, r:], g[rows]) + _energy(a[rows], gradients[:, :, s:])
+        left_out = _energy(a[rows, :, :-r], g[rows]) + _energy(a[rows], g[rows, :, :-s])
         if (left_out > allowed * size[rows]).any():
-            return None
-        made[0][rows], made[1][rows] = inputs[:, :, :r], gradients[:, :, :s]
-    return made
+            return False
+    return True

@@ -6,6 +6,7 @@ patches, many times larger) is made again whenever it is needed, one layer at a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from explainlib.layerwise import graded
 from explainlib.layerwise.compression import compressed
 from explainlib.layerwise.positions import ELEMENTWISE, formed, position_gram, slices
 
@@ -57,14 +59,14 @@ class Outer:
         inputs, gradients = (tuple(t[at] for t in ts) for ts, at in ((self.inputs, examples), (self.gradients, rows)))
         return Outer(self.place, self.layers, inputs, gradients, self.several)
 
-    @classmethod
-    def joined(cls, parts: list[Outer]) -> Outer:
-        """Return the rows of several parts below each other."""
-        inputs, gradients = (
-            tuple(torch.cat(uses) for uses in zip(*(getattr(part, name) for part in parts), strict=True))
-            for name in ("inputs", "gradients")
-        )
-        return cls(parts[0].place, parts[0].layers, inputs, gradients, parts[0].several)
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return what is kept."""
+        return (*self.inputs, *self.gradients)
+
+    def holding(self, tensors: Sequence[Tensor]) -> Outer:
+        """Return the same with other tensors in the order of ``tensors``."""
+        uses = len(self.layers)
+        return Outer(self.place, self.layers, tuple(tensors[:uses]), tuple(tensors[uses:]), self.several)
 
     def factors(self) -> list[Factors]:
         """Return, per group of channels, the inputs and output gradients at each position."""
@@ -81,9 +83,14 @@ class Outer:
         """Return all inner products."""
         mine = self.factors()
         theirs = mine if other is self else other.factors()
-        pairs = [compressed(*pair) for pair in zip(mine, theirs, strict=True)]
+        pairs = [compressed(*pair, core=graded.available(pair[0][0])) for pair in zip(mine, theirs, strict=True)]
         del mine, theirs  # the unfolded inputs, where shorter ones took their place
-        return sum(position_gram(*i, *j, memory=memory) for i, j in pairs)
+        return sum(
+            graded.graded_gram(short, memory=memory)
+            if short.core
+            else position_gram(*short.left, *short.right, memory=memory)
+            for short in pairs
+        )
 
     def norms(self, *, memory: int) -> Float[Tensor, " n"]:
         """Return the squared lengths."""
@@ -166,9 +173,12 @@ def _read(layer: nn.Module, a: Tensor, g: Tensor) -> list[Factors]:
 def unfolded(layer: nn.Conv1d | nn.Conv2d, a: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d P"]:
     """Return the patches that a convolution reads, one a column."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    if any(layer._reversed_padding_repeated_twice):
-        a = functional.pad(a, layer._reversed_padding_repeated_twice, mode=mode)
+    around = layer._reversed_padding_repeated_twice  # the last dimension first
+    even = mode == "constant" and around[::2] == around[1::2]  # then unfold does it, without a copy
+    if any(around) and not even:
+        a = functional.pad(a, around, mode=mode)
     geometry = (layer.kernel_size, layer.dilation, layer.stride)
+    padding = tuple(around[::2][::-1]) if even else (0,) * (a.ndim - 2)
     if isinstance(layer, nn.Conv1d):  # a picture of height 1
-        a, geometry = a.unsqueeze(2), tuple((1, *one) for one in geometry)
-    return functional.unfold(a, geometry[0], dilation=geometry[1], stride=geometry[2])
+        a, geometry, padding = a.unsqueeze(2), tuple((1, *one) for one in geometry), (0, *padding)
+    return functional.unfold(a, geometry[0], dilation=geometry[1], padding=padding, stride=geometry[2])

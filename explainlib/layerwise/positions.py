@@ -11,12 +11,15 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TILE = 64 * 2**20  # bytes of position products, or of formed gradient columns, that are alive at a time
+TILE = 128 * 2**20  # bytes of position products, or of formed gradient columns, that are alive at a time
+CACHED = 16 * 2**20  # bytes of formed columns that the processor's caches nearly hold
+NARROW = 32  # columns below which the small products that form gradients become slow
 BLOCK = 512  # rows of a product, where symmetry spares what lies below the diagonal
 ELEMENTWISE = 40  # multiply-adds of a matrix product in the time one number is multiplied and summed on its own
 FORMING = 4  # how much slower the small products are that form gradients
@@ -100,7 +103,7 @@ def product_gram(
     (n, P), (m, Q) = a_i.shape[:2], a_j.shape[:2]
     symmetric = a_i is a_j and g_i is g_j
     out = a_i.new_empty(n, m)
-    side = max(1, math.isqrt(memory // (2 * P * Q * a_i.element_size())))
+    side = max(1, math.isqrt(min(memory, CACHED) // (2 * P * Q * a_i.element_size())))
     for i in range(0, n, side):
         a, g = a_i[i : i + side].flatten(0, 1), g_i[i : i + side].flatten(0, 1)
         for j in range(i if symmetric else 0, m, side):
@@ -129,22 +132,52 @@ def formed_gram(
         g_j: likewise on the right.
         memory: bytes of a work array.
     """
-    n, m, d, o = len(a_i), len(a_j), a_i.shape[2], g_i.shape[2]
-    symmetric = a_i is a_j and g_i is g_j
-    out = a_i.new_zeros(n, m)
-    rows = n if symmetric else n + m
-    width = max(1, min(d, memory // (rows * o * a_i.element_size())))
-    width = math.ceil(d / math.ceil(d / width))  # parts of one size
-    for columns in slices(d, width):
-        left = formed(a_i[:, :, columns], g_i).flatten(1)
-        right = left if symmetric else formed(a_j[:, :, columns], g_j).flatten(1)
+    out = a_i.new_zeros(len(a_i), len(a_j))
+    for left, right in formed_columns((a_i, g_i), (a_j, g_j), memory=memory):
         add_product(out, left, right)
-    return mirrored(out) if symmetric else out
+    return mirrored(out) if a_i is a_j and g_i is g_j else out
 
 
-def formed(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Float[Tensor, "n o d"]:
-    """Return the gradients themselves, sum_p g_p a_p^T."""
-    return torch.bmm(g.transpose(1, 2), a) if a.shape[1] > 1 else g.transpose(1, 2) * a
+def formed_columns(
+    left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], *, memory: int
+) -> Iterator[tuple[Float[Tensor, "n c"], Float[Tensor, "m c"]]]:
+    """Yield the gradients of both sides, a few input columns at a time; one tensor twice where the sides are the same.
+
+    What is yielded is overwritten by what comes next.
+
+    Args:
+        left: inputs [n, P, d] and output gradients [n, P, o].
+        right: likewise, [m, Q, d] and [m, Q, o].
+        memory: bytes of what is yielded.
+
+    Returns:
+        Pairs [n, c] and [m, c], whose products add up to the Gram matrix.
+    """
+    (a, g), (a_, g_) = left, right
+    symmetric, d = a is a_ and g is g_, a.shape[2]
+    column = (len(a) if symmetric else len(a) + len(a_)) * g.shape[2] * a.element_size()
+    width = max(1, min(d, memory // column, max(NARROW, CACHED // column)))
+    width = math.ceil(d / math.ceil(d / width))  # parts of one size
+    rooms = [x.new_empty(len(x) * y.shape[2] * width) for x, y in ((a, g), (a_, g_))[: 2 - symmetric]]
+    for columns in slices(d, width):
+        mine = formed(a[:, :, columns], g, rooms[0]).flatten(1)
+        yield mine, mine if symmetric else formed(a_[:, :, columns], g_, rooms[1]).flatten(1)
+
+
+def formed(
+    a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"], room: Float[Tensor, " size"] | None = None
+) -> Float[Tensor, "n o d"]:
+    """Return the gradients themselves, sum_p g_p a_p^T.
+
+    Args:
+        a: inputs.
+        g: output gradients.
+        room: n o d numbers or more to write them to; memory that was just allocated costs more than the products.
+    """
+    shape = (len(a), g.shape[2], a.shape[2])
+    out = a.new_empty(shape) if room is None else room[: math.prod(shape)].view(shape)
+    product = torch.bmm if a.shape[1] > 1 else torch.mul
+    return product(g.transpose(1, 2), a, out=out)
 
 
 def add_product(out: Float[Tensor, "n m"], left: Float[Tensor, "n c"], right: Float[Tensor, "m c"]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,10 +41,13 @@ class Rows:
         """Return some of the rows, as views."""
         return Rows(self.places, self.values[rows])
 
-    @classmethod
-    def joined(cls, parts: list[Rows]) -> Rows:
-        """Return the rows of several parts below each other."""
-        return cls(parts[0].places, torch.cat([part.values for part in parts]))
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return what is kept."""
+        return (self.values,)
+
+    def holding(self, tensors: Sequence[Tensor]) -> Rows:
+        """Return the same with other tensors in the order of ``tensors``."""
+        return Rows(self.places, *tensors)
 
     def gram(self, other: Rows, *, memory: int) -> Float[Tensor, "n m"]:
         """Return all inner products."""

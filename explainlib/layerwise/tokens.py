@@ -7,6 +7,7 @@ Only the tokens that two examples share count, so the work is done token by toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,13 +48,13 @@ class Tokens:
         """Return some of the rows, as views; whole examples."""
         return Tokens(self.place, self.ids[_examples(rows, self.several)], self.g[rows], self.several)
 
-    @classmethod
-    def joined(cls, parts: list[Tokens]) -> Tokens:
-        """Return the rows of several parts below each other."""
-        first = parts[0]
-        return cls(
-            first.place, torch.cat([p.ids for p in parts]), torch.cat([p.g for p in parts]), first.several
-        )  # fmt: skip
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return what is kept."""
+        return self.ids, self.g
+
+    def holding(self, tensors: Sequence[Tensor]) -> Tokens:
+        """Return the same with other tensors in the order of ``tensors``."""
+        return Tokens(self.place, *tensors, self.several)
 
     def table_rows(self) -> tuple[Int[Tensor, " r"], Int[Tensor, " r"], Float[Tensor, "r d"]]:
         """Return the rows of all tables that are not zero: token, example and gradient, sorted by token."""

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_nonnegative
-from explainlib.curvature.gauss_newton import loss_roots
 from explainlib.layerwise import gradients, gram, per_example, product
 from explainlib.params import Parameters, last_linear, require_outputs
 from explainlib.risk import Risk
-from explainlib.solvers import inverse_curvature
+from explainlib.solvers import GramInverse, inverse_curvature
 
 KINDS = ("last_layer", "ntk", "influence")
 
@@ -140,45 +139,13 @@ def _influence(
     risk: Risk, x: Tensor, z: Tensor, output: int | str | None, curvature: str, damping: float
 ) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
     if curvature != "hessian" and risk.p > risk.n * risk.n_outputs:
-        return _through_grams(risk, x, z, output, curvature, damping)
-    solve = inverse_curvature(risk, curvature=curvature, damping=damping)
+        between = GramInverse(risk, curvature=curvature, damping=damping).between
+    else:
+        solve = inverse_curvature(risk, curvature=curvature, damping=damping)
+        between = lambda left, right: product(right, solve(per_example(left)).required("raise").value).T  # noqa: E731
 
     def one(c: int) -> Float[Tensor, "t n"]:
         left = gradients(risk.parameters, risk.theta, x, picks(c))
-        right = left if z is x else gradients(risk.parameters, risk.theta, z, picks(c))
-        return product(right, solve(per_example(left)).required("raise").value).T
+        return between(left, left if z is x else gradients(risk.parameters, risk.theta, z, picks(c)))
 
     return joined([one(c) for c in chosen_outputs(output, risk.n_outputs)], output)
-
-
-def _through_grams(
-    risk: Risk, x: Tensor, z: Tensor, output: int | str | None, curvature: str, damping: float
-) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
-    """Woodbury with Gram matrices alone: (A^T A + s I)^-1 = (I - A^T (A A^T + s I)^-1 A)/s, no gradient ever formed.
-
-    The rows of A are the training examples' gradients along a square root of the loss's curvature in the outputs
-    (Gauss-Newton), or along its slope (empirical Fisher).
-    """
-    shift = damping + (risk.l2 if curvature == "gauss_newton" else 0.0)
-    if shift <= 0:
-        raise ValueError("the curvature has a null space, so its inverse needs l2 in the risk or damping > 0.")
-    own = gradients(risk.parameters, risk.theta, risk.train.x, lambda outputs: _roots(risk, outputs, curvature))
-    inner = gram(own, own)
-    inner.diagonal().add_(shift)
-    triangle = torch.linalg.cholesky(inner)
-
-    def one(c: int) -> Float[Tensor, "t n"]:
-        left = gradients(risk.parameters, risk.theta, x, picks(c))
-        right = left if z is x else gradients(risk.parameters, risk.theta, z, picks(c))
-        to_left, to_right = gram(left, own), gram(right, own)
-        return (gram(left, right) - to_left @ torch.cholesky_solve(to_right.T, triangle)) / shift
-
-    return joined([one(c) for c in chosen_outputs(output, risk.n_outputs)], output)
-
-
-def _roots(risk: Risk, outputs: Float[Tensor, "n C"], curvature: str) -> Float[Tensor, "n r C"]:
-    """Return cotangents whose outer products sum to the loss's curvature in the outputs, weights and 1/n inside."""
-    scale = (risk.weights_or_ones() / risk.n).sqrt()[:, None, None]
-    if curvature == "empirical_fisher":
-        return risk.loss.gradient(outputs, risk.train.y)[:, None] * scale
-    return loss_roots(risk.loss, outputs, risk.train.y) * scale

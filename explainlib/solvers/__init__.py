@@ -4,6 +4,7 @@ from explainlib.solvers.arnoldi import Dominant, dominant_eigenpairs
 from explainlib.solvers.cg import cg
 from explainlib.solvers.dense import Factor
 from explainlib.solvers.eigenbasis import ekfac_solve
+from explainlib.solvers.grams import GramInverse
 from explainlib.solvers.inverse import CG, Arnoldi, Dense, Lissa, LowRankSolver, Neumann, inverse_curvature
 from explainlib.solvers.lissa import lissa, lissa_batches
 from explainlib.solvers.low_rank import LowRank
@@ -18,6 +19,7 @@ __all__ = [
     "Dense",
     "Dominant",
     "Factor",
+    "GramInverse",
     "Lissa",
     "LowRank",
     "LowRankSolver",
