@@ -11,6 +11,7 @@ from explainlib.figures.palette import PALETTE, SERIES, style
 from explainlib.figures.picture import Picture, set_alt
 from explainlib.studies.fragility_bench import KINDS
 
+FEWEST = 5  # networks behind a point
 LOOKS = dict(zip(KINDS, SERIES, strict=False))
 
 
@@ -39,8 +40,10 @@ def fragility(tables: Mapping[str, pandas.DataFrame]) -> Picture:
 
 
 def draw_sweep(ax: Axes, table: pandas.DataFrame, grows: str, measure: str, title: str, label: str) -> None:
-    """Draw one line a kind with its interval; kinds are moved aside a little so that intervals do not hide."""
+    """Draw one line a kind with its interval, moved aside a little; sizes with few networks alive are left out."""
     part = table[table["sweep"] == grows]
+    alive = part["repeats"] - part["collapsed"]
+    part = part[alive >= part["repeats"].clip(upper=FEWEST)]
     unit = 0.012 * (part["size"].max() - part["size"].min() or 1)
     with style():
         for k, (kind, look) in enumerate(LOOKS.items()):

@@ -76,8 +76,8 @@ def sweeps(summary: pandas.DataFrame, measure: str, label: str) -> Picture:
         picture.subplots_adjust(left=0.075, right=0.99, bottom=0.135, top=0.83, wspace=0.07)
         for ax, grows in zip(axes, ("depth", "width"), strict=True):
             draw_sweep(ax, summary, grows, measure, f"by {grows}", label if grows == "depth" else "")
-            rows = summary[summary["sweep"] == grows].dropna(subset=[measure]).groupby("kind", sort=False)[measure]
-            said = "; ".join(f"{kind} {values.min():.2f} to {values.max():.2f}" for kind, values in rows)
+            drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+            said = "; ".join(f"{kind} {min(values):.2f} to {max(values):.2f}" for kind, values in drawn.items())
             set_alt(ax, f"{label} by {grows}: {said}.")
         if measure.startswith(("spearman", "pearson")):
             axes[0].set_ylim(-1.05, 1.05)

@@ -30,6 +30,7 @@ def test_every_pair_is_drawn_with_its_own_correlation():
 def summary(measure, values):
     rows = [
         {"sweep": sweep, "kind": kind, "size": size, measure: v, f"{measure}_low": v / 2, f"{measure}_high": 2 * v}
+        | {"repeats": 50, "collapsed": 0}
         for sweep in ("depth", "width")
         for kind in ("plain", "L2")
         for size, v in enumerate(values, start=1)
@@ -44,6 +45,13 @@ def test_sweeps_tell_their_range(measure, values, scale):
     assert picture.axes[0].get_yscale() == scale
     if scale == "linear":
         assert picture.axes[0].get_ylim() == (-1.05, 1.05)
+
+
+def test_a_size_at_which_hardly_a_network_lives_is_not_drawn():
+    table = summary("spearman", [0.2, 0.9])
+    table.loc[(table["kind"] == "L2") & (table["size"] == 2), "collapsed"] = 46
+    lines = {line.get_label(): line.get_ydata().tolist() for line in sweeps(table, "spearman", "s").axes[0].lines}
+    assert lines["L2"] == [0.2] and lines["plain"] == [0.2, 0.9]
 
 
 def test_restless_truths_name_the_shares():
