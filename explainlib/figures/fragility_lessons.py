@@ -42,12 +42,11 @@ def two_by_two(predicted: Mapping[str, Tensor], true: Mapping[str, Tensor]) -> P
     with style():
         picture = Picture(4.4 * len(true), 3.3 * len(predicted))
         axes = picture.subplots(len(predicted), len(true), squeeze=False)
-        picture.subplots_adjust(left=0.1, right=0.985, bottom=0.085, top=0.95, wspace=0.28, hspace=0.42)
+        picture.subplots_adjust(left=0.1, right=0.985, bottom=0.085, top=0.95, wspace=0.3, hspace=0.42)
         for row, (said, x) in zip(axes, predicted.items(), strict=True):
             for ax, (seen, y) in zip(row, true.items(), strict=True):
                 _scatter(ax, x, y, SERIES[0 if said.split()[0] == seen.split()[0] else 1])
                 ax.set(xlabel=f"{said}, predicted", ylabel=f"{seen}, retrained")
-                ax.ticklabel_format(style="sci", scilimits=(-2, 3), useMathText=True)
                 for axis in (ax.xaxis, ax.yaxis):
                     axis.set_major_locator(MaxNLocator(4))
                 set_alt(ax, f"{said} against {seen}: Spearman {float(fidelity(x, y, resamples=1).spearman):.2f}.")
@@ -104,5 +103,5 @@ def restless_truths(curves: pandas.DataFrame, ladder: pandas.DataFrame) -> Pictu
             set_alt(ax, f"Loss of one test while a network trains on, without one example each: {data}.")
         draw_ladder(axes[2], ladder)
         means = ladder.dropna(subset=["step"]).groupby("step", sort=False)["share"].mean()
-        set_alt(axes[2], "Shares: " + ", ".join(f"{step} {100 * share:.0f}%" for step, share in means.items()) + ".")
+        set_alt(axes[2], "Shares: " + ", ".join(f"{step} {round(100 * share)}%" for step, share in means.items()) + ".")
     return picture

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from explainlib.figures.fragility import LOOKS
+from explainlib.figures.fragility import FEWEST, LOOKS
 from explainlib.figures.palette import style
 from explainlib.figures.picture import Picture, set_alt
 from explainlib.studies.fragility_truths import Judged, Truths
@@ -32,9 +32,9 @@ def fragility_view(
         again: the same one trained again, drawn as crosses.
     """
     with style():
-        picture = Picture(11.4, 3.5)
+        picture = Picture(10.7, 3.5)
         axes = picture.subplots(1, 3, width_ratios=(1.25, 1.1, 0.85))
-        picture.subplots_adjust(left=0.075, right=0.99, bottom=0.155, top=0.9, wspace=0.31)
+        picture.subplots_adjust(left=0.075, right=0.99, bottom=0.155, top=0.9, wspace=0.34)
         _sweep(axes[0], truths, grows, size, kind, protocol, stored)
         _scatter(axes[1], kind, stored, again)
         _spectrum(axes[2], kind, stored, again)
@@ -44,6 +44,7 @@ def fragility_view(
 def _sweep(ax: Axes, truths: Truths, grows: str, size: int, kind: str, protocol: str, stored: Judged) -> None:
     for other in truths.kinds:
         line = truths.line(grows, other, protocol)
+        line = line[line["repeats"] - line["collapsed"] >= line["repeats"].clip(upper=FEWEST)]
         if other != kind:
             ax.plot(line["size"], line["spearman"], color=OTHERS, marker=LOOKS[other].marker, markersize=4, zorder=1)
             continue
@@ -89,7 +90,6 @@ def _scatter(ax: Axes, kind: str, stored: Judged, again: Judged | None) -> None:
     ax.plot(ends, ends, color="0.4", linewidth=1, linestyle="--", zorder=1)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(4))
-    ax.ticklabel_format(style="sci", scilimits=(-2, 3), useMathText=True)
     said = stored.agreement
     set_alt(
         ax,

@@ -93,7 +93,8 @@ class Fragility(Driven):
     def draw(self) -> str:
         """Look the chosen network up, show it, and return the panel's text."""
         started = time.perf_counter()
-        self._show(f"looked up and drawn in {took(started)}.")
+        self._show()
+        self.controls.message.value = message(f"looked up and drawn in {took(started)}.")
         return self.text
 
     def verify(self) -> str:
@@ -105,7 +106,8 @@ class Fragility(Driven):
             self._again[self._choice] = self.truths.again(*self._key(self._choice))
         finally:
             c.retrain.disabled = False
-        self._show(f"trained, explained and retrained in {took(started)}.")
+        self._show()
+        c.message.value = message(f"trained, explained and retrained in {took(started)}.")
         return self.text
 
     def reset(self) -> str:
@@ -133,10 +135,12 @@ class Fragility(Driven):
         choice, network = self._choice, self._network(self._choice)
         line = self.truths.line(choice.sweep, choice.kind, choice.protocol).set_index("size").loc[choice.size]
         compared, all_of = int(line["repeats"] - line["collapsed"]), int(line["repeats"])
-        mean = f"mean Spearman {line['spearman']:.2f} [{line['low']:.2f}, {line['high']:.2f}]"
+        known = line["low"] == line["low"]
+        ends = f"[{line['low']:.2f}, {line['high']:.2f}]" if known else "[no interval]"
+        mean = f"mean Spearman {line['spearman']:.2f} {ends}"
         removed = f"the {self.truths.training.removed} {WORDS[choice.protocol]}"
         lines = [
-            f"{choice.kind}, {choice.sweep} {choice.size}, {removed} removed one by one: "
+            f"{choice.kind}, {choice.sweep} {choice.size}, {removed} removed one by one",
             f"{mean if compared else 'nothing to compare'} over {compared} of {all_of} networks; "
             f"{int(line['collapsed'])} collapsed to one class",
         ]
@@ -160,18 +164,17 @@ class Fragility(Driven):
 
     # What is shown -------------------------------------------------------------------------------------------------
 
-    def _show(self, said: str) -> None:
+    def _show(self) -> None:
         self._sync()
         c, choice = self.controls, self._choice
         again = self._again.get(choice)
         picture = fragility_view(
             self.truths, choice.sweep, choice.size, choice.kind, choice.protocol, self._network(choice), again
         )
-        c.view.value = picture_html(png(picture, dpi=90), alt_text(picture), width=1020)
+        c.view.value = picture_html(png(picture, dpi=90), alt_text(picture), width=960)
         body = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
         c.numbers.value = f"<div style='font-size:13px;line-height:1.45'>{body}</div>"
         c.truth.value = message("" if again is None else f"{self._said(again)}.")
-        c.message.value = message(said)
 
     # Widgets: they only forward ------------------------------------------------------------------------------------
 

@@ -37,8 +37,8 @@ class FragilityControls:
             (self.truth, "xl-truth"),
         ):  # fmt: skip
             shown.add_class(name)
-        self.view.layout = widgets.Layout(width="1030px", height="330px")
-        self.numbers.layout = widgets.Layout(width="1030px", height="112px")
+        self.view.layout = widgets.Layout(width="966px", height="330px")
+        self.numbers.layout = widgets.Layout(width="966px", height="96px")
         self.truth.layout = widgets.Layout(height="30px")
         choosers = widgets.HBox([self.grows, self.kind, self.protocol])
         sliders = widgets.HBox([self.size, self.seed, self.retrain, self.reset])
