@@ -157,6 +157,31 @@ class Tasks:
         classes = [names for part in parts for names in part.classes] if named else None
         return Tasks(**{name: joined(name) for name in names}, classes=classes)
 
+    @staticmethod
+    def side_by_side(parts: Sequence[Tasks]) -> Tasks:
+        """Return M tasks whose classes are those of all parts: part 0 keeps its labels, the others follow.
+
+        Task k joins task k of each part, such as one letter of each script, so that label c means script c everywhere.
+
+        Args:
+            parts: of M tasks each; their places in a pool, which may be different pools, are forgotten.
+
+        Raises:
+            ValueError: nothing given, or parts of different numbers of tasks.
+        """
+        if not parts or len({len(part) for part in parts}) > 1:
+            raise ValueError(f"parts have {[len(part) for part in parts]} tasks; pass parts of one number of tasks.")
+        first = [sum(part.ways for part in parts[:k]) for k in range(len(parts))]
+
+        def joined(name: str) -> Tensor:
+            shifts = first if name.endswith("_y") else [0] * len(parts)
+            return torch.cat([getattr(part, name) + shift for part, shift in zip(parts, shifts, strict=True)], dim=1)
+
+        named = all(part.classes is not None for part in parts)
+        classes = [sum(names, ()) for names in zip(*(part.classes for part in parts), strict=True)] if named else None
+        names = ("support_x", "support_y", "query_x", "query_y")
+        return Tasks(**{name: joined(name) for name in names}, classes=classes)
+
     def to(self, target: torch.dtype | torch.device | str) -> Tasks:
         """Return the tasks with x in another floating-point dtype, or all of them on another device."""
         names = ("support_x", "query_x") if isinstance(target, torch.dtype) else tuple(set(self.__dict__) - {"classes"})
