@@ -16,13 +16,13 @@ from explainlib.checks import require_choice, warn_caller
 STATUSES = {
     "converged": "solved to its tolerance",
     "not_positive_definite": "a direction of zero or negative curvature was met, which this solver cannot invert; "
-    "likely the risk is not at a minimum or has flat directions: add damping or l2, use curvature='gauss_newton', or "
-    "solver='dense' with keep='positive'",
+    "likely the parameters are not at a minimum or have flat directions: add damping or l2, or take a curvature without "
+    "negative eigenvalues (curvature='gauss_newton', or keep='positive' with solver='dense', where there is the choice)",
     "max_steps": "stopped before reaching its tolerance; likely the system is ill-conditioned (small l2 and damping) "
     "or the dtype is too coarse: allow more steps, add damping, use float64, or solver='dense'",
     "diverged": "the iteration grew without bound; either its scale is below half the largest eigenvalue of the damped "
-    "curvature (raise the scale), or that curvature has a negative eigenvalue (add damping, or use "
-    "curvature='gauss_newton')",
+    "curvature (raise the scale), or that curvature has a negative eigenvalue (add damping or a ridge, or solve by "
+    "another method)",
     "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs or a far too small damping",
     "rank_deficient": "the curvature is singular, so it has no inverse; add l2 or damping, or pass keep=1e-9 for the "
     "pseudo-inverse",
