@@ -16,8 +16,8 @@ from explainlib.checks import require_choice, warn_caller
 STATUSES = {
     "converged": "solved to its tolerance",
     "not_positive_definite": "a direction of zero or negative curvature was met, which this solver cannot invert; "
-    "likely the parameters are not at a minimum or have flat directions: add damping or l2, or take a curvature without "
-    "negative eigenvalues (curvature='gauss_newton', or keep='positive' with solver='dense', where there is the choice)",
+    "likely the parameters are not at a minimum or have flat directions: add damping or l2, or keep negative "
+    "eigenvalues out (curvature='gauss_newton', or keep='positive' with solver='dense', where there is the choice)",
     "max_steps": "stopped before reaching its tolerance; likely the system is ill-conditioned (small l2 and damping) "
     "or the dtype is too coarse: allow more steps, add damping, use float64, or solver='dense'",
     "diverged": "the iteration grew without bound; either its scale is below half the largest eigenvalue of the damped "
