@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from explainlib.figures.palette import PALETTE, SERIES, style
 from explainlib.figures.picture import Picture, set_alt
 from explainlib.studies.fragility_bench import KINDS
+from explainlib.studies.fragility_parts import LEAST
 
-FEWEST = 5  # networks behind a point
 LOOKS = dict(zip(KINDS, SERIES, strict=False))
 
 
@@ -43,7 +43,7 @@ def draw_sweep(ax: Axes, table: pandas.DataFrame, grows: str, measure: str, titl
     """Draw one line a kind with its interval, moved aside a little; sizes with few networks alive are left out."""
     part = table[table["sweep"] == grows]
     alive = part["repeats"] - part["collapsed"]
-    part = part[alive >= part["repeats"].clip(upper=FEWEST)]
+    part = part[alive >= part["repeats"].clip(upper=LEAST)]
     unit = 0.012 * (part["size"].max() - part["size"].min() or 1)
     with style():
         for k, (kind, look) in enumerate(LOOKS.items()):
@@ -96,7 +96,9 @@ def draw_curves(ax: Axes, curves: pandas.DataFrame, data: str) -> None:
     with style():
         for removed, line in rows.groupby("removed"):
             whole = removed < 0
-            look = dict(color=PALETTE["black"], linestyle="--") if whole else dict(color=PALETTE["blue"], alpha=0.6)
+            look = dict(color=PALETTE["blue"], alpha=0.6)
+            if whole:
+                look = dict(color=PALETTE["black"], linestyle="--", zorder=5)
             first = removed == rows[rows["removed"] >= 0]["removed"].min()
             label = "with all examples" if whole else "without one" if first else None
             ax.plot(line["epoch"], line["loss"], linewidth=1.2, label=label, **look)

@@ -47,6 +47,8 @@ def two_by_two(predicted: Mapping[str, Tensor], true: Mapping[str, Tensor]) -> P
             for ax, (seen, y) in zip(row, true.items(), strict=True):
                 _scatter(ax, x, y, SERIES[0 if said.split()[0] == seen.split()[0] else 1])
                 ax.set(xlabel=f"{said}, predicted", ylabel=f"{seen}, retrained")
+                ends = [float(x.min()), float(x.max())]
+                ax.plot(ends, ends, color="0.5", linewidth=1, linestyle="--", zorder=1)  # a perfect prediction
                 for axis in (ax.xaxis, ax.yaxis):
                     axis.set_major_locator(MaxNLocator(4))
                 set_alt(ax, f"{said} against {seen}: Spearman {float(fidelity(x, y, resamples=1).spearman):.2f}.")
@@ -96,8 +98,8 @@ def restless_truths(curves: pandas.DataFrame, ladder: pandas.DataFrame) -> Pictu
     """
     with style():
         picture = Picture(12.6, 3.7)
-        axes = picture.subplots(1, 3, width_ratios=(1, 1, 0.8))
-        picture.subplots_adjust(left=0.065, right=0.99, bottom=0.15, top=0.91, wspace=0.36)
+        axes = picture.subplots(1, 3, width_ratios=(1, 1, 0.75))
+        picture.subplots_adjust(left=0.065, right=0.99, bottom=0.15, top=0.91, wspace=0.42)
         for ax, data in zip(axes, curves["data"].unique(), strict=False):
             draw_curves(ax, curves, data)
             set_alt(ax, f"Loss of one test while a network trains on, without one example each: {data}.")

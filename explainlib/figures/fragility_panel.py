@@ -8,9 +8,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from explainlib.figures.fragility import FEWEST, LOOKS
+from explainlib.figures.fragility import LOOKS
 from explainlib.figures.palette import style
 from explainlib.figures.picture import Picture, set_alt
+from explainlib.studies.fragility_parts import LEAST
 from explainlib.studies.fragility_truths import Judged, Truths
 
 OTHERS = "0.75"
@@ -44,7 +45,7 @@ def fragility_view(
 def _sweep(ax: Axes, truths: Truths, grows: str, size: int, kind: str, protocol: str, stored: Judged) -> None:
     for other in truths.kinds:
         line = truths.line(grows, other, protocol)
-        line = line[line["repeats"] - line["collapsed"] >= line["repeats"].clip(upper=FEWEST)]
+        line = line[line["repeats"] - line["collapsed"] >= line["repeats"].clip(upper=LEAST)]
         if other != kind:
             ax.plot(line["size"], line["spearman"], color=OTHERS, marker=LOOKS[other].marker, markersize=4, zorder=1)
             continue

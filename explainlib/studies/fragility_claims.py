@@ -209,8 +209,8 @@ def closing(tables: Tables) -> pandas.DataFrame:
         )
     words.append(
         f"Retrained on small batches, the truth agrees with itself under another order of the batches by "
-        f"{again:.2f} in the worst row; what repeats in it could not be predicted with a correlation above about "
-        f"{math.sqrt(max(again, 0.0)):.2f}, the root of that, by any method."
+        f"{again:.2f} in the worst row; even a perfect prediction of what repeats would agree with one such truth by "
+        f"about the root of that only, {math.sqrt(max(again, 0.0)):.2f}."
     )
     fair = like > 0.95 and like - mixed > 0.1
     words.append(

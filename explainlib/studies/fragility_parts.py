@@ -29,6 +29,7 @@ from explainlib.studies.ladder import ladder
 from explainlib.training import Plateau, fit, fit_ensemble, minimise
 
 MEASURES = ("spearman_highest_loss", "spearman_most_influential", "top_eigenvalue")
+LEAST = 5  # repeats behind a mean that is compared or drawn
 SWEEPS = {"depth": "width", "width": "depth"}  # what grows, and what is held at its least
 
 
@@ -108,6 +109,7 @@ def summary(repeats: pandas.DataFrame, measures: Sequence[str]) -> pandas.DataFr
             kept = part[part["status"] == "compared"]
             row = {"sweep": grows, "kind": kind, "size": size, "repeats": len(part)}
             row |= {"collapsed": int(part["collapsed"].sum()), "accuracy": kept["accuracy"].mean()}
+            row["undefined"] = int(kept[measures[0]].isna().sum())  # all predictions, or all truths, are equal
             for measure in measures:
                 values = kept[measure].dropna().to_numpy(copy=True)
                 mean = clustered_mean(torch.tensor(values)[:, None]) if len(values) else None
@@ -120,7 +122,7 @@ def summary(repeats: pandas.DataFrame, measures: Sequence[str]) -> pandas.DataFr
 def anova(repeats: pandas.DataFrame) -> pandas.DataFrame:
     """Return the one-way analysis of variance of each measure over depth and over width, by kind.
 
-    A size at which fewer than two repeats are left has no variance: it is left out, and the status names it.
+    A size at which fewer than ``LEAST`` repeats are left says nothing: it is left out, and the status names it.
 
     Args:
         repeats: rows of ``fragility_bench.cell``.
@@ -131,7 +133,8 @@ def anova(repeats: pandas.DataFrame) -> pandas.DataFrame:
             for measure in MEASURES:
                 kept = part[part["status"] == "compared"].dropna(subset=[measure])
                 groups = {size: kept[kept[grows] == size][measure].to_numpy() for size in sorted(part[grows].unique())}
-                full = {size: values for size, values in groups.items() if len(values) >= 2}
+                least = max(2, min(LEAST, part["seed"].nunique()))
+                full = {size: values for size, values in groups.items() if len(values) >= least}
                 row = {"sweep": grows, "kind": kind, "measure": measure, "sizes": len(full)}
                 row |= {"runs": sum(map(len, full.values())), "F": math.nan, "p": math.nan, "spread": math.nan}
                 if len(full) >= 2:
@@ -139,7 +142,7 @@ def anova(repeats: pandas.DataFrame) -> pandas.DataFrame:
                     means = [float(values.mean()) for values in full.values()]
                     row["spread"] = max(means) - min(means)  # what is significant need not be large
                 empty = [str(size) for size in groups if size not in full]
-                status = f"fewer than two runs at {grows} {', '.join(empty)}" if empty else "all sizes"
+                status = f"fewer than {least} runs at {grows} {', '.join(empty)}" if empty else "all sizes"
                 rows.append(row | {"status": status if len(full) >= 2 else f"nothing to compare: {status}"})
     return pandas.DataFrame(rows)
 

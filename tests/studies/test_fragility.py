@@ -154,12 +154,21 @@ def test_collapsed_runs_are_counted_and_left_out():
     assert row["spearman_highest_loss"].isna().tolist() == [False, True]
 
 
+def test_runs_without_an_order_are_counted():
+    table = runs({1: [0.2, float("nan"), 0.6]})
+    row = summary(table, ["spearman_highest_loss"]).iloc[0]
+    assert row["undefined"] == 1 and row["spearman_highest_loss"] == pytest.approx(0.4)
+
+
 def test_variance_is_analysed_and_an_empty_cell_is_a_status():
     """Two groups: F is the square of Student's t."""
     table = runs({1: [0.1, 0.2, 0.3], 2: [0.3, 0.5, 0.4], 3: [0.0, 0.0, 0.0]}, collapsed_at=[3])
     row = anova(table).query("sweep == 'depth' and measure == 'spearman_highest_loss'").iloc[0]
     assert row["F"] == pytest.approx(0.2**2 / (2 * 0.01 / 3)) and row["spread"] == pytest.approx(0.2)
-    assert row["status"] == "fewer than two runs at depth 3" and row["sizes"] == 2
+    assert row["status"] == "fewer than 3 runs at depth 3" and row["sizes"] == 2
+    many = runs({1: [0.1, 0.2, 0.3, 0.2, 0.1, 0.2], 2: [0.3, 0.5, 0.4, 0.3, 0.4, 0.4]})
+    few = many.assign(status=many["status"].where(~((many["depth"] == 2) & (many["seed"] > 3)), "collapsed"))
+    assert anova(many).iloc[0]["sizes"] == 2 and "fewer than 5 runs at depth 2" in anova(few).iloc[0]["status"]
     alone = anova(runs({1: [0.1, 0.2]})).query("sweep == 'depth'").iloc[0]
     assert alone["status"].startswith("nothing to compare") and alone["p"] != alone["p"]
 
