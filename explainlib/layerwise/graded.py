@@ -51,7 +51,8 @@ class Digits(NamedTuple):
 
 def available(x: Tensor) -> bool:
     """Return whether products of 8-bit numbers run on matrix units (AMX) here, and tensors like x are of use for it."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.cpu._is_amx_tile_supported()
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # not in every release
+    return x.device.type == "cpu" and x.dtype == torch.float32 and supported()
 
 
 def graded_gram(short: Short, *, memory: int) -> Float[Tensor, "n m"]:
