@@ -141,8 +141,10 @@ def test_study_passes_on_what_was_asked(monkeypatch, capsys):
 
     monkeypatch.setattr(explainlib, "studies", SimpleNamespace(names=lambda: ("one", "two"), run=fake), raising=False)
     monkeypatch.setattr("explainlib.figures.studies.draw", lambda name, tables: Path(f"{name}.png"))
-    assert command_line.main(["study", "all", "--scale", "cpu", "--data", "mnist", "--out", "there"]) == 0
-    options = {"scale": "cpu", "data": "mnist", "out": Path("there")}
+    assert (
+        command_line.main(["study", "all", "--scale", "cpu", "--data", "mnist", "--out", "there", "--jobs", "2"]) == 0
+    )
+    options = {"scale": "cpu", "data": "mnist", "out": Path("there"), "jobs": 2}
     assert asked == [("one", options), ("two", options)]
     assert capsys.readouterr().out.split() == ["table.csv", "one.png", "table.csv", "two.png"]
 

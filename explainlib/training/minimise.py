@@ -217,7 +217,9 @@ def newton_batch(
         if count == 1 and precondition is not None and inner.steps > 10:
             precondition = preconditioner(risk.at(start[0])) or precondition
         moved, ok = _line_search(part, start, slope, inner.value)
-        theta[live], lengths[live] = moved, (moved - start).norm(dim=1)
+        theta[live] = moved
+        solved = inner.residual <= 0.5  # rounding may leave no curvature to step by; then the step before speaks
+        lengths[live] = torch.where(solved, (moved - start).norm(dim=1), lengths[live])
         stalled[live] = ~ok
         gradient[live] = part.gradients(moved)
         norms[live] = gradient[live].norm(dim=1)
@@ -241,11 +243,11 @@ def _runaways(
     """Return the rows whose gradient fades only because the parameters run off to infinity.
 
     At a minimum one more Newton step ends the gradient and hardly moves. Along exp(-t) every step has the same length,
-    and divides the gradient by e. Where rounding leaves no positive curvature for that step, the last one made
+    and divides the gradient by e. Where rounding leaves no positive curvature for that step, the last one that had some
     (``lengths``) has to speak for it.
     """
     norms = gradient.norm(dim=1)
-    near = ((norms <= tolerance) & (norms > tolerance / 100)).nonzero()[:, 0]
+    near = ((norms <= 100 * tolerance) & (norms > tolerance / 100)).nonzero()[:, 0]  # rounding may stop it just above
     if not len(near):
         return []
     part, start, slope = problems[near], theta[near], gradient[near]
