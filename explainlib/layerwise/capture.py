@@ -22,7 +22,7 @@ from explainlib.layerwise.memory import in_words, memory_limit
 from explainlib.layerwise.pieces import Piece, pieces_of
 from explainlib.layerwise.plan import places
 from explainlib.layerwise.positions import slices
-from explainlib.layerwise.recording import Call, Watched, recorded, watched
+from explainlib.layerwise.recording import Call, Watched, watched
 from explainlib.layerwise.trial import plan_of
 from explainlib.params import Parameters, require_outputs
 
@@ -182,8 +182,9 @@ class GradientSource:
         return require_outputs(lambda part: self.parameters.outputs(self.theta, part), x, "x")
 
     def _passed(self, examples: slice) -> Capture:
-        x, cotangents = self.x[examples], self.cotangents[examples]
-        return self._captured(examples, recorded(self.parameters, self.theta, x, cotangents, self.plan.layers))
+        past = watched(self.parameters, self.theta, self.x[examples], self.plan.layers)
+        require_outputs(lambda x: past.outputs, self.x[examples], "x")
+        return self._captured(examples, past.calls(self.cotangents[examples]))
 
     def _captured(self, examples: slice, calls: list[Call]) -> Capture:
         x, cotangents = self.x[examples], self.cotangents[examples]

@@ -21,7 +21,7 @@ from torch import Tensor
 from explainlib.layerwise.positions import forming_is_cheaper, slices
 
 Factors = tuple[Tensor, Tensor]
-SAMPLE = 1024  # examples that the bases are found from
+SAMPLE = 512  # examples that the bases are found from
 SKETCHES = 8  # random combinations of a gradient's rows (columns) that stand for it there
 SHARES = (0.25, 0.03, 0.003)  # of the rounding unit: the energy left out of the sample by each basis, in turn
 OUTSIDE = 0.003  # energy of the sample outside the core, in the input's directions and in the output's

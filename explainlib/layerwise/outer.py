@@ -85,12 +85,13 @@ class Outer:
         theirs = mine if other is self else other.factors()
         pairs = [compressed(*pair, core=graded.available(pair[0][0])) for pair in zip(mine, theirs, strict=True)]
         del mine, theirs  # the unfolded inputs, where shorter ones took their place
-        return sum(
+        parts = [
             graded.graded_gram(short, memory=memory)
             if short.core
             else position_gram(*short.left, *short.right, memory=memory)
             for short in pairs
-        )
+        ]
+        return parts[0] if len(parts) == 1 else sum(parts)
 
     def norms(self, *, memory: int) -> Float[Tensor, " n"]:
         """Return the squared lengths."""

@@ -7,8 +7,6 @@ influence    K_c(x, z) = grad f_c(x)^T H^+ grad f_c(z)      H: curvature of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -77,21 +75,27 @@ def kernel(
         same = last_layer_features(model, x) @ last_layer_features(model, z).T
         return same[..., None].expand(*same.shape, outputs).clone() if output == "each" else same
     parameters = Parameters(model)
+    theta, sides = parameters.theta, [x] if z is x else [x, z]
 
     def one(c: int) -> Float[Tensor, "t n"]:
-        left = gradients(parameters, parameters.theta, x, picks(c))
-        return gram(left, left if z is x else gradients(parameters, parameters.theta, z, picks(c)))
+        made = [gradients(parameters, theta, each, picked(c, len(each), (outputs, theta))) for each in sides]
+        return gram(made[0], made[-1])
 
     return joined([one(c) for c in chosen], output)
 
 
-def picks(c: int) -> Callable[[Float[Tensor, "n C"]], Float[Tensor, "n C"]]:
-    """Return the cotangent of output c: a one there, for every example."""
+def picked(c: int, n: int, like: Risk | tuple[int, Tensor]) -> Float[Tensor, "n C"]:
+    """Return the cotangents of output c: a one there, for each of n examples.
 
-    def unit(outputs: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-        return torch.zeros_like(outputs).index_fill_(1, torch.tensor([c], device=outputs.device), 1.0)
-
-    return unit
+    Args:
+        c: one of the outputs.
+        n: examples.
+        like: a risk, or the number of outputs and a tensor of the right dtype and device.
+    """
+    outputs, tensor = (like.n_outputs, like.theta) if isinstance(like, Risk) else like
+    return torch.zeros(n, outputs, dtype=tensor.dtype, device=tensor.device).index_fill_(
+        1, torch.tensor([c], device=tensor.device), 1.0
+    )
 
 
 def chosen_outputs(output: int | str | None, outputs: int) -> list[int]:
@@ -138,6 +142,7 @@ def last_layer_features(model: nn.Module, x: Tensor) -> Float[Tensor, "n d"]:
 def _influence(
     risk: Risk, x: Tensor, z: Tensor, output: int | str | None, curvature: str, damping: float
 ) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
+    sides = [x] if z is x else [x, z]
     if curvature != "hessian" and risk.p > risk.n * risk.n_outputs:
         between = GramInverse(risk, curvature=curvature, damping=damping).between
     else:
@@ -145,7 +150,7 @@ def _influence(
         between = lambda left, right: product(right, solve(per_example(left)).required("raise").value).T  # noqa: E731
 
     def one(c: int) -> Float[Tensor, "t n"]:
-        left = gradients(risk.parameters, risk.theta, x, picks(c))
-        return between(left, left if z is x else gradients(risk.parameters, risk.theta, z, picks(c)))
+        made = [gradients(risk.parameters, risk.theta, each, picked(c, len(each), risk)) for each in sides]
+        return between(made[0], made[-1])
 
     return joined([one(c) for c in chosen_outputs(output, risk.n_outputs)], output)

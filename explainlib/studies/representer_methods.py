@@ -25,7 +25,7 @@ from explainlib.representers import (
     target_importance,
     tracking_importance,
 )
-from explainlib.representers.kernels import picks
+from explainlib.representers.kernels import picked
 from explainlib.risk import Risk
 from explainlib.solvers import inverse_curvature
 from explainlib.training import Trajectory, fit, minimise
@@ -221,7 +221,7 @@ class Explained:
         return -gradient_cosine(self.risk, wanted)
 
     def _sides(self, risk: Risk, x: Examples, output: int) -> tuple:
-        left = gradients(risk.parameters, risk.theta, x.double().x, picks(output))
+        left = gradients(risk.parameters, risk.theta, x.double().x, picked(output, len(x), risk))
         own = risk.train
         return left, gradients(risk.parameters, risk.theta, own.x, lambda f: risk.loss.gradient(f, own.y))
 
