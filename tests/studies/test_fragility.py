@@ -29,7 +29,7 @@ from explainlib.studies.fragility_bench import (
     true_changes,
     worst,
 )
-from explainlib.studies.fragility_claims import gap
+from explainlib.studies.fragility_claims import TRAINED, _e5, _e6, gap
 from explainlib.studies.fragility_images import Images, images_summary, judged_images
 from explainlib.studies.fragility_parts import anova, jumps, picture_pairs, summary
 from explainlib.studies.record import Pieces
@@ -216,3 +216,28 @@ def test_the_scales_are_one_code():
     assert cpu.repeats == paper.repeats == 50 and len(fragility.Sweeps(cpu).shapes) == 13
     assert sum(minutes for _, minutes in cpu.planned) <= 90  # of one core: under an hour on two
     assert {case.network for case in paper.images} >= {"LeNet", "VGG13"}
+
+
+def pictures_of(**networks):
+    """Return the images' table with one MNIST row a network: mean Spearman and the ends of its interval."""
+    rows = [
+        {"data": "mnist", "network": name.replace("_", " "), "n": 9, "pair": TRAINED, "status": "compared"}
+        | dict(zip(("spearman", "spearman_low", "spearman_high"), numbers, strict=True))
+        for name, numbers in networks.items()
+    ]
+    return pandas.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("large", "verdict"),
+    [
+        ((0.0, -0.4, 0.5), "held"),  # below the small network's mean
+        ((0.2, -0.6, 1.0), "undecided"),  # an interval that says nothing is no support
+        ((0.9, 0.8, 1.0), "not held"),
+    ],
+)
+def test_a_wide_interval_decides_nothing_about_larger_networks(large, verdict):
+    small = (0.6, 0.5, 0.7)
+    assert _e5(pictures_of(fully_connected=small, LeNet=large))["verdict"] == verdict
+    assert _e6(pictures_of(fully_connected=small, Bayesian_fully_connected=large))["verdict"] == verdict
+    assert _e5(pictures_of(fully_connected=small))["verdict"] == "undecided"

@@ -14,6 +14,7 @@ from explainlib.influence import loss_influence, tracin
 from explainlib.studies import representers
 from explainlib.studies.record import Pieces
 from explainlib.studies.representer_methods import METHODS, pair
+from explainlib.studies.representers_claims import _p1
 from explainlib.training import Trajectory
 
 TOY = representers.Config(
@@ -107,3 +108,21 @@ def test_the_figure_says_what_it_shows(toy):
 def test_other_data_are_refused():
     with pytest.raises(ValueError, match="digits, mnist, cifar10, ag_news, toxicity"):
         representers.config("quick", "iris")
+
+
+def test_an_order_seen_at_one_stop_is_held_unless_another_reverses_it():
+    names = ("tracking, NTK final", "target, NTK final", "surrogate, NTK final")
+
+    def verdict(**stops):
+        pairs = [
+            {"part": part, "a": names[k], "b": names[k + 1], "a_minus_b": 0.0, "low": low, "high": high}
+            for part, ends in stops.items()
+            for k, (low, high) in enumerate(ends)
+        ]
+        networks = pandas.DataFrame({"part": list(stops), "training_loss": 0.1})
+        return _p1(pandas.DataFrame(pairs), networks)["verdict"]
+
+    seen, unseen, reversed_ = [(0.1, 0.3), (0.2, 0.4)], [(0.1, 0.3), (-0.2, 0.1)], [(0.1, 0.3), (-0.4, -0.1)]
+    assert verdict(main=unseen, halfway=seen) == "held"
+    assert verdict(main=unseen) == "undecided"
+    assert verdict(main=seen, halfway=reversed_) == "not held"

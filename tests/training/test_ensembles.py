@@ -76,7 +76,8 @@ def test_five_thousand_epochs_end_with_the_same_losses_and_ranks():
     starts = fresh_starts(risk, [3]).repeat(3, 1)
     got = fit_risks(risk, starts=starts, weights=weights(3), epochs=5000, lr=1e-2)
     _, values = loop(risk, starts, weights(3), epochs=5000, lr=1e-2)
-    assert relative_error(got.losses, values) < 1e-7  # each epoch's rounding is magnified by those after it
+    assert relative_error(got.losses[:2], values[:2]) < 1e-9  # near their minima
+    assert relative_error(got.losses[2:], values[2:]) < 1e-7  # not at rest: each epoch's rounding is magnified after it
     assert torch.equal(got.losses.argsort(), values.argsort())
 
 
