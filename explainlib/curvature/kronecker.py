@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from explainlib.layerwise.outer import unfolded
+from explainlib.layerwise.patches import unfolded
 from explainlib.layerwise.plan import OUTER, Plan
 from explainlib.layerwise.positions import slices
 from explainlib.layerwise.recording import Call

@@ -8,25 +8,31 @@ orthogonal
 
 the error is of second order in what is left out. That is measured for every example, not assumed: where it exceeds
 rounding, nothing is left out. Used in float32 only, whose rounding is coarse enough for it to pay.
+
+Where the processor multiplies whole numbers (``graded``), the same bases sort a gradient's numbers by their energy, and
+``grades`` says how exactly each has to be multiplied.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.layerwise.positions import forming_is_cheaper, slices
+from explainlib.layerwise.grades import WIDEST, Grades, graded
+from explainlib.layerwise.patches import Patches
+from explainlib.layerwise.positions import formed, forming_is_cheaper, slices
 
 Factors = tuple[Tensor, Tensor]
+Side = tuple[Tensor | Patches, Tensor]
 SAMPLE = 512  # examples that the bases are found from
 SKETCHES = 8  # random combinations of a gradient's rows (columns) that stand for it there
 SHARES = (0.25, 0.03, 0.003)  # of the rounding unit: the energy left out of the sample by each basis, in turn
-OUTSIDE = 0.003  # energy of the sample outside the core, in the input's directions and in the output's
-FAR = 5e-5  # energy of the sample that is far outside it, likewise
-SMALL = 0.25  # of the numbers of a gradient, in a core that is worth having
+GRADED = 128  # examples that the grades are found from
+WHOLE = 0.7  # how cheap grades have to be, against float32
 ALLOWED = 8  # rounding units: the energy left out of any one gradient
 PART = 256  # examples judged at a time
 FIXED = 10**9  # multiply-adds in the time of what does not grow with the problem
@@ -34,58 +40,82 @@ WORTH = 0.9  # how short the gradients have to become
 
 
 class Short(NamedTuple):
-    """Both sides in shorter bases, whose last directions hold the most energy.
+    """Both sides in other bases, whose last directions hold the most energy, or as they were.
 
     A float32 sum that starts with its largest number rounds all others to that number's unit; so the largest are last.
 
     Args:
         left: inputs [n, P, r] and output gradients [n, P, s].
         right: likewise; the very same tensors where the sides are the same.
-        core: how many last directions of the input and of the output hold nearly all of the energy, or None.
-        near: how many hold all but still less.
-        sizes: |M_i|^2 of both sides; empty without a core.
+        grades: how exactly each number is to be multiplied; None is in float32.
     """
 
     left: Factors
     right: Factors
-    core: tuple[int, int] | None = None
-    near: tuple[int, int] | None = None
-    sizes: tuple[Tensor, ...] = ()
+    grades: Grades | None = None
 
 
-def compressed(left: Factors, right: Factors, *, core: bool = False) -> Short:
+def compressed(left: Side, right: Side, *, whole: bool = False) -> Short:
     """Return factors of shorter gradients with the same inner products to float32 rounding, or the factors given.
 
     Args:
-        left: inputs [n, P, d] and output gradients [n, P, o] of one side.
+        left: inputs [n, P, d], or ``Patches`` of them, and output gradients [n, P, o] of one side.
         right: [m, Q, d] and [m, Q, o] of the other; the very same tensors stay the very same.
-        core: whether a core is of use; then the bases are, even where the gradients do not become shorter.
+        whole: whether products of whole numbers are fast here; then grades may take the place of shorter gradients.
 
     Returns:
-        Both sides in the bases, where that saves time and |M_i - R N_i Q^T|^2 <= 8 eps |M_i|^2 for every i. An entry of
-        the Gram matrix then changes by at most 8 eps |M_i| |M_j|. Cost: (n P + m Q)(d^2 + o^2).
+        Both sides in all directions of the bases with grades, where those save time; else in those directions that
+        hold |M_i - R N_i Q^T|^2 <= 8 eps |M_i|^2 for every i, where those save time. An entry of the Gram matrix then
+        changes by at most 8 eps |M_i| |M_j|. Cost: (n P + m Q)(d^2 + o^2).
     """
     if not _pays(left, right):
-        return Short(left, right)
+        return _as_they_are(left, right)
     sides = [left] if right[0] is left[0] and right[1] is left[1] else [left, right]
-    sizes = [_energy(*side) for side in sides]
-    spectra = _spectra(sides, sizes)
-    whole, eps = [len(values) for values, _ in spectra], torch.finfo(left[0].dtype).eps
-    inner, near = (tuple(_kept(values, share) for values, _ in spectra) for share in (OUTSIDE, FAR))
-    found = (inner, near, (sizes[0], sizes[-1])) if core and inner[0] * inner[1] < SMALL * whole[0] * whole[1] else ()
+    sample = [_sample(*side) for side in sides]
+    spectra = _spectra(sample)
+    grades = _grades(sides, sample, spectra) if whole else None
+    if grades:
+        turned = _turned(sides, spectra)
+        return Short(turned[0], turned[-1], grades)
+    eps = torch.finfo(left[1].dtype).eps
     choices = [[_kept(values, share * eps) for values, _ in spectra] for share in SHARES]
-    choices = [kept for kept in choices if kept[0] * kept[1] <= WORTH * whole[0] * whole[1]]
-    if not (choices or found):
-        return Short(left, right)
-    turned = [(a @ spectra[0][1], g @ spectra[1][1]) for a, g in sides]
-    for r, s in choices:
-        if all(_holds(*side, size, r, s) for side, size in zip(turned, sizes, strict=True)):
-            made = [(a[:, :, -r:], g[:, :, -s:]) for a, g in turned]
-            return Short(made[0], made[-1], *found)
-    return Short(turned[0], turned[-1], *found) if found else Short(left, right)
+    choices = [(r, s) for r, s in choices if r * s <= WORTH * len(spectra[0][0]) * len(spectra[1][0])]
+    if choices:
+        turned = _turned(sides, spectra)
+        sizes = [energy(*side) for side in turned]
+        for r, s in choices:
+            if all(_holds(*side, size, r, s) for side, size in zip(turned, sizes, strict=True)):
+                made = [(a[:, :, -r:], g[:, :, -s:]) for a, g in turned]
+                return Short(made[0], made[-1])
+    return _as_they_are(left, right)
 
 
-def _pays(left: Factors, right: Factors) -> bool:
+def _grades(sides: list[Side], sample: list[Factors], spectra: list[tuple[Tensor, Tensor]]) -> Grades | None:
+    """Return how exactly each number has to be multiplied, where that saves time."""
+    sizes, (d, o) = [len(g) for _, g in sides], (len(values) for values, _ in spectra)
+    if o > WIDEST:
+        return None
+    found = graded(torch.cat([_unit(side, spectra, GRADED) for side in sample]))
+    pairs = sizes[0] ** 2 / 2 if len(sizes) == 1 else math.prod(sizes)
+    return found if found.cost(sum(sizes), pairs) < WHOLE * d * o else None
+
+
+def _as_they_are(left: Side, right: Side) -> Short:
+    """Return both sides as tensors, one of them where they are the same."""
+    first = _unfolded(left)
+    return Short(first, first if right[0] is left[0] and right[1] is left[1] else _unfolded(right))
+
+
+def _unfolded(side: Side) -> Factors:
+    return (side[0][:], side[1]) if isinstance(side[0], Patches) else side
+
+
+def _turned(sides: list[Side], spectra: list[tuple[Tensor, Tensor]]) -> list[Factors]:
+    """Return the sides in the bases."""
+    return [(a @ spectra[0][1], g @ spectra[1][1]) for a, g in sides]
+
+
+def _pays(left: Side, right: Side) -> bool:
     """Whether the products that may be saved outweigh finding the bases and projecting."""
     (a, g), (a_, _) = left, right
     (n, P, d), (m, Q), o = a.shape, a_.shape[:2], g.shape[2]
@@ -95,31 +125,45 @@ def _pays(left: Factors, right: Factors) -> bool:
     return pairs * d * o > 4 * positions * (d * d + o * o) + 100 * (d**3 + o**3) + FIXED
 
 
-def _energy(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Float[Tensor, " n"]:
+def energy(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Float[Tensor, " n"]:
     """Return |M_i|^2 through products of positions."""
     return torch.cat(
         [(a[rows] @ a[rows].mT * (g[rows] @ g[rows].mT)).sum((1, 2)).clamp(min=0) for rows in slices(len(a), PART)]
     )
 
 
-def _spectra(sides: list[Factors], sizes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _sample(a: Tensor | Patches, g: Tensor) -> Factors:
+    """Return some examples, each scaled to a gradient of length 1; none whose gradient is zero."""
+    rows = torch.linspace(0, len(a) - 1, min(SAMPLE, len(a)), device=g.device).long()
+    u, v = a[rows], g[rows]
+    size = energy(u, v)
+    return u[size > 0] / size[size > 0].sqrt()[:, None, None], v[size > 0]
+
+
+def _unit(side: Factors, spectra: list[tuple[Tensor, Tensor]], most: int) -> Float[Tensor, "k o d"]:
+    """Return gradients of some examples of a sample in the bases."""
+    a, g = (
+        factor[:: max(1, -(-len(factor) // most))] @ basis for factor, (_, basis) in zip(side, spectra, strict=True)
+    )
+    return formed(a, g)
+
+
+def _spectra(sample: list[Factors]) -> list[tuple[Tensor, Tensor]]:
     """Return eigenvalues and eigenvectors, largest last, of sum M^T M [d, d] and of sum M M^T [o, o].
 
-    The sums run over a sample of gradients of length 1, and each M is seen through random combinations of its rows.
+    The sums run over the gradients of a sample, and each M is seen through random combinations of its rows.
     """
     numbers = torch.Generator().manual_seed(0)
     found = []
     for mine, other in ((0, 1), (1, 0)):
         total = 0.0
-        for side, size in zip(sides, sizes, strict=True):
-            rows = torch.linspace(0, len(size) - 1, min(SAMPLE, len(size)), device=size.device).long()
-            rows = rows[size[rows] > 0]
-            u, v = side[mine][rows], side[other][rows]
+        for side in sample:
+            u, v = side[mine], side[other]
             weights = torch.randn(v.shape[2], SKETCHES, generator=numbers).to(v)
-            seen = ((v @ weights).mT @ u / size[rows].sqrt()[:, None, None]).flatten(0, 1).double()
+            seen = ((v @ weights).mT @ u).flatten(0, 1).double()
             total = total + seen.T @ seen
         values, vectors = torch.linalg.eigh(total)
-        found.append((values.clamp(min=0), vectors.to(sides[0][0])))
+        found.append((values.clamp(min=0), vectors.to(sample[0][0])))
     return found
 
 
@@ -132,7 +176,7 @@ def _holds(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"], size: Float[Ten
     """Return whether the last r and s directions leave out little enough of each gradient."""
     allowed = ALLOWED * torch.finfo(a.dtype).eps
     for rows in slices(len(a), PART):
-        left_out = _energy(a[rows, :, :-r], g[rows]) + _energy(a[rows], g[rows, :, :-s])
+        left_out = energy(a[rows, :, :-r], g[rows]) + energy(a[rows], g[rows, :, :-s])
         if (left_out > allowed * size[rows]).any():
             return False
     return True

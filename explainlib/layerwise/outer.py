@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from explainlib.layerwise import graded
-from explainlib.layerwise.compression import compressed
+from explainlib.layerwise.compression import Side, compressed
+from explainlib.layerwise.patches import Patches, unfolded
 from explainlib.layerwise.positions import ELEMENTWISE, formed, position_gram, slices
 
 Factors = tuple[Tensor, Tensor]  # inputs [n, P, d] and output gradients [n, P, o]
@@ -81,17 +81,26 @@ class Outer:
 
     def gram(self, other: Outer, *, memory: int) -> Float[Tensor, "n m"]:
         """Return all inner products."""
-        mine = self.factors()
-        theirs = mine if other is self else other.factors()
-        pairs = [compressed(*pair, core=graded.available(pair[0][0])) for pair in zip(mine, theirs, strict=True)]
+        mine = self.sides()
+        theirs = mine if other is self else other.sides()
+        whole = graded.available(self.gradients[0])
+        pairs = [compressed(*pair, whole=whole) for pair in zip(mine, theirs, strict=True)]
         del mine, theirs  # the unfolded inputs, where shorter ones took their place
         parts = [
             graded.graded_gram(short, memory=memory)
-            if short.core
+            if short.grades
             else position_gram(*short.left, *short.right, memory=memory)
             for short in pairs
         ]
         return parts[0] if len(parts) == 1 else sum(parts)
+
+    def sides(self) -> list[Side]:
+        """Return the factors; patches that may never have to be unfolded where one convolution read them."""
+        layer, g = self.layers[0], self.gradients[0]
+        simple = len(self.layers) == self.several == 1 and isinstance(layer, nn.Conv1d | nn.Conv2d)
+        if not simple or layer.groups > 1 or g.device.type != "cpu":  # elsewhere a convolution may round to ten bits
+            return self.factors()
+        return [(Patches(layer, self.inputs[0]), g.flatten(2).mT)]
 
     def norms(self, *, memory: int) -> Float[Tensor, " n"]:
         """Return the squared lengths."""
@@ -169,17 +178,3 @@ def _read(layer: nn.Module, a: Tensor, g: Tensor) -> list[Factors]:
     d = patches.shape[1] // layer.groups
     outputs = g.flatten(2).split(g.shape[1] // layer.groups, dim=1)
     return [(p.mT, o.mT) for p, o in zip(patches.split(d, dim=1), outputs, strict=True)]
-
-
-def unfolded(layer: nn.Conv1d | nn.Conv2d, a: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d P"]:
-    """Return the patches that a convolution reads, one a column."""
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    around = layer._reversed_padding_repeated_twice  # the last dimension first
-    even = mode == "constant" and around[::2] == around[1::2]  # then unfold does it, without a copy
-    if any(around) and not even:
-        a = functional.pad(a, around, mode=mode)
-    geometry = (layer.kernel_size, layer.dilation, layer.stride)
-    padding = tuple(around[::2][::-1]) if even else (0,) * (a.ndim - 2)
-    if isinstance(layer, nn.Conv1d):  # a picture of height 1
-        a, geometry, padding = a.unsqueeze(2), tuple((1, *one) for one in geometry), (0, *padding)
-    return functional.unfold(a, geometry[0], dilation=geometry[1], padding=padding, stride=geometry[2])

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from explainlib.layerwise import compression, graded, gradients
+from explainlib.layerwise import compression, graded, grades, gradients
 from explainlib.layerwise import gram as engine_gram
 from explainlib.layerwise.compression import compressed
+from explainlib.layerwise.grades import ONE, TWO, Tile
 from explainlib.layerwise.positions import formed_gram
 from explainlib.params import Parameters
 from tests.layerwise.nets import picture_net, seeded
@@ -31,35 +32,35 @@ def error(got, left, right):
 
 @pytest.fixture
 def shorten(monkeypatch):
-    """Compress whatever its size, and say whether float32 had to do all."""
+    """Grade whatever its size, and say whether float32 had to do all."""
     monkeypatch.setattr(compression, "_pays", lambda left, right: left[0].dtype == torch.float32)
-    monkeypatch.setattr(compression, "FAR", 1e-6)  # few numbers: their roundings cancel less than in a real layer
+    monkeypatch.setattr(compression, "WHOLE", float("inf"))
     gave_up = []
     monkeypatch.setattr(graded, "formed_gram", lambda *args, **kw: gave_up.append(1) or formed_gram(*args, **kw))
-    return lambda left, right: compressed(left, right, core=True), gave_up
+    return lambda left, right: compressed(left, right, whole=True), gave_up
 
 
-@pytest.mark.parametrize("memory", [MEMORY, 60_000])
+@pytest.mark.parametrize("memory", [MEMORY, 60_000, 1])
 @pytest.mark.parametrize("same", [True, False])
 def test_as_exact_as_float32(shorten, same, memory):
     short, gave_up = shorten
     left = spread(600)
     right = left if same else spread(70, seed=5)
     made = short(left, right)
-    r, s = made.core
-    d, o = made.left[0].shape[2], made.left[1].shape[2]
-    assert r < made.near[0] < d and s < made.near[1] <= o  # something is outside the core, and far outside it
+    assert all(made.grades)  # something is in the core, has two digits, has one, and is left out
     got = graded.graded_gram(made, memory=memory)
     plain = error(formed_gram(*left, *right), left, right)
-    assert error(got, left, right) < 4 * plain and plain < 1e-6
+    assert error(got, left, right) < 8 * plain and plain < 1e-6
     assert not gave_up and (not same or torch.equal(got, got.T))
 
 
 @pytest.mark.parametrize("two", [True, False])
 def test_products_of_digits_are_exact(two):
-    factors = spread(50)
-    M = torch.bmm(factors[1].mT, factors[0]).flatten(1)
-    digits, exact = graded._rounded(factors, M[:3], two, torch.empty(0, dtype=torch.int8))
+    a, g = spread(50)
+    tiles = [Tile(slice(0, 25), slice(3, 24)), Tile(slice(25, 40), slice(0, 24))]
+    M = torch.bmm(g.mT, a)
+    M = torch.cat([M[:, tile.outputs, tile.inputs].flatten(1) for tile in tiles], dim=1)
+    digits, exact = graded._rounded((a, g), tiles, two, M[:3], graded._room([(tiles, two)], 50))
     torch.testing.assert_close(exact, M[:3] @ M.T)
     numbers = digits.digits[0].long()
     if two:
@@ -69,17 +70,38 @@ def test_products_of_digits_are_exact(two):
     scale = digits.scale.double()
     want = (numbers.double() @ numbers.double().T) * scale[:, None] * scale
     assert torch.allclose(graded._whole(digits, digits).double(), want, rtol=0, atol=3e-7 * want.abs().max())
-    assert numbers.abs().max(1).values.eq(graded.TOP if two else 127).all()
+    assert numbers.abs().max(1).values.eq(TWO if two else ONE).all()
     assert ((numbers * scale[:, None] - M).abs() <= 0.5001 * scale[:, None]).all()
 
 
-def test_what_would_be_rounded_too_much_is_done_in_float32(shorten, monkeypatch):
-    """A core that leaves out most of the energy."""
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("limit", ["NOISE", "LEFT_OUT"])
+def test_what_would_be_off_by_too_much_is_done_in_float32(shorten, monkeypatch, limit, same):
+    """Grades that were found for far coarser limits: the check sees what was rounded, and what was left out."""
     short, gave_up = shorten
-    monkeypatch.setattr(compression, "OUTSIDE", 0.9)
+    monkeypatch.setattr(grades, limit, 1e-3)
     left = spread(300)
-    got = graded.graded_gram(short(left, left), memory=MEMORY)
-    assert gave_up == [1] and error(got, left, left) < 1e-6
+    right = left if same else spread(70, seed=5)
+    got = graded.graded_gram(short(left, right), memory=MEMORY)
+    assert gave_up == [1] and error(got, left, right) < 1e-6
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_error_that_is_measured_is_the_error(shorten, monkeypatch, same):
+    """Coarse grades, so that it stands out of float32's own; where it was not seen, it counts as nothing."""
+    short, _ = shorten
+    monkeypatch.setattr(grades, "NOISE", 1e-4)
+    monkeypatch.setattr(grades, "LEFT_OUT", -1.0)
+    left = spread(300)
+    right = left if same else spread(70, seed=5)
+    kept = []
+    monkeypatch.setattr(graded._Check, "passes", lambda self, *args: kept.append(self) or True)
+    got = graded.graded_gram(short(left, right), memory=MEMORY)
+    M, M_ = (torch.einsum("npd,npo->nod", a.double(), g.double()).flatten(1) for a, g in (left, right))
+    (check,) = kept
+    off = (M @ M_.T - got)[check.rows]
+    assert check.seen.any() and (check.seen.all() or same)
+    assert (check.error - off)[check.seen].abs().max() < 0.02 * off.abs().max()
 
 
 def test_zero_gradients(shorten):
@@ -88,6 +110,10 @@ def test_zero_gradients(shorten):
     g[3:9] = 0
     got = graded.graded_gram(short((a, g), (a, g)), memory=MEMORY)
     assert not got[3:9].any() and torch.isfinite(got).all() and not gave_up
+    none = short((a, 0 * g), (a, g))
+    assert not graded.graded_gram(none, memory=MEMORY).any()
+    empty = short((a, 0 * g), (a, 0 * g))
+    assert empty.grades is None or not graded.graded_gram(empty, memory=MEMORY).any()
 
 
 @pytest.mark.parametrize("units", [True, False])
@@ -95,7 +121,8 @@ def test_the_engine_with_and_without_matrix_units(monkeypatch, units):
     used = []
     whole = graded._whole
     monkeypatch.setattr(compression, "_pays", lambda left, right: left[0].dtype == torch.float32)
-    monkeypatch.setattr(compression, "SMALL", 1.1)
+    monkeypatch.setattr(compression, "WHOLE", float("inf"))
+    monkeypatch.setattr(grades, "NOISE", 1e-6)  # few numbers: their roundings cancel less than in a real layer
     monkeypatch.setattr(graded, "available", lambda x: units and x.dtype == torch.float32)
     monkeypatch.setattr(graded, "_whole", lambda *args: used.append(1) or whole(*args))
     net = seeded(picture_net(padding=1))
