@@ -1,4 +1,4 @@
-"""The figure of the bilevel study, from its tables alone: editing, depth, and the flipped tasks found."""
+"""The figure of the bilevel study, from its tables alone: editing, fractions, depth, and the flipped tasks found."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ FINDERS = ("task influence", "gradient product", "raw loss", "TracIn", "EK-FAC I
 
 
 def bilevel(tables: Mapping[str, pandas.DataFrame]) -> Picture:
-    """Return errors by the number of removed tasks, by Neumann depth, and the flipped tasks found by two shares."""
+    """Return errors by tasks removed, by the fraction of one, by Neumann depth, and the flipped tasks found."""
     editing, depth, harmful = (tables[name] for name in ("editing", "depth", "harmful"))
-    inner = str(editing["inner"].iloc[0])
+    inners = [str(inner) for inner in editing["inner"].unique()][:2]
+    inner = inners[0]
     with style():
-        picture = Picture(11.6, 8.2)
-        grid = picture.subplots(2, 2)
-        picture.subplots_adjust(left=0.08, right=0.98, bottom=0.08, top=0.95, wspace=0.24, hspace=0.36)
-    _editing(grid[0, 0], editing[editing["inner"] == inner], inner)
-    _depth(grid[0, 1], depth[depth["inner"] == inner])
-    for ax, flipped in zip(grid[1], sorted(harmful["flipped"].unique()), strict=False):
+        picture = Picture(16.2, 8.2)
+        grid = picture.subplots(2, 3)
+        picture.subplots_adjust(left=0.055, right=0.985, bottom=0.08, top=0.95, wspace=0.24, hspace=0.36)
+    for ax, one in zip((grid[0, 0], grid[1, 0]), inners, strict=False):
+        _editing(ax, editing[editing["inner"] == one], one)
+    grid[1, 0].set_visible(len(inners) > 1)
+    _fractions(grid[0, 1], tables["fractions"])
+    _depth(grid[0, 2], depth[depth["inner"] == inner])
+    for ax, flipped in zip(grid[1, 1:], sorted(harmful["flipped"].unique()), strict=False):
         _found(ax, harmful[(harmful["inner"] == inner) & (harmful["flipped"] == flipped)], flipped)
     one = editing[(editing["inner"] == inner) & (editing["count"] == 1)].groupby("method")["parameter_error"].median()
     set_alt(
@@ -44,6 +48,17 @@ def _editing(ax: Axes, table: pandas.DataFrame, inner: str) -> None:
                 ax.plot(rows.index, rows, color=series.colour, marker=series.marker, label=method, linewidth=1.6)
         ax.set(xscale="log", yscale="log", xlabel="tasks removed at once", ylabel="relative error of the parameters")
         ax.set_title(f"editing against solving again ({inner})", loc="left")
+        ax.legend(fontsize=9)
+
+
+def _fractions(ax: Axes, table: pandas.DataFrame) -> None:
+    with style():
+        for series, (inner, part) in zip(SERIES, table.groupby("inner", sort=False), strict=False):
+            rows = part.groupby("fraction")["error"]
+            ax.plot(rows.median().index, rows.median(), color=series.colour, marker=series.marker, label=inner)
+            ax.fill_between(rows.min().index, rows.min(), rows.max(), color=series.colour, alpha=0.15, linewidth=0)
+        ax.set(xscale="log", yscale="log", xlabel="of one task's weight taken away", ylabel="relative error")
+        ax.set_title("how far the derivative holds", loc="left")
         ax.legend(fontsize=9)
 
 

@@ -23,6 +23,7 @@ REMOVED_SHARE = 0.4  # the paper's
 FLIPPED_LABELS = 0.4
 FLIPPED_TASKS = (0.2, 0.8)  # with 80%, as printed, inspecting 40% of the tasks cannot find more than half
 EXAMPLE_TASKS = 20
+FRACTIONS = (0.01, 0.1, 0.3, 1.0)  # of a task's weight
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,20 @@ def _against(case: Case, lam: Tensor, truth: Tensor) -> dict[str, float]:
         "accuracy_solved": case.accuracy(truth),
         "accuracy_before": case.accuracy(case.solved.lam),
     }
+
+
+def fractions(case: Case) -> pandas.DataFrame:
+    """Return the error of task influence where only a fraction of a task goes: a derivative is exact for little."""
+    rows = []
+    influence = case.solved.influence().tasks()
+    for task in case.order(0)[: case.singles].tolist():
+        for fraction in FRACTIONS:
+            weights = torch.ones(len(case.solved.tasks), dtype=torch.float64)
+            weights[task] -= fraction
+            moved = case.solved.weighted(weights=weights) - case.solved.lam
+            error = float((moved + fraction * influence[task]).norm() / moved.norm())
+            rows.append({"task": task, "fraction": fraction, "error": error, "moved": float(moved.norm())})
+    return pandas.DataFrame(rows)
 
 
 def removal(case: Case) -> pandas.DataFrame:

@@ -53,6 +53,16 @@ def test_editing_is_judged_by_solving_again(toy, case):
     assert (table[table["method"] == "direct"]["parameter_error"] == 1).all(), "the proximal model does not move"
 
 
+def test_the_derivative_is_exact_for_little_of_a_task(toy, case):
+    """Its relative error grows in proportion to what is taken away, up to the whole task of ``editing``."""
+    table = toy[1]["fractions"]
+    errors = table.groupby("fraction")["error"].median()
+    assert errors[0.01] < 0.015 * errors[1.0] and errors.is_monotonic_increasing
+    single = toy[1]["editing"].query("count == 1 and method == 'task influence' and repeat == 0")
+    first = table[(table["task"] == int(case.order(0)[0])) & (table["fraction"] == 1)]
+    assert float(first["error"].iloc[0]) == pytest.approx(float(single["parameter_error"].iloc[0]), rel=1e-5)
+
+
 def test_deeper_series_come_nearer_to_the_dense_solution(toy):
     table = toy[1]["depth"]
     series = table[table["kind"] == "Neumann depth"].sort_values("steps")["from_exact"]

@@ -40,7 +40,9 @@ def test_a_failing_piece_is_told_and_leaves_nothing_half_written(tmp_path):
 
 
 def test_studies_whose_pieces_wait_refuse_more_than_one_process(tmp_path):
-    with pytest.raises(ValueError, match="study 'influence' runs in one process; fragility, representers can use more"):
+    with pytest.raises(
+        ValueError, match="study 'influence' runs in one process; fragility, representers, bilevel can use more"
+    ):
         studies.run("influence", out=tmp_path, jobs=2)
     with pytest.raises((ValueError, TypeError), match="jobs"):
         studies.run("influence", out=tmp_path, jobs=0)
