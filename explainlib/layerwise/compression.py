@@ -31,7 +31,8 @@ Side = tuple[Tensor | Patches, Tensor]
 SAMPLE = 512  # examples that the bases are found from
 SKETCHES = 8  # random combinations of a gradient's rows (columns) that stand for it there
 SHARES = (0.25, 0.03, 0.003)  # of the rounding unit: the energy left out of the sample by each basis, in turn
-GRADED = 128  # examples that the grades are found from
+GRADED = 128  # examples that the grades are found from, or fewer
+SORTED = 2**23  # of their numbers, as many as are sorted at once
 WHOLE = 0.7  # how cheap grades have to be, against float32
 ALLOWED = 8  # rounding units: the energy left out of any one gradient
 PART = 256  # examples judged at a time
@@ -95,7 +96,8 @@ def _grades(sides: list[Side], sample: list[Factors], spectra: list[tuple[Tensor
     sizes, (d, o) = [len(g) for _, g in sides], (len(values) for values, _ in spectra)
     if o > WIDEST:
         return None
-    found = graded(torch.cat([_unit(side, spectra, GRADED) for side in sample]))
+    most = max(8, min(GRADED, SORTED // (d * o)))
+    found = graded(torch.cat([_unit(side, spectra, most) for side in sample]))
     pairs = sizes[0] ** 2 / 2 if len(sizes) == 1 else math.prod(sizes)
     return found if found.cost(sum(sizes), pairs) < WHOLE * d * o else None
 

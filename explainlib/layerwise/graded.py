@@ -125,11 +125,11 @@ def _left_out(side: Factors, size: Float[Tensor, " n"], none: list[Tile]) -> flo
     """Return the largest share of a gradient's energy outside all grades, in a sample."""
     rows = torch.linspace(0, len(size) - 1, min(JUDGED, len(size))).long()
     rows = rows[size[rows] > 0]
+    if not len(rows):
+        return 0.0
     a, g = (factor[rows] for factor in side)
-    outside = sum(
-        (formed(a[:, :, t.inputs], g[:, :, t.outputs]).square().sum((1, 2)) for t in none), start=a.new_zeros(len(a))
-    )
-    return float((outside / size[rows]).max()) if len(rows) else 0.0
+    outside = sum((energy(a[:, :, t.inputs], g[:, :, t.outputs]) for t in none), start=a.new_zeros(len(a)))
+    return float((outside / size[rows]).max())
 
 
 def _add_core(out: Float[Tensor, "n m"], left: Factors, right: Factors, core: list[Tile], *, memory: int) -> None:
