@@ -69,19 +69,19 @@ def step_line(now: float, slope: float, at: float, truths: Sequence[tuple[float,
     with style():
         ax = axes_for(None, 4.4, 3.5, top=0.75)
         first, adapted = SERIES[0], SERIES[1]
-        ax.plot([0, end], [now, now + slope * end], color=first.colour, linestyle="--", linewidth=1.6)
-        ax.plot([at], [now + slope * at], color=first.colour, marker=first.marker, markersize=9, label="tangent", ls="")
+        ax.plot([0, end], [now, now + slope * end], color=first.colour, linestyle="--", linewidth=1.6, label="tangent")
+        ax.plot([at], [now + slope * at], color=first.colour, marker=first.marker, markersize=9, ls="")
         ax.plot([0], [now], color=PALETTE["black"], marker="D", markersize=7, label="before", ls="")
         edge = dict(marker=adapted.marker, markersize=10, color=adapted.colour, markeredgecolor="black")
         ax.plot([length for length, _, _ in truths], real, ls="", label="adapted (steps)", **edge)
         for length, loss, steps in truths:
-            ax.annotate(f"{steps}", (length, loss), xytext=(7, 4), textcoords="offset points", fontsize=9)
+            ax.annotate(f"{steps}", (length, loss), (0, 8), textcoords="offset points", fontsize=9, ha="center")
         ax.set(xlim=(-0.04 * end, end), ylim=(bottom, 1.1 * high), xlabel="steps x inner_lr", ylabel="query loss")
         if now + slope * at < bottom:
             place = ((bottom - now) / slope / end + 0.06, 0.93)
             ax.text(*place, f"the tangent is at {now + slope * at:.1f},\nbelow the picture", color=first.colour,
                     transform=ax.transAxes, va="top", fontsize=9)  # fmt: skip
-        ax.legend(loc="lower left", bbox_to_anchor=(-0.2, 1.0), ncols=3, borderaxespad=0.2, handletextpad=0.1)
+        ax.legend(loc="lower left", bbox_to_anchor=(-0.2, 1.0), ncols=3, borderaxespad=0.2, handletextpad=0.4)
     told = "; ".join(f"{n} step{'s' if n > 1 else ''}, length {x:g}: {loss:.3f}" for x, loss, n in truths)
     said = f"first order {now + slope * at:.3f} at length {at:g}"
     set_alt(ax, f"Query loss {now:.3f} before adapting; {said}. Adapted: {told or 'nothing yet'}.")

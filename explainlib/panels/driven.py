@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from explainlib.panels.controls import Controls
-from explainlib.panels.html import message
+from explainlib.panels.html import largest_picture, message
 
 
 class Driven(ABC):
@@ -47,7 +47,8 @@ class Driven(ABC):
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, object]:
         bundle = self.controls.root._repr_mimebundle_(**kwargs) or {}
         data = bundle[0] if isinstance(bundle, tuple) else bundle
-        return {**data, "text/plain": repr(self)}
+        still = largest_picture(self.controls.root)  # for readers that run no widgets, such as a page on the web
+        return {**data, "text/plain": repr(self)} | ({"image/png": still} if still else {})
 
     def _forward(self, action: Callable[[], str]) -> Callable[[object], None]:
         """Return a callback that runs ``action`` and shows a user's mistake as a message."""
