@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import re
 
-import ipywidgets as widgets
 import pytest
 import torch
 
 import explainlib as xl
-from explainlib.panels.html import largest_picture, picture_html
 from explainlib.panels.removal import Removal
 from tests.problems import digits_risk, digits_test, numbers
 
@@ -146,15 +143,6 @@ def test_its_text_stands_for_it_where_widgets_cannot_be_shown(panel):
     bundle = panel._repr_mimebundle_()
     assert bundle["text/plain"].startswith("Removal panel: test 0")
     assert "application/vnd.jupyter.widget-view+json" in bundle
-    still = base64.b64decode(bundle["image/png"])
-    assert still.startswith(b"\x89PNG") and len(still) > 2000  # the plot
-
-
-def test_the_largest_picture_is_the_one_shown_where_widgets_cannot_be():
-    inner = [widgets.HTML(picture_html(bytes(size), "a picture", width=9)) for size in (3, 300, 30)]
-    root = widgets.VBox([widgets.HTML("none"), widgets.HBox(inner)])
-    assert base64.b64decode(largest_picture(root)) == bytes(300)
-    assert largest_picture(widgets.VBox([widgets.HTML("none"), widgets.IntSlider()])) is None
 
 
 def test_user_text_is_escaped(risk, test_digits):

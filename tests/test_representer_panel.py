@@ -295,7 +295,7 @@ def test_texts_are_shown_redacted(texts, redact, seen):
 def test_its_text_stands_for_it_where_widgets_cannot_be_shown(panel):
     bundle = panel._repr_mimebundle_()
     assert bundle["text/plain"].startswith("Representer panel: test 0 ")
-    assert "application/vnd.jupyter.widget-view+json" in bundle and "image/png" in bundle
+    assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
 def test_numbers_are_explained_too(numbers):

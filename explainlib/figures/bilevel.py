@@ -1,9 +1,10 @@
-"""How many spoiled tasks each ranking finds, by how many are inspected, under the ceiling that no ranking can pass."""
+"""Pictures of bilevel influence: how many spoiled tasks each ranking finds, and how far a derivative reaches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pandas
 from jaxtyping import Bool
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -74,6 +75,38 @@ def detection_curves(
         f"Spoiled tasks found by ranking, {wrong} of {m} tasks are spoiled. With {at} inspected at most {most:.0%} "
         f"can be found; found are: {', '.join(said)}.",
     )
+    return ax
+
+
+def derivative_reach(table: pandas.DataFrame, *, title: str | None = None, ax: Axes | None = None) -> Axes:
+    """Return axes with the error of task influence against the fraction of a task's weight that is taken away.
+
+    Lines are medians over tasks, bands reach from the least to the largest error.
+
+    Args:
+        table: columns inner, fraction, error; the table "fractions" of the bilevel study.
+        title: above the axes.
+        ax: where to draw; None makes a new picture, reached as ``.figure``.
+
+    Raises:
+        ValueError: a table without one of the columns, or without rows.
+    """
+    missing = {"inner", "fraction", "error"} - set(table.columns)
+    if missing or table.empty:
+        raise ValueError(f"table has no {', '.join(sorted(missing)) or 'rows'}; pass the study's table 'fractions'.")
+    said = []
+    with style():
+        ax = axes_for(ax, 5.0, 3.5, left=0.8, top=0.35 if title else 0.15)
+        for look, (inner, part) in zip(SERIES, table.groupby("inner", sort=False), strict=False):
+            rows = part.groupby("fraction")["error"]
+            middle = rows.median()
+            ax.plot(middle.index, middle, color=look.colour, marker=look.marker, linewidth=1.8, label=inner)
+            ax.fill_between(middle.index, rows.min(), rows.max(), color=look.colour, alpha=0.15, linewidth=0)
+            said.append(f"{inner} " + ", ".join(f"{error:.2g} at {at:g}" for at, error in middle.items()))
+        ax.set(xscale="log", yscale="log", xlabel="of one task's weight taken away", ylabel="relative error")
+        ax.set_title(title or "", loc="left")
+        ax.legend()
+    set_alt(ax, f"Relative error of task influence by the fraction of a task taken away, medians: {'; '.join(said)}.")
     return ax
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas
 from matplotlib.axes import Axes
 
+from explainlib.figures.bilevel import derivative_reach
 from explainlib.figures.palette import SERIES, style
 from explainlib.figures.picture import Picture, set_alt
 
@@ -26,7 +27,7 @@ def bilevel(tables: Mapping[str, pandas.DataFrame]) -> Picture:
     for ax, one in zip((grid[0, 0], grid[1, 0]), inners, strict=False):
         _editing(ax, editing[editing["inner"] == one], one)
     grid[1, 0].set_visible(len(inners) > 1)
-    _fractions(grid[0, 1], tables["fractions"])
+    derivative_reach(tables["fractions"], title="how far the derivative holds", ax=grid[0, 1])
     _depth(grid[0, 2], depth[depth["inner"] == inner])
     for ax, flipped in zip(grid[1, 1:], sorted(harmful["flipped"].unique()), strict=False):
         _found(ax, harmful[(harmful["inner"] == inner) & (harmful["flipped"] == flipped)], flipped)
@@ -48,17 +49,6 @@ def _editing(ax: Axes, table: pandas.DataFrame, inner: str) -> None:
                 ax.plot(rows.index, rows, color=series.colour, marker=series.marker, label=method, linewidth=1.6)
         ax.set(xscale="log", yscale="log", xlabel="tasks removed at once", ylabel="relative error of the parameters")
         ax.set_title(f"editing against solving again ({inner})", loc="left")
-        ax.legend(fontsize=9)
-
-
-def _fractions(ax: Axes, table: pandas.DataFrame) -> None:
-    with style():
-        for series, (inner, part) in zip(SERIES, table.groupby("inner", sort=False), strict=False):
-            rows = part.groupby("fraction")["error"]
-            ax.plot(rows.median().index, rows.median(), color=series.colour, marker=series.marker, label=inner)
-            ax.fill_between(rows.min().index, rows.min(), rows.max(), color=series.colour, alpha=0.15, linewidth=0)
-        ax.set(xscale="log", yscale="log", xlabel="of one task's weight taken away", ylabel="relative error")
-        ax.set_title("how far the derivative holds", loc="left")
         ax.legend(fontsize=9)
 
 

@@ -75,7 +75,9 @@ def step_line(now: float, slope: float, at: float, truths: Sequence[tuple[float,
         edge = dict(marker=adapted.marker, markersize=10, color=adapted.colour, markeredgecolor="black")
         ax.plot([length for length, _, _ in truths], real, ls="", label="adapted (steps)", **edge)
         for length, loss, steps in truths:
-            ax.annotate(f"{steps}", (length, loss), (0, 8), textcoords="offset points", fontsize=9, ha="center")
+            ax.annotate(
+                f"{steps}", (length, loss), (-8, 0), textcoords="offset points", fontsize=9, ha="right", va="center"
+            )
         ax.set(xlim=(-0.04 * end, end), ylim=(bottom, 1.1 * high), xlabel="steps x inner_lr", ylabel="query loss")
         if now + slope * at < bottom:
             place = ((bottom - now) / slope / end + 0.06, 0.93)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from explainlib.panels.controls import Controls
-from explainlib.panels.html import largest_picture, message
+from explainlib.panels.html import message
 
 
 class Driven(ABC):
@@ -47,8 +47,7 @@ class Driven(ABC):
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, object]:
         bundle = self.controls.root._repr_mimebundle_(**kwargs) or {}
         data = bundle[0] if isinstance(bundle, tuple) else bundle
-        still = largest_picture(self.controls.root)  # for readers that run no widgets, such as a page on the web
-        return {**data, "text/plain": repr(self)} | ({"image/png": still} if still else {})
+        return {**data, "text/plain": repr(self)}
 
     def _forward(self, action: Callable[[], str]) -> Callable[[object], None]:
         """Return a callback that runs ``action`` and shows a user's mistake as a message."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-import ipywidgets as widgets
-
 from explainlib.figures.palette import SERIES
 
-PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
 ROW = "text-align:right;padding-right:8px;white-space:nowrap"
 SHOWN = 0.01  # a class below this probability in every row of bars is left out, unless it is the label
 
@@ -129,13 +125,6 @@ def picture_html(png: bytes, alt: str, *, width: int) -> str:
     """Return a PNG as an image tag, because an Image widget has no place for the text equivalent."""
     data = base64.b64encode(png).decode()
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}" width="{width}">'
-
-
-def largest_picture(root: widgets.Widget) -> str | None:
-    """Return the largest PNG that ``picture_html`` put anywhere inside a widget, in base 64; None if there is none."""
-    children = [largest_picture(child) for child in getattr(root, "children", ())]
-    own = PNG.findall(root.value) if isinstance(root, widgets.HTML) else []
-    return max(filter(None, [*children, *own]), key=len, default=None)
 
 
 def message(text: str, *, wrong: bool = False) -> str:

@@ -58,8 +58,9 @@ def _r1(editing: pandas.DataFrame) -> dict[str, str]:
             f"(solved {_mean(own, 'accuracy_solved')}), Newton step {_mean(newton, 'gap')}"
         )
 
-    gaps = [abs(float(_mean(_largest(part, EXACT), "gap"))) for _, part in editing.groupby("inner")]
-    verdict = HELD if max(gaps) <= CLOSE else NOT_HELD
+    gaps = [_mean(_largest(part, EXACT), "gap") for _, part in editing.groupby("inner")]
+    sure = all((gap.high - gap.low) / 2 <= CLOSE for gap in gaps)
+    verdict = NOT_HELD if max(abs(float(gap)) for gap in gaps) > CLOSE else HELD if sure else UNDECIDED
     return _row("R1", "Table 1", "editing by task-IF is close to retraining in accuracy", _each(editing, say), verdict)
 
 

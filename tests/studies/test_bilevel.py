@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from explainlib.figures import alt_text
+from explainlib.figures.bilevel import derivative_reach
 from explainlib.figures.studies import STUDY_FIGURES
-from explainlib.studies import bilevel, bilevel_problem
+from explainlib.studies import bilevel, bilevel_claims, bilevel_problem
 from explainlib.studies.record import Pieces
 
 TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
@@ -32,6 +33,18 @@ def test_every_claim_has_a_row_and_a_verdict(toy):
     assert claims["id"].tolist() == [f"R{i}" for i in range(1, 9)]
     assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
     assert not claims.isna().any().any()
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"),
+    [((0.01, 0.012, 0.008), "held"), ((0.03, -0.03, 0.0), "undecided"), ((0.03, 0.031, 0.029), "not held")],
+)
+def test_close_means_close_and_known_to_be(gaps, verdict):
+    """A gap near zero whose interval is wide decides nothing."""
+    rows = [("task influence", 5, s, 0.9 + gap, 0.9) for s, gap in enumerate(gaps)]
+    table = pandas.DataFrame(rows, columns=["method", "count", "seed", "accuracy", "accuracy_solved"])
+    table = pandas.concat([table, table.assign(method="leave-out Newton step")]).assign(inner="head")
+    assert bilevel_claims._r1(table)["verdict"] == verdict
 
 
 def test_no_method_is_dropped(toy):
@@ -94,6 +107,19 @@ def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
 
 def test_the_figure_says_what_it_shows(toy):
     assert "solving again" in alt_text(STUDY_FIGURES["bilevel"](toy[1]))
+
+
+def test_the_reach_of_the_derivative_in_words(toy):
+    table = toy[1]["fractions"]
+    middle = table[table["fraction"] == 0.1]["error"].median()
+    assert (
+        f"proximal {table[table['fraction'] == 0.01]['error'].median():.2g} at 0.01, {middle:.2g} at 0.1"
+        in alt_text(derivative_reach(table).figure)
+    )
+    with pytest.raises(ValueError, match="table has no inner; pass the study's table 'fractions'"):
+        derivative_reach(table.drop(columns="inner"))
+    with pytest.raises(ValueError, match="table has no rows"):
+        derivative_reach(table[:0])
 
 
 def test_other_data_are_refused():
