@@ -55,6 +55,11 @@ class Short(NamedTuple):
     right: Factors
     grades: Grades | None = None
 
+    @property
+    def same(self) -> bool:
+        """Whether both sides are the very same tensors, so that the result is symmetric."""
+        return _same(self.left, self.right)
+
 
 def compressed(left: Side, right: Side, *, whole: bool = False) -> Short:
     """Return factors of shorter gradients with the same inner products to float32 rounding, or the factors given.
@@ -71,7 +76,7 @@ def compressed(left: Side, right: Side, *, whole: bool = False) -> Short:
     """
     if not _pays(left, right):
         return _as_they_are(left, right)
-    sides = [left] if right[0] is left[0] and right[1] is left[1] else [left, right]
+    sides = [left] if _same(left, right) else [left, right]
     sample = [_sample(*side) for side in sides]
     spectra = _spectra(sample)
     grades = _grades(sides, sample, spectra) if whole else None
@@ -105,7 +110,11 @@ def _grades(sides: list[Side], sample: list[Factors], spectra: list[tuple[Tensor
 def _as_they_are(left: Side, right: Side) -> Short:
     """Return both sides as tensors, one of them where they are the same."""
     first = _unfolded(left)
-    return Short(first, first if right[0] is left[0] and right[1] is left[1] else _unfolded(right))
+    return Short(first, first if _same(left, right) else _unfolded(right))
+
+
+def _same(left: Side, right: Side) -> bool:
+    return right[0] is left[0] and right[1] is left[1]
 
 
 def _unfolded(side: Side) -> Factors:

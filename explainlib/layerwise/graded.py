@@ -64,9 +64,8 @@ def graded_gram(short: Short, *, memory: int) -> Float[Tensor, "n m"]:
         memory: bytes of formed gradient columns.
     """
     left, right, grades = short
-    same = left[0] is right[0] and left[1] is right[1]
-    out = left[0].new_zeros(len(left[0]), len(right[0]))
-    _add_core(out, left, right, grades.core, memory=memory)
+    same, out = short.same, left[0].new_zeros(len(left[0]), len(right[0]))
+    _add_core(out, short, memory=memory)
     check = _Check.of(out)
     numbers = memory // (len(out) if same else sum(out.shape))  # of a byte a row
     parts = [(part, True) for part in chunks(grades.two, numbers // 3)]
@@ -78,7 +77,7 @@ def graded_gram(short: Short, *, memory: int) -> Float[Tensor, "n m"]:
         mine = theirs if same else _rounded(left, part, two, some, rooms[0])[0]
         check.error += exact
         _add_whole(out, mine, theirs, check)
-    if not check.passes(out, left, right, grades.none):
+    if not check.passes(out, short):
         return formed_gram(*left, *right, memory=memory)
     return mirrored(out, BLOCK) if same else out
 
@@ -111,12 +110,12 @@ class _Check:
                 self.error[k, columns] -= value[row - rows.start]
                 self.seen[k, columns] = True
 
-    def passes(self, out: Tensor, left: Factors, right: Factors, none: list[Tile]) -> bool:
+    def passes(self, out: Float[Tensor, "n m"], short: Short) -> bool:
         """Return whether the errors are within float32's, relative to the lengths of the two gradients."""
-        same = left[0] is right[0] and left[1] is right[1]
-        squares = [out.diagonal()] if same else [energy(*left), energy(*right)]
+        left, right, grades = short
+        squares = [out.diagonal()] if short.same else [energy(*left), energy(*right)]
         lengths = (squares[0][self.rows, None] * squares[-1]).clamp(min=0).sqrt()
-        share = max(_left_out(side, size, none) for side, size in zip((left, right), squares, strict=False))
+        share = max(_left_out(side, size, grades.none) for side, size in zip((left, right), squares, strict=False))
         allowed = (ALLOWED * torch.finfo(out.dtype).eps - share) * lengths
         return not ((self.error.abs() > allowed) & self.seen).any()
 
@@ -132,13 +131,12 @@ def _left_out(side: Factors, size: Float[Tensor, " n"], none: list[Tile]) -> flo
     return float((outside / size[rows]).max())
 
 
-def _add_core(out: Float[Tensor, "n m"], left: Factors, right: Factors, core: list[Tile], *, memory: int) -> None:
+def _add_core(out: Float[Tensor, "n m"], short: Short, *, memory: int) -> None:
     """Add the inner products of the numbers in the core, in float32."""
-    same = left[0] is right[0] and left[1] is right[1]
-    numbers = min(memory, CACHED) // (out.element_size() * (len(out) if same else sum(out.shape)))
-    for part in chunks(core, numbers):
-        mine = _columns(left, part)
-        add_product(out, mine, mine if same else _columns(right, part))
+    numbers = min(memory, CACHED) // (out.element_size() * (len(out) if short.same else sum(out.shape)))
+    for part in chunks(short.grades.core, numbers):
+        mine = _columns(short.left, part)
+        add_product(out, mine, mine if short.same else _columns(short.right, part))
 
 
 def _columns(side: Factors, part: list[Tile], rows: Tensor | slice = slice(None)) -> Float[Tensor, "n c"]:
