@@ -15,6 +15,7 @@ from explainlib import (
     compute,
     curvature,
     datasets,
+    gate,
     influence,
     layerwise,
     meta,
@@ -25,6 +26,7 @@ from explainlib import (
     training,
 )
 from explainlib.checks import NotAvailableYet
+from explainlib.gate import ModelReport, check_model
 from explainlib.risk import NotAtMinimumWarning, Risk
 
 __version__ = "0.1.0"
@@ -39,6 +41,9 @@ _LATER = {  # imported on first use: they bring matplotlib, pandas, ipywidgets o
 }
 
 __all__ = [
+    "ModelReport",
+    "check_model",
+    "gate",
     "Explanation",
     "NotAtMinimumWarning",
     "NotAvailableYet",

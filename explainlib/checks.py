@@ -185,6 +185,21 @@ def require_table(name: str, value: Float[Tensor, "t n"]) -> Float[Tensor, "t n"
     return require_finite(name, value)
 
 
+def symmetrised(name: str, matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:
+    """Return (A + A^T)/2 of a matrix that is symmetric up to rounding; an asymmetry is never averaged away.
+
+    Raises:
+        ValueError: |A - A^T| above the square root of the rounding unit, relative to the largest entry.
+    """
+    largest, asymmetry = matrix.abs().max(), (matrix - matrix.T).abs().max()
+    if asymmetry > torch.finfo(matrix.dtype).eps ** 0.5 * largest:
+        raise ValueError(
+            f"{name} is not symmetric: entries differ from their mirror images by {float(asymmetry / largest):.1e} of "
+            "the largest, so some second derivative is wrong; call xl.check_model(model, x, y) to find the layer."
+        )
+    return (matrix + matrix.T) / 2
+
+
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Warn at the line outside explainlib that started the work, so that a person sees their own line."""
     level, frame = 1, sys._getframe()

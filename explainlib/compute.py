@@ -57,11 +57,13 @@ def threads_for(work: int) -> int:
 def settings(work: int = 0) -> Iterator[None]:
     """Flush denormals and use ``threads_for(work)`` inside the block; restore both at its end, errors included.
 
-    Nested blocks keep the outermost block's settings. Threads other than the caller's keep their own denormal state.
+    Gradients are on inside, also where the caller works under ``no_grad`` or ``inference_mode``. Nested blocks keep the
+    outermost block's settings. Threads other than the caller's keep their own denormal state.
     """
     global _inside
     if _inside:
-        yield
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
         return
     threads, flushed = torch.get_num_threads(), denormals_flushed()
     wanted = threads_for(work)
@@ -70,7 +72,8 @@ def settings(work: int = 0) -> Iterator[None]:
         torch.set_flush_denormal(True)
         if wanted != threads:
             torch.set_num_threads(wanted)
-        yield
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller turned off
+            yield
     finally:
         _inside = False
         torch.set_flush_denormal(flushed)

@@ -7,15 +7,18 @@ the loss in the outputs. Every method takes outputs [n, C], or [g, n, C] for g p
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, hessian, jvp, vmap
+from torch.func import grad, hessian, jvp
 from torch.nn.functional import cross_entropy, one_hot
 
+from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_labels, require_shape
+from explainlib.decompositions import Constants, Decomposed
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Outputs = Float[Tensor, "*g n C"]
@@ -33,10 +36,11 @@ class Loss:
     function: LossFunction
     lost_ranks: int = 0
 
-    def value(self, outputs: Outputs, y: Tensor) -> Float[Tensor, "*g n"]:
-        """Return l for each example."""
+    def value(self, outputs: Outputs, y: Tensor, *, constants: Constants | None = None) -> Float[Tensor, "*g n"]:
+        """Return l for each example; ``constants`` is a tape as in ``Decomposed``."""
         labels = y.expand(*outputs.shape[:-2], *y.shape).reshape(-1, *y.shape[1:])
-        losses = self.function(outputs.reshape(-1, outputs.shape[-1]), labels)
+        with Decomposed(constants) if type(self) is Loss else nullcontext():
+            losses = self.function(outputs.reshape(-1, outputs.shape[-1]), labels)
         require_shape("the loss", losses, [len(labels)], meaning="(one per example; pass reduction='none')")
         return losses.view(outputs.shape[:-1])
 
@@ -46,7 +50,7 @@ class Loss:
 
     def hessian(self, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n C C"]:
         """Return d^2 l/d outputs^2, symmetric."""
-        return vmap(hessian(lambda f, label: self.function(f[None], label[None])[0]))(outputs, y)
+        return vmap(hessian(lambda f, label: self.value(f[None], label[None])[0]))(outputs, y)
 
     def hessian_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
         """Return each example's Hessian in the outputs times its row of u."""

@@ -7,6 +7,7 @@ The caller's model is copied once and never touched again. A flat vector concate
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,72 +16,170 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from explainlib.norms import BatchStatistics, make_differentiable
+from explainlib.decompositions import Constants, Decomposed, renormalised
+from explainlib.modules import (
+    AttributeState,
+    last_linear,
+    private_copy,
+    readout,
+    require_dtype,
+    require_module,
+)
+from explainlib.norms import with_batch_statistics
 
 
 class Parameters:
     """The chosen parameters of a private copy of a model.
 
+    The copy is run under ``decompositions.Decomposed``: differentiable as often as one likes, whatever layers it has.
+
     Args:
         model: any ``nn.Module`` whose forward maps x [n, ...] to outputs [n, C], each example for itself.
-        choice: "all", "last" (the last ``nn.Linear``), or a list of names from ``model.named_parameters()``.
+        choice: "all" (every parameter that requires a gradient), "last" (the read-out: the ``nn.Linear`` whose output
+            is the model's), or a list of names from ``model.named_parameters()``.
+        x: a few examples; with them "last" is found by running the copy, without them it is the last one defined.
+        batch_statistics: BatchNorm layers normalise by their batch and remember nothing.
+
+    Attributes:
+        writes_input: whether the forward writes into its input, so that it gets a copy; found by the gate.
+        sets: attributes that the forward sets, put back after each call; found by the gate.
 
     Raises:
-        TypeError: not an ``nn.Module``.
-        ValueError: no parameters, an unknown name, a chosen parameter without gradient, dropout or BatchNorm in
-            training mode, or "last" without a Linear layer.
+        TypeError: not an ``nn.Module``, a wrapped or scripted one, or parameters in half precision.
+        ValueError: no parameters, an unknown name, a chosen parameter without gradient, layers without a shape, or
+            "last" without a Linear layer.
     """
 
-    def __init__(self, model: nn.Module, choice: str | Sequence[str] = "all") -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
-        require_repeatable_layers(model)
-        named = dict(model.named_parameters())
+    def __init__(
+        self,
+        model: nn.Module,
+        choice: str | Sequence[str] = "all",
+        *,
+        x: Tensor | None = None,
+        batch_statistics: bool = False,
+    ) -> None:
+        named = dict(require_module(model).named_parameters())
         if not named:
             raise ValueError("model has no parameters; there is nothing that training data could have moved.")
-        self.names = chosen_names(model, named, choice)
+        self.writes_input, self.sets = False, ()
+        self.batch_statistics = batch_statistics
+        self.trainable = {name for name, parameter in named.items() if parameter.requires_grad}
+        self.module = private_copy(model).requires_grad_(False)
+        if batch_statistics:
+            with_batch_statistics(self.module)
+        _shorten_tables(self.module)
+        # torch swaps the parameters of a module once per name; one that stands at two places must be swapped once only
+        every = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
+        self._tied = len(every) == len(set(every))
+        self.names = self._chosen(choice, x)
         for name in self.names:
-            if not named[name].requires_grad:
+            if name not in self.trainable:
                 raise ValueError(
                     f"parameter {name!r} does not require a gradient; call .requires_grad_() on it, "
                     "or pass parameters=[...] with the ones that were trained."
                 )
-        kinds = {(named[name].dtype, named[name].device) for name in self.names}
-        if len(kinds) > 1:
-            raise ValueError(
-                f"the chosen parameters mix dtypes or devices {sorted(map(str, kinds))}; call model.to(...)."
-            )
-        self.shapes = tuple(named[name].shape for name in self.names)
+        own = dict(self.module.named_parameters())
+        require_dtype(own, self.names)
+        self.shapes = tuple(own[name].shape for name in self.names)
         self.sizes = tuple(shape.numel() for shape in self.shapes)
-        self.trainable = {name for name, parameter in named.items() if parameter.requires_grad}
-        self.module = make_differentiable(copy.deepcopy(model)).requires_grad_(False)
-        # torch swaps the parameters of a module once per name; one that stands at two places must be swapped once only
-        every = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
-        self._tied = len(every) == len(set(every))
-        self.theta = torch.cat([named[name].detach().reshape(-1) for name in self.names]).clone()
+        self.theta = torch.cat([own[name].detach().reshape(-1) for name in self.names]).clone()
+        self.source, self.structure = weakref.ref(model), _structure(model)
+
+    def _chosen(self, choice: str | Sequence[str], x: Tensor | None) -> tuple[str, ...]:
+        named = dict(self.module.named_parameters())
+        if isinstance(choice, str) and choice == "all":
+            if not self.trainable:
+                raise ValueError(
+                    "no parameter of the model requires a gradient; call model.requires_grad_(), or .requires_grad_() "
+                    "on the layers that were trained."
+                )
+            return tuple(name for name in named if name in self.trainable)
+        if isinstance(choice, str) and choice == "last":
+            found = self.readout(x)
+            if found is None:
+                raise ValueError(
+                    "parameters='last' needs an nn.Linear layer and the model has none; name the parameters instead."
+                )
+            inside = {id(p) for p in found[1].parameters()}
+            return tuple(name for name, p in named.items() if id(p) in inside)
+        return chosen_names(named, choice)
+
+    def readout(self, x: Tensor | None) -> tuple[str, nn.Linear] | None:
+        """Return the name and layer of the read-out, found by running x, or by definition where x is None."""
+        return last_linear(self.module) if x is None else readout(self.module, self.run, x[:2])
+
+    def run(self, x: Tensor) -> Tensor:
+        """Return what the private copy answers as it stands."""
+        return self.call({}, x)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the caller's model behind when sent to another process."""
+        return {**self.__dict__, "source": _no_source}
+
+    def call(self, named: dict[str, Tensor], x: Tensor, constants: Constants | None = None) -> Tensor:
+        """Return what the private copy answers with some parameters by name in the place of its own."""
+        state = AttributeState(self.module, self.sets) if self.sets else None
+        try:
+            with Decomposed(constants):
+                seen = x.clone() if self.writes_input else x
+                return functional_call(self.module, named, (seen,), tie_weights=self._tied)
+        finally:
+            if state is not None:
+                state.restore()
+
+    def double(self) -> Parameters:
+        """Return the same in float64, a copy of its own."""
+        other = copy.copy(self)
+        other.module = private_copy(self.module).double()
+        other.theta = self.theta.double()
+        return other
 
     def named(self, theta: Float[Tensor, " p"]) -> dict[str, Tensor]:
         """Return theta cut into named tensors, views where possible."""
         parts = theta.split(self.sizes)
         return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
-    def outputs(self, theta: Float[Tensor, " p"], x: Tensor) -> Float[Tensor, "n C"]:
-        """Return the model's outputs at theta, everything not chosen as it was; differentiable in theta."""
-        return functional_call(self.module, self.named(theta), (x,), tie_weights=self._tied)
-
-    def place(self, named: Mapping[str, Tensor]) -> None:
-        """Write parameters by name into the private copy: what is not chosen has these values from now on.
+    def outputs(
+        self, theta: Float[Tensor, " p"], x: Tensor, *, constants: Constants | None = None
+    ) -> Float[Tensor, "n C"]:
+        """Return the model's outputs at theta, everything not chosen as it was; differentiable in theta.
 
         Args:
-            named: any of the model's parameters, in their shapes.
+            theta: the chosen parameters.
+            x: n examples.
+            constants: a tape for what the forward takes as constant, see ``Decomposed``.
         """
+        return self.call(self.named(theta), x, constants)
+
+    def place(self, named: Mapping[str, Tensor]) -> None:
+        """Write parameters and buffers by name into the private copy: what is not chosen has these values from now on.
+
+        Args:
+            named: any of the model's parameters and buffers, in their shapes.
+        """
+        own = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         with torch.no_grad():
             for name, value in named.items():
-                self.module.get_parameter(name).copy_(value)
+                own[name].copy_(value)
+
+    def with_buffers(self, buffers: Mapping[str, Tensor]) -> Parameters:
+        """Return the same with other buffers, a copy of its own.
+
+        Raises:
+            ValueError: a name that is no buffer of the model, or another shape.
+        """
+        own = dict(self.module.named_buffers())
+        wrong = [name for name, value in buffers.items() if name not in own or own[name].shape != value.shape]
+        if wrong:
+            raise ValueError(f"buffers holds {wrong}, which do not fit the model's {list(own)}; pass its own buffers.")
+        other = copy.copy(self)
+        other.module = private_copy(self.module)
+        other.place(buffers)
+        return other
 
     def model_at(self, theta: Float[Tensor, " p"]) -> nn.Module:
         """Return a new copy of the model whose chosen parameters are theta, trainable like the original."""
-        model = copy.deepcopy(self.module)
+        model = private_copy(self.module)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.trainable)
         with torch.no_grad():
@@ -93,7 +192,7 @@ class Parameters:
 
         Then outputs are linear in theta: the Hessian is the Gauss-Newton matrix and has a closed form.
         """
-        found = last_linear(self.module)
+        found = self.readout(x)
         if found is None:
             return None
         prefix, layer = found
@@ -134,7 +233,7 @@ class LinearHead:
         hook = self.layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
         try:
             with torch.no_grad():
-                self.parameters.module(x)
+                self.parameters.run(x)
         finally:
             hook.remove()
         phi = seen[0]
@@ -155,18 +254,8 @@ class LinearHead:
         return torch.cat([matrix[..., :-1].flatten(-2), matrix[..., -1]], dim=-1)
 
 
-def chosen_names(model: nn.Module, named: dict[str, Tensor], choice: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the chosen names in the model's order."""
-    if choice == "all":
-        return tuple(named)
-    if choice == "last":
-        found = last_linear(model)
-        if found is None:
-            raise ValueError(
-                "parameters='last' needs an nn.Linear layer and the model has none; name the parameters instead."
-            )
-        inside = {id(p) for p in found[1].parameters()}
-        return tuple(name for name, p in named.items() if id(p) in inside)
+def chosen_names(named: dict[str, Tensor], choice: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a list in the model's order."""
     if isinstance(choice, str):
         raise ValueError(
             f"parameters={choice!r} is unknown; pass 'all', 'last', or a list of names such as {list(named)[:2]}."
@@ -179,26 +268,26 @@ def chosen_names(model: nn.Module, named: dict[str, Tensor], choice: str | Seque
     return tuple(name for name in named if name in set(choice))
 
 
-def last_linear(model: nn.Module) -> tuple[str, nn.Linear] | None:
-    """Return the name and layer of the model's last ``nn.Linear`` in module order, or None."""
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return layers[-1] if layers else None
+def _shorten_tables(module: nn.Module) -> None:
+    """Write the rows of every embedding with ``max_norm`` as its forward would leave them, in a copy of one's own."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+            layer.weight.data = renormalised(layer.weight.data, layer.max_norm, layer.norm_type)
 
 
-def require_repeatable_layers(model: nn.Module) -> None:
-    """Raise if a layer would make outputs random, or let one example change another's."""
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0:
-            raise ValueError(
-                f"dropout layer {name!r} is in training mode, so outputs are random; call model.eval() first."
-            )
-        if isinstance(layer, BatchStatistics):
-            continue  # a learner's own: a task is its batch
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or not layer.track_running_stats):
-            raise ValueError(
-                f"BatchNorm layer {name!r} uses batch statistics, so one example changes another's output; "
-                "call model.eval() (and keep track_running_stats=True)."
-            )
+def _no_source() -> None:
+    return None
+
+
+def _structure(model: nn.Module) -> tuple:
+    """Return what decides how a model computes, its numbers apart: layers, modes, plain attributes."""
+    return tuple(
+        (
+            name, id(layer), id(type(layer)), layer.training, id(vars(layer).get("forward")),
+            tuple((k, v) for k, v in vars(layer).items() if isinstance(v, int | float | str | bool)),
+        )
+        for name, layer in model.named_modules()
+    )  # fmt: skip
 
 
 def require_outputs(run: Callable[[Tensor], Tensor], x: Tensor, name: str = "train.x") -> Float[Tensor, "n C"]:
@@ -211,9 +300,10 @@ def require_outputs(run: Callable[[Tensor], Tensor], x: Tensor, name: str = "tra
     try:
         with torch.no_grad():
             outputs = run(x)
-    except (RuntimeError, IndexError) as error:
+    except Exception as error:  # whatever somebody's forward raises
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         raise ValueError(
-            f"the model cannot read {name}, {x.dtype} of shape {['n', *x.shape[1:]]}: {error}; "
+            f"the model cannot read {name}, {x.dtype} of shape {['n', *x.shape[1:]]}: {kind}{error}; "
             "pass examples shaped as the model expects."
         ) from error
     if not isinstance(outputs, Tensor):

@@ -9,15 +9,16 @@ little extra weight on one example does to the minimum of R (Koh & Liang 2017, s
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import grad, vmap
+from torch.func import grad
 
 from explainlib import compute
+from explainlib.batching import vmap
 from explainlib.checks import (
     require_finite,
     require_nonnegative,
@@ -27,8 +28,10 @@ from explainlib.checks import (
     warn_caller,
 )
 from explainlib.datasets import Examples
+from explainlib.gate import GRADIENT, admit_objective, require_derivatives, require_loss_derivatives
+from explainlib.gate.entry import few
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
-from explainlib.params import LinearHead, Parameters, require_outputs
+from explainlib.params import LinearHead, Parameters
 
 T = TypeVar("T")
 PART = 8192  # examples in one pass; bounds the memory of activations
@@ -72,14 +75,15 @@ class Risk:
             raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
         self.loss = require_loss(loss)
         self.l2 = require_nonnegative("l2", float(l2))
-        self.parameters = Parameters(model, parameters)
-        self.theta: Float[Tensor, " p"] = require_finite("the model's parameters", self.parameters.theta)
-        self.train = train
+        with compute.settings():
+            self.train = train.outside_inference_mode()
+            self.parameters = Parameters(model, parameters, x=self.train.x)
+            self.theta: Float[Tensor, " p"] = require_finite("the model's parameters", self.parameters.theta)
+            require_same_kind("train.x", train.x, "model", self.theta)
+            self.n_outputs = admit_objective(self.parameters, self.train.x, self.train.y, self.loss)
+            self.head: LinearHead | None = self.parameters.head(self.train.x)
         self.weights: Float[Tensor, " n"] | None = None
-        require_same_kind("train.x", train.x, "model", self.theta)
-        self.n_outputs = self._probe(train)
-        self._require_labels("train", train)
-        self.head: LinearHead | None = self.parameters.head(train.x)
+        self._require_labels("train", self.train)
         self._features: dict[int, Tensor] = {}
         self._memory: dict[object, object] = {}
 
@@ -102,12 +106,21 @@ class Risk:
         """One line: loss, sizes, ridge."""
         return f"Risk({self.loss.name}, n={self.n}, p={self.p}, l2={self.l2:g})"
 
-    def at(self, theta: Float[Tensor, " p"]) -> Risk:
-        """Return the same risk at another parameter vector."""
+    def at(self, theta: Float[Tensor, " p"], *, buffers: Mapping[str, Tensor] | None = None) -> Risk:
+        """Return the same risk at another parameter vector.
+
+        Args:
+            theta: the chosen parameters, flattened.
+            buffers: the model's buffers there (``trajectory.buffers[c]``); None keeps those of this risk.
+        """
         require_shape("theta", require_tensor("theta", theta), [self.p], meaning="(the chosen parameters, flattened)")
         require_same_kind("theta", theta, "the risk", self.theta)
         other = self._copy()
         other.theta = require_finite("theta", theta.detach().clone())  # the caller may change theirs
+        if buffers is not None:
+            other.parameters = self.parameters.with_buffers(buffers)
+            with compute.settings():
+                other.head, other._features = other.parameters.head(self.train.x), {}
         return other
 
     def reweighted(self, weights: Float[Tensor, " n"]) -> Risk:
@@ -134,16 +147,13 @@ class Risk:
         return other
 
     def remembered(self, key: object, make: Callable[[], T]) -> T:
-        """Return ``make()``, kept for the next time: a risk never changes, so what follows from it does not either.
-
-        Only what is small beside the training set belongs here; kept as long as this very object.
-        """
+        """Return ``make()``, kept as long as this very object; only for what is small beside the training set."""
         if key not in self._memory:
             self._memory[key] = make()
         return self._memory[key]
 
     def recall(self, key: object) -> object | None:
-        """Return what ``remembered`` keeps under a key, or None."""
+        """Return what is remembered under a key, or None."""
         return self._memory.get(key)
 
     def _copy(self) -> Risk:
@@ -160,6 +170,7 @@ class Risk:
     @compute.entry
     def gradient(self) -> Float[Tensor, " p"]:
         """Return grad R(theta) [p], ridge included."""
+        self.require_derivatives(GRADIENT)
         total = sum(grad(objective)(self.theta) for objective in self.objectives())
         return total / self.n + self.l2 * self.theta
 
@@ -186,6 +197,7 @@ class Risk:
         A trained final layer alone has the closed form dl/df x features; any other choice is vmap(grad).
         """
         examples = self.require_examples(examples)
+        self.require_derivatives(GRADIENT)
         if self.head is not None:
             features = self.features(examples)
             derivative = self.loss.gradient(self.outputs(examples), examples.y)
@@ -239,12 +251,11 @@ class Risk:
             raise TypeError(f"{name} is a {type(examples).__name__}; pass xl.datasets.Examples(x, y).")
         require_shape(f"{name}.x", examples.x, [None, *self.train.x.shape[1:]], meaning="like the training set's")
         require_same_kind(f"{name}.x", examples.x, "the risk", self.theta)
-        if examples.classes is not None and self.train.classes is not None:
-            if len(examples.classes) != len(self.train.classes):
-                raise ValueError(
-                    f"{name} has {len(examples.classes)} classes, the training set {len(self.train.classes)}; "
-                    "explain a model on data of its own classes."
-                )
+        own, others = (None if e.classes is None else len(e.classes) for e in (self.train, examples))
+        if None not in (own, others) and own != others:
+            raise ValueError(
+                f"{name} has {others} classes, the training set {own}; explain a model on data of its own classes."
+            )
         self._require_labels(name, examples)
         return examples
 
@@ -252,19 +263,22 @@ class Risk:
         require_same_kind(f"{name}.y", examples.y, "the risk", self.theta)
         require_targets(self.loss, f"{name}.y", examples.y, self.n_outputs)
 
-    def _probe(self, train: Examples) -> int:
-        """Run two examples twice and one alone: outputs must be [n, C], repeatable, and independent."""
-        run = lambda x: self.parameters.outputs(self.theta, x)  # noqa: E731
-        first, again, alone = (require_outputs(run, train.x[:k]) for k in (2, 2, 1))
-        require_finite("the model's outputs", first)
-        if not torch.equal(first, again):
-            raise ValueError("the model gives two outputs for the same input; remove what is random in its forward.")
-        rounding = 1e3 * torch.finfo(first.dtype).eps * (1 + first.abs().max())
-        if (first[:1] - alone).abs().max() > rounding:
-            raise ValueError("an example's output depends on the others beside it; each has to stand for itself.")
-        require_targets(self.loss, "train.y", train.y, first.shape[1])
-        self.loss.value(first, train.y[:2])  # its shape is checked inside
-        return first.shape[1]
+    def require_derivatives(self, *routes: str, of_loss: Sequence[str] | None = None) -> None:
+        """Return nothing, once the derivatives of model and loss agree with differences; see ``explainlib.gate``.
+
+        Args:
+            routes: of ``explainlib.gate.routes.ROUTES``, those that the caller is about to take.
+            of_loss: of the loss in the outputs; None is the same.
+
+        Raises:
+            ValueError: a derivative that is wrong or missing, with the layer or the loss that causes it.
+        """
+        if self.head is None:
+            require_derivatives(self.parameters, self.train.x, routes)
+        outputs = lambda: self.parameters.outputs(self.theta, few(self.train.x))  # noqa: E731
+        require_loss_derivatives(
+            self.loss, outputs, self.train.y, routes if of_loss is None else of_loss, n_outputs=self.n_outputs
+        )
 
     def _loss_of_one(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self.loss.value(self.parameters.outputs(theta, x[None]), y[None])[0]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import grad, jacrev
 
-from explainlib.norms import BatchStatistics, make_differentiable
+from explainlib.norms import BatchStatistics
 
 DOUBLE = torch.float64
 LAYERS = {

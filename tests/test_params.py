@@ -126,7 +126,7 @@ def positive(activation):
         (nn.Sequential(nn.Linear(3, 3), nn.Identity()).double(), "all", True),
         (xl.models.mlp([3, 4, 3]).double(), "last", True), (xl.models.mlp([3, 4, 3]).double(), "all", False),
         (xl.models.logistic(3, 3).double(), ["linear.weight"], False), (Skip(), "last", False), (Twice(), "last", False),
-        (Swapped(), "last", False), (positive(nn.ReLU()), "all", False), (positive(nn.ReLU(inplace=True)), "all", False),
+        (Swapped(), "last", True), (positive(nn.ReLU()), "all", False), (positive(nn.ReLU(inplace=True)), "all", False),
         (positive(nn.Hardtanh(-9, 9)), "all", False), (Renamed(nn.Linear(3, 3).double()), "all", False),
     ],
 )  # fmt: skip

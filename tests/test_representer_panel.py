@@ -232,7 +232,7 @@ def test_a_kernel_the_network_lacks_is_a_message(train, tests):
 
 def test_what_it_cannot_work_with_is_refused(run, train, tests):
     model = xl.models.mlp([64, 5, 2], dtype=torch.float64)
-    with pytest.raises(TypeError, match="fit"):
+    with pytest.raises(TypeError, match="Trajectory"):
         Representer(model, train, tests)
     with pytest.raises(ValueError, match="record=True"):
         Representer(xl.training.fit(model, train, checkpoints=3, **HOW), train, tests)

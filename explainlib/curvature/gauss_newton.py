@@ -6,17 +6,21 @@ of the risk with the model replaced by its tangent at theta; it is positive semi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jacrev, jvp, vjp, vmap
+from torch.func import jacrev, jvp, vjp
 
 from explainlib import compute
+from explainlib.batching import vmap
+from explainlib.gate import FORWARD, FORWARD_HESSIAN, GRADIENT
 from explainlib.losses import Loss
-from explainlib.risk import Risk
+from explainlib.risk import PART, Risk
 
+T = TypeVar("T")
 ROWS = 128
 
 
@@ -31,6 +35,7 @@ def gauss_newton(risk: Risk) -> Float[Tensor, "p p"]:
     ridge = risk.l2 * torch.eye(risk.p, dtype=risk.theta.dtype, device=risk.theta.device)
     if risk.head is not None:
         return _of_head(risk) / risk.n + ridge
+    risk.require_derivatives(GRADIENT, of_loss=(FORWARD_HESSIAN,))
     total = torch.zeros_like(ridge)
     weighted = risk.weights_or_ones()
     outputs, curvature = risk.outputs(), risk.loss.hessian(risk.outputs(), risk.train.y) * weighted[:, None, None]
@@ -84,12 +89,32 @@ def gauss_newton_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[
             return head.flat(u.mT @ phi) / risk.n + risk.l2 * v
 
         return head_product
-    pieces = [_part_product(risk, *part) for part in risk.parts()]
+    risk.require_derivatives(GRADIENT, FORWARD, of_loss=(FORWARD_HESSIAN,))
+    pieces = one_graph_at_a_time(risk, lambda part: _part_product(risk, *part), risk.parts)
 
     def product(v: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
-        return sum(vmap(piece, chunk_size=ROWS)(v) for piece in pieces) / risk.n + risk.l2 * v
+        return sum(vmap(piece, chunk_size=ROWS)(v) for piece in pieces()) / risk.n + risk.l2 * v
 
     return product
+
+
+def one_graph_at_a_time(
+    risk: Risk, make: Callable[[T], Callable], parts: Callable[[], Iterator[T]]
+) -> Callable[[], Iterator[Callable]]:
+    """Return a function that yields ``make(part)`` for each part of the training set.
+
+    What is made holds a graph of its part. A single part's is kept for the next product; of several, one is alive at
+    a time, and each product makes them again.
+
+    Args:
+        risk: whose training set.
+        make: from a part to a product.
+        parts: yields the parts.
+    """
+    if risk.n <= PART:
+        kept = [make(part) for part in parts()]
+        return lambda: iter(kept)
+    return lambda: (make(part) for part in parts())
 
 
 def _part_product(risk: Risk, f: Callable[[Tensor], Tensor], y: Tensor, weights: Tensor | None) -> Callable:
@@ -114,6 +139,7 @@ def gauss_newton_factor(risk: Risk) -> Float[Tensor, "r p"]:
     Raises:
         ValueError: a negative weight, or a loss that is not convex in the outputs (no real square root).
     """
+    risk.require_derivatives(GRADIENT, of_loss=(FORWARD_HESSIAN,))
     outputs, weights = risk.outputs(), risk.weights_or_ones()
     if (weights < 0).any():
         raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")

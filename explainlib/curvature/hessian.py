@@ -7,10 +7,13 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, vjp, vmap
+from torch.func import grad, vjp
 
 from explainlib import compute
-from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_operator
+from explainlib.batching import vmap
+from explainlib.checks import symmetrised
+from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_operator, one_graph_at_a_time
+from explainlib.gate import GRADIENT, HESSIAN
 from explainlib.risk import Risk
 
 ROWS = 128  # basis vectors in one batched pass
@@ -36,17 +39,20 @@ def hessian(risk: Risk) -> Float[Tensor, "p p"]:
     if risk.head is not None:
         return gauss_newton(risk)
     rows = hessian_operator(risk)(torch.eye(risk.p, dtype=risk.theta.dtype, device=risk.theta.device))
-    return (rows + rows.T) / 2
+    return symmetrised("the Hessian", rows)
 
 
 def hessian_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]:
     """Return v -> H v for rows v [k, p]; the forward and first backward pass are done once, here."""
     if risk.head is not None:
         return gauss_newton_operator(risk)
-    pullbacks = [vjp(grad(objective), risk.theta)[1] for objective in risk.objectives()]
+    risk.require_derivatives(GRADIENT, HESSIAN)
+    pullbacks = one_graph_at_a_time(
+        risk, lambda objective: vjp(grad(objective), risk.theta)[1], risk.objectives
+    )  # fmt: skip
 
     def product(v: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
-        rows = sum(vmap(lambda row, pull=pull: pull(row)[0], chunk_size=ROWS)(v) for pull in pullbacks)
+        rows = sum(vmap(lambda row, pull=pull: pull(row)[0], chunk_size=ROWS)(v) for pull in pullbacks())
         return rows / risk.n + risk.l2 * v
 
     return product

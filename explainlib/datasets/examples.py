@@ -86,6 +86,12 @@ class Examples:
         place = "" if self.x.device.type == "cpu" else f", on {self.x.device}"
         return f"{len(self)} example{'s' * (len(self) != 1)}, x {kind} {shape}, {target}{place}"
 
+    def outside_inference_mode(self) -> Examples:
+        """Return themselves, or copies that autograd can use if they were made under ``torch.inference_mode``."""
+        if not (self.x.is_inference() or self.y.is_inference()):
+            return self
+        return Examples(self.x.clone(), self.y.clone(), self.classes, self.raw)
+
     def to(self, target: torch.dtype | torch.device | str) -> Examples:
         """Return the same examples in another floating-point dtype or on another device.
 
@@ -128,6 +134,12 @@ class Split(NamedTuple):
 
     train: Examples
     test: Examples
+
+    def outside_inference_mode(self) -> Examples:
+        """Return themselves, or copies that autograd can use if they were made under ``torch.inference_mode``."""
+        if not (self.x.is_inference() or self.y.is_inference()):
+            return self
+        return Examples(self.x.clone(), self.y.clone(), self.classes, self.raw)
 
     def to(self, target: torch.dtype | torch.device | str) -> Split:
         """Return both parts in another floating-point dtype or on another device."""

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import grad, jvp
 
 from explainlib import compute
+from explainlib.batching import vmap
 from explainlib.checks import require_groups
 from explainlib.datasets import Examples
+from explainlib.gate import FORWARD, FORWARD_HESSIAN, GRADIENT
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.inverse import Solver, inverse_curvature
 
@@ -148,6 +150,7 @@ class GeneralSides:
     """
 
     def __init__(self, risk: Risk, v: Float[Tensor, " p"]) -> None:
+        risk.require_derivatives(GRADIENT, FORWARD, FORWARD_HESSIAN)
         self.risk, self.v = risk, v
 
     def _losses(self):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import vmap
 
 from explainlib import compute
+from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_groups
 from explainlib.datasets import Examples
 from explainlib.risk import Risk

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import jvp
 
 from explainlib import compute
+from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_indices, require_nonnegative, warn_caller
 from explainlib.datasets import Tasks
 from explainlib.influence.task_curvature import Spectrum, task_spectrum

@@ -35,13 +35,14 @@ def tracin(
         train: n examples.
         test: t examples.
         loss: as in ``Risk``.
-        parameters: "all", "last" (the last Linear: TracInCPFast), or a list of names.
+        parameters: "all" (those that require a gradient), "last" (the read-out: TracInCPFast), or a list of names.
 
     Returns:
         [t, n], in the test loss's unit; no factor 1/batch. Per-example gradients are never formed.
 
     Raises:
-        ValueError: a trajectory without checkpoints, or of another architecture.
+        ValueError: a trajectory without checkpoints, of another architecture, or without the running statistics of its
+            BatchNorm layers.
 
     Source: Pruthi et al. 2020, section 3; Tsai et al. 2023, eq. (14), with the opposite sign.
 
@@ -56,14 +57,12 @@ def tracin(
     if len(trajectory.checkpoints) == 0:
         raise ValueError("the trajectory holds no checkpoints; train with checkpoints=... or wrap some in Trajectory.")
     criterion = require_loss(loss)
-    whole = Parameters(trajectory.model)
-    chosen = whole if parameters == "all" else Parameters(trajectory.model, parameters)
-    total = torch.zeros(len(test), len(train), dtype=whole.theta.dtype, device=whole.theta.device)
-    for theta, rate in zip(trajectory.checkpoints, trajectory.learning_rates, strict=True):
-        named = whole.named(theta.to(whole.theta))
-        if chosen is not whole:  # the rest of the model has to stand at the checkpoint too
-            chosen.place(named)
-        at = torch.cat([named[name].reshape(-1) for name in chosen.names])
+    chosen = Parameters(trajectory.model, parameters, x=train.x)
+    total = torch.zeros(len(test), len(train), dtype=chosen.theta.dtype, device=chosen.theta.device)
+    for c, rate in enumerate(trajectory.learning_rates):
+        state = {name: value.to(total.device) for name, value in trajectory.state(c).items()}
+        chosen.place(state)  # what is not chosen, and every buffer, has to stand at the checkpoint too
+        at = torch.cat([state[name].reshape(-1) for name in chosen.names]).to(total)
         left, right = (_loss_gradients(chosen, at, part, criterion) for part in (test, train))
         total -= float(rate) * gram(left, left if test is train else right)
     return total

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch.func import grad
 
+from explainlib.batching import vmap
 from explainlib.params import Parameters
 
 CHUNK = 32  # examples whose gradients are formed in one batched pass
@@ -31,15 +32,13 @@ def formed_rows(
         x: e examples.
         cotangents: k of them for each example.
         names: the parameters, side by side in this order.
-        batched: False takes the examples one by one; so does a layer that cannot be batched.
+        batched: False takes the examples one by one.
     """
     fixed = parameters.named(theta.detach())
     free = {name: fixed[name] for name in names}
 
     def value(parts: dict[str, Tensor], example: Tensor, cotangent: Tensor) -> Tensor:
-        outputs = functional_call(
-            parameters.module, {**fixed, **parts}, (example[None],), tie_weights=parameters._tied
-        )  # fmt: skip
+        outputs = parameters.call({**fixed, **parts}, example[None])
         return (outputs[0] * cotangent).sum()
 
     def row(example: Tensor, cotangent: Tensor) -> Tensor:
@@ -49,8 +48,5 @@ def formed_rows(
     k = cotangents.shape[1]
     examples, cotangents = x.repeat_interleave(k, dim=0), cotangents.flatten(0, 1)
     if batched:
-        try:
-            return vmap(row, chunk_size=CHUNK)(examples, cotangents)
-        except RuntimeError:  # a layer without a batching rule; one by one says what is wrong, if anything is
-            return formed_rows(parameters, theta, examples, cotangents[:, None], names, batched=False)
+        return vmap(row, chunk_size=CHUNK)(examples, cotangents)
     return torch.stack([row(*one) for one in zip(examples, cotangents, strict=True)])

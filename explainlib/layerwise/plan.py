@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from explainlib import norms
 from explainlib.params import Parameters
 
 OUTER, TOKENS, ROWS = "outer", "tokens", "rows"
@@ -24,8 +23,8 @@ KINDS: dict[type[nn.Module], dict[str, str]] = {
         norm: {"weight": ROWS, "bias": ROWS}
         for norm in (
             *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-            *(nn.LayerNorm, norms.LayerNorm),  # fused, and written out
-            *(nn.GroupNorm, norms.GroupNorm),
+            nn.LayerNorm,
+            nn.GroupNorm,
         )
     },
 }

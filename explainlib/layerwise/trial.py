@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import warn_caller
+from explainlib.gate import GRADIENT, admit, require_derivatives
 from explainlib.layerwise.fallback import formed_rows
 from explainlib.layerwise.pieces import pieces_of
 from explainlib.layerwise.plan import FallbackWarning, Plan, first_plan
 from explainlib.layerwise.recording import Call, recorded
-from explainlib.params import Parameters, require_outputs
+from explainlib.params import Parameters
 
 _plans: weakref.WeakKeyDictionary[Parameters, Plan] = weakref.WeakKeyDictionary()
 
@@ -29,6 +30,8 @@ def plan_of(parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) -> Pl
     Raises:
         ValueError: a forward that reads randomness, or examples that depend on each other.
     """
+    admit(parameters, x, name="x")
+    require_derivatives(parameters, x, (GRADIENT,))
     if parameters not in _plans:
         plan = tried(first_plan(parameters), parameters, theta, x)
         if plan.fallback:
@@ -59,7 +62,6 @@ def tried(plan: Plan, parameters: Parameters, theta: Float[Tensor, " p"], x: Ten
         ValueError: a forward that reads randomness, or examples that depend on each other.
     """
     few, more = (x[torch.arange(size, device=x.device) % len(x)] for size in (2, 3))
-    require_repeatable(parameters, theta, few)
     rows = _random_cotangents(parameters, theta, more)
     calls = recorded(parameters, theta, few, rows[:2], plan.layers)
     calls_ = recorded(parameters, theta, more, rows, plan.layers)
@@ -82,23 +84,6 @@ def _random_cotangents(parameters: Parameters, theta: Tensor, x: Tensor) -> Tens
         outputs = parameters.outputs(theta, x)
     shape, numbers = (len(x), 1, outputs.shape[1]), torch.Generator().manual_seed(0)
     return torch.randn(shape, generator=numbers, dtype=torch.float64).to(outputs)
-
-
-def require_repeatable(parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) -> None:
-    """Return nothing; raise if the model answers one input in two ways, or one example changes another's output.
-
-    Args:
-        parameters: the chosen parameters of a model.
-        theta: where the gradients are taken.
-        x: inputs.
-    """
-    run = lambda x: parameters.outputs(theta, x)  # noqa: E731
-    first, again, alone = (require_outputs(run, part, "x") for part in (x, x, x[:1]))
-    if not torch.equal(first, again):
-        raise ValueError("the model gives two outputs for the same input; remove what is random in its forward.")
-    rounding = 1e3 * torch.finfo(first.dtype).eps * (1 + first.abs().max())
-    if (first[:1] - alone).abs().max() > rounding:
-        raise ValueError("an example's output depends on the others beside it; each has to stand for itself.")
 
 
 def _batched_layers(calls: list[Call], calls_: list[Call]) -> set[int]:

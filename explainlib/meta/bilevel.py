@@ -9,16 +9,15 @@ problem) and ``l2`` (the outer ridge) are two numbers; the paper writes delta fo
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn.functional import cross_entropy
 
 from explainlib import compute
+from explainlib.batching import vmap
 from explainlib.checks import (
     require_choice,
     require_finite,
@@ -26,15 +25,17 @@ from explainlib.checks import (
     require_same_kind,
     require_shape,
     require_tensor,
+    symmetrised,
 )
 from explainlib.datasets import Tasks
+from explainlib.gate import FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
 from explainlib.meta.bilevel_inner import inner_solutions
 from explainlib.meta.bilevel_inverse import InnerInverse
 from explainlib.meta.bilevel_problem import Head, Problem, Proximal
 from explainlib.meta.bilevel_softmax import softmax_products, softmax_total_hessian
-from explainlib.meta.bilevel_state import ROWS, Settled
+from explainlib.meta.bilevel_state import ROWS, Settled, summed
 from explainlib.meta.task_weights import TaskWeights, WeightedTask
-from explainlib.params import require_outputs
+from explainlib.modules import private_copy
 
 INNER: dict[str, type[Problem]] = {"proximal": Proximal, "head": Head}
 NUMBERS = 2**24  # in flight at once; bounds the memory of a batch of tasks
@@ -51,6 +52,8 @@ class Bilevel:
             layer, theta that layer with the ridge strength/2 |theta|^2).
         strength: of the inner proximity or ridge, > 0.
         l2: the outer ridge, >= 0.
+        parameters: "all" (those that require a gradient) or a list of names: what is learned, the last layer of a
+            "head" apart; the rest stays as it is.
 
     Attributes:
         lam0: the model's own meta-parameters [q]; ``w0`` is the same.
@@ -63,18 +66,25 @@ class Bilevel:
     Source: Ren et al., section 3; math of both inner problems as in the module's formula.
     """
 
-    def __init__(self, model: nn.Module, *, inner: str = "proximal", strength: int | float, l2: int | float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        inner: str = "proximal",
+        strength: int | float,
+        l2: int | float,
+        parameters: str | Sequence[str] = "all",
+    ) -> None:
         kind = INNER[require_choice("inner", inner, tuple(INNER))]
         if not strength > 0:
             raise ValueError(
                 f"strength={strength} has to be above zero: without it the inner problem has no unique solution "
                 "(separable tasks have none at all); pass strength=1.0, say."
             )
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
         self.inner, self.strength, self.l2 = inner, float(strength), float(require_nonnegative("l2", l2))
-        self.given = copy.deepcopy(model)
-        self.problem = kind(model, self.strength)
+        with compute.settings():
+            self.problem = kind(model, self.strength, parameters)
+            self.given = private_copy(model)
         self.lam0: Float[Tensor, " q"] = require_finite("the model's parameters", self.problem.lam0)
         self.w0, self.q, self.p = self.lam0, self.lam0.numel(), self.problem.theta0.numel()
 
@@ -164,6 +174,7 @@ class Bilevel:
 
         Source: Ren et al., Definition 4.2. Closed form for proximal softmax regression, otherwise q products.
         """
+        self.require_derivatives(tasks, GRADIENT, HESSIAN, FORWARD_HESSIAN, THIRD)
         total = lam.new_zeros(self.q, self.q)
         c = self._weights(tasks, weights).tasks
         for rows, state in self.settled(lam, tasks, weights=weights, inverse=inverse, start=start):
@@ -171,7 +182,7 @@ class Bilevel:
                 total += softmax_total_hessian(state, c[rows], third_order=third_order)
             else:
                 total += state.total_hessian(c[rows], third_order=third_order)
-        return (total + total.T) / 2
+        return symmetrised("the total Hessian", total) if third_order else (total + total.T) / 2
 
     @compute.entry
     def hessian_operator(
@@ -192,11 +203,12 @@ class Bilevel:
             third_order: as in ``total_hessian``.
             inverse: makes H_in^-1 of a batch; None is exact.
         """
+        self.require_derivatives(tasks, GRADIENT, HESSIAN, FORWARD_HESSIAN, THIRD)
         c = self._weights(tasks, weights).tasks
         states = [(c[rows], s) for rows, s in self.settled(lam, tasks, weights=weights, inverse=inverse)]
         if self.closed:
-            return _summed(states, lambda s, v: softmax_products(s, v, third_order=third_order))
-        return _summed(states, lambda s, v: s.hessian_products(v, third_order=third_order))
+            return summed(states, lambda s, v: softmax_products(s, v, third_order=third_order))
+        return summed(states, lambda s, v: s.hessian_products(v, third_order=third_order))
 
     def settled(
         self,
@@ -255,14 +267,24 @@ class Bilevel:
         if not isinstance(tasks, Tasks):
             raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
         require_same_kind("tasks.support_x", tasks.support_x, "the learner", self.lam0)
-        outputs = require_outputs(self.problem.parameters.module, tasks.support_x[0], "a task's support")
-        if outputs.shape[1] < tasks.ways:
+        outputs = self.problem.admit(tasks.support_x[0])
+        if outputs < tasks.ways:
             raise ValueError(
-                f"the model has {outputs.shape[1]} outputs, a task has {tasks.ways} ways; build it with one for each."
+                f"the model has {outputs} outputs, a task has {tasks.ways} ways; build it with one for each."
             )
         self.problem.look(tasks.support_x[0])
-        self._outputs = outputs.shape[1]
+        self._outputs = outputs
         return tasks
+
+    def require_derivatives(self, tasks: Tasks, *routes: str) -> None:
+        """Return nothing, once the network's derivatives agree with differences on the support of a task.
+
+        Raises:
+            ValueError: a derivative that is wrong or missing, with the layer that causes it.
+        """
+        self.require_tasks(tasks)
+        if not self.closed:
+            self.problem.require_derivatives(tasks.support_x[0], routes)
 
     @property
     def closed(self) -> bool:
@@ -276,7 +298,7 @@ class Bilevel:
         self, lam: Tensor, tasks: Tasks, weights: TaskWeights | None, start: Tensor | None = None
     ) -> Iterator[tuple[slice, Tensor, WeightedTask]]:
         lam = self.require_w(lam)
-        self.require_tasks(tasks)
+        self.require_derivatives(tasks, *((GRADIENT, HESSIAN) if self.inner == "proximal" else ()))
         weights = self._weights(tasks, weights)
         size = self._chunk(tasks)
         for first in range(0, len(tasks), size):
@@ -295,14 +317,3 @@ class Bilevel:
     def __repr__(self) -> str:
         """Return one line."""
         return f"Bilevel({self.inner}, q={self.q}, p={self.p}, strength={self.strength:g}, l2={self.l2:g})"
-
-
-def _summed(
-    states: list[tuple[Tensor, Settled]], one: Callable[[Settled, Tensor], Tensor]
-) -> Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]:
-    """Return v -> sum over tasks of weight times one(state, v), in blocks of rows."""
-
-    def product(v: Tensor) -> Tensor:
-        return sum(torch.einsum("m,mkq->kq", c, one(s, v.expand(len(c), -1, -1))) for c, s in states)
-
-    return lambda v: torch.cat([product(part) for part in v.split(ROWS)])

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad_and_value, jacrev, vmap
+from torch.func import grad_and_value, jacrev
 from torch.nn.functional import cross_entropy
 
+from explainlib.batching import vmap
 from explainlib.meta.bilevel_inverse import DenseInverse, InnerInverse, head_inverse
 from explainlib.meta.bilevel_problem import Problem
 from explainlib.meta.learner import one_hot

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from torch.func import grad
 from torch.nn.functional import cross_entropy
 
+from explainlib.gate import admit, require_derivatives
 from explainlib.meta.learner import one_hot
 from explainlib.meta.task_weights import WeightedTask
-from explainlib.params import LinearHead, Parameters, last_linear
+from explainlib.modules import last_linear, private_copy
+from explainlib.params import LinearHead, Parameters
 
 Lam, Theta = Float[Tensor, " q"], Float[Tensor, " p"]
 
@@ -35,14 +38,24 @@ class Problem(ABC):
         lam0: the model's own meta-parameters [q].
         theta0: its own task parameters [p].
         linear: the final layer, where outputs are linear in theta: the inner problem is then strictly convex.
+        network: what is differentiated: the whole model, or the body under a head.
     """
 
     lam0: Tensor
     theta0: Tensor
     linear: LinearHead | None
+    network: Parameters
 
     def __init__(self, strength: float) -> None:
         self.strength = strength
+
+    def admit(self, x: Tensor) -> int:
+        """Pass the gate with a task's examples; return the number of outputs."""
+        return admit(self.parameters, x, name="a task's support")
+
+    def require_derivatives(self, x: Tensor, routes: Sequence[str]) -> None:
+        """Return nothing, once the derivatives of the network in what is learned agree with differences."""
+        require_derivatives(self.network, x, routes)
 
     @abstractmethod
     def look(self, x: Tensor) -> None:
@@ -98,21 +111,20 @@ class Proximal(Problem):
     Source: Ren et al., section 3.
     """
 
-    def __init__(self, model: nn.Module, strength: float) -> None:
+    def __init__(self, model: nn.Module, strength: float, parameters: str | Sequence[str] = "all") -> None:
         super().__init__(strength)
-        self.parameters = Parameters(model)
+        self.parameters = self.network = Parameters(model, parameters)
         self.lam0 = self.theta0 = self.parameters.theta
-        self.linear, self._body = None, None
+        self.linear, self._looked = None, False
 
     def look(self, x: Tensor) -> None:
         """Recognise softmax regression: one linear layer and nothing else to learn."""
-        if self._body is None:
-            self.linear = self.parameters.head(x)
-            self._body = beheaded(self.parameters.module) if self.linear is not None else self.parameters.module
+        if not self._looked:
+            self.linear, self._looked = self.parameters.head(x), True
 
     def features(self, lam: Lam, x: Tensor) -> Float[Tensor, "n d"]:
         """Return the inputs of the only layer; lam plays no part."""
-        return with_ones(self._body(x), self.linear)
+        return self.linear.features(x)
 
     def outputs(self, lam: Lam, theta: Theta, x: Tensor) -> Float[Tensor, "n C"]:
         """Return the network's logits at theta."""
@@ -130,20 +142,29 @@ class Head(Problem):
         ValueError: a model without a last Linear layer, or with nothing to learn before it.
     """
 
-    def __init__(self, model: nn.Module, strength: float) -> None:
+    def __init__(self, model: nn.Module, strength: float, parameters: str | Sequence[str] = "all") -> None:
         super().__init__(strength)
         self.parameters = Parameters(model, "last")
-        body = beheaded(self.parameters.module)
-        if not list(body.parameters()):
+        body, trainable = without_last_linear(self.parameters.module), self.parameters.trainable
+        for name, parameter in body.named_parameters():
+            parameter.requires_grad_(name in trainable)
+        if not any(parameter.requires_grad for parameter in body.parameters()):
             raise ValueError(
                 "inner='head' learns all but the last layer as lam, and this model has nothing before it; add a layer, "
                 "or use inner='proximal'."
             )
-        self.body = Parameters(body.requires_grad_(True))
+        if not isinstance(parameters, str):
+            parameters = [name for name in parameters if name not in self.parameters.names]
+        self.body = self.network = Parameters(body, parameters)
         self.lam0, self.theta0 = self.body.theta, self.parameters.theta
         layer = last_linear(self.parameters.module)[1]
         self.linear = LinearHead(self.parameters, layer, layer.bias is not None)
         self._looked = False
+
+    def admit(self, x: Tensor) -> int:
+        """Pass the gate, the body by itself too."""
+        admit(self.body, x, name="a task's support")
+        return super().admit(x)
 
     def look(self, x: Tensor) -> None:
         """Check that the last layer's outputs are the model's outputs.
@@ -175,14 +196,14 @@ class Head(Problem):
         return layer
 
 
-def beheaded(model: nn.Module) -> nn.Module:
+def without_last_linear(model: nn.Module) -> nn.Module:
     """Return a copy of the model without its last Linear layer."""
     name, _ = last_linear(model) or (None, None)
     if name is None:
         raise ValueError("the model has no nn.Linear layer to be the head; use inner='proximal'.")
     if name == "":
         return nn.Identity()
-    body = copy.deepcopy(model)
+    body = private_copy(model)
     body.set_submodule(name, nn.Identity())
     return body
 

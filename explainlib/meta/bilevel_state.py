@@ -19,8 +19,9 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, grad_and_value, jacrev, jvp, vjp, vmap
+from torch.func import grad, grad_and_value, jacrev, jvp, vjp
 
+from explainlib.batching import vmap
 from explainlib.meta.bilevel_inner import inner_inverse
 from explainlib.meta.bilevel_inverse import InnerInverse
 from explainlib.meta.bilevel_problem import Problem, Proximal
@@ -193,3 +194,19 @@ class Settled:
         of_lam, of_theta = self.bent(nothing, inner)
         own_lam, own_theta = self._each(jacrev(along, argnums=(0, 1)), self.adjoint)
         return of_lam + own_lam + self.pulled(of_theta + own_theta)
+
+
+def summed(
+    states: list[tuple[Tensor, Settled]], one: Callable[[Settled, Tensor], Tensor]
+) -> Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]:
+    """Return v -> sum over tasks of weight times one(state, v), in blocks of rows.
+
+    Args:
+        states: (weights, state) of each batch of tasks.
+        one: (state, rows for every task) -> products.
+    """
+
+    def product(v: Tensor) -> Tensor:
+        return sum(torch.einsum("m,mkq->kq", c, one(s, v.expand(len(c), -1, -1))) for c, s in states)
+
+    return lambda v: torch.cat([product(part) for part in v.split(ROWS)])

@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vjp, vmap
+from torch.func import vjp
 
 from explainlib import compute
+from explainlib.batching import vmap
 from explainlib.checks import require_count
 from explainlib.datasets import Tasks
 from explainlib.meta.hessian import require_objective

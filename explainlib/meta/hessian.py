@@ -15,11 +15,13 @@ import joblib
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, vjp, vmap
+from torch.func import grad, vjp
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_count, require_nonnegative
+from explainlib.batching import vmap
+from explainlib.checks import require_choice, require_count, require_nonnegative, symmetrised
 from explainlib.datasets import Tasks
+from explainlib.gate import GRADIENT, HESSIAN, THIRD
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.meta.maml import Maml
 from explainlib.meta.two_layer import as_two_layer, two_layer_hessians
@@ -66,6 +68,7 @@ def meta_hessian(
     w = learner.require_w(w)
     learner.require_tasks(tasks)
     require_objective(learner)
+    learner.require_derivatives(tasks, GRADIENT, HESSIAN, THIRD)
     summed = _route(learner, require_choice("route", route, ("auto", "general", "two_layer")))
     if store is not None and not isinstance(store, Store):
         made_from = {"model": learner.parameters.module, "w": w, **_tensors(tasks)}
@@ -82,7 +85,7 @@ def meta_hessian(
         if store is not None:
             store.save("curvature", {"sum": total, "done": torch.tensor(done)})
     total = require_learned("the meta-Hessian's rows", total) / len(tasks)
-    total = (total + total.T) / 2
+    total = symmetrised("the meta-Hessian", total)
     total.diagonal().add_(l2)
     return total
 

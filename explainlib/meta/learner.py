@@ -9,22 +9,23 @@ support's statistics and the query by the query's, and remembers neither.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import grad, vmap
+from torch.func import grad
 from torch.nn.functional import cross_entropy
 
 from explainlib import compute
+from explainlib.batching import vmap
 from explainlib.checks import require_finite, require_same_kind, require_shape, require_tensor
 from explainlib.datasets import Tasks
-from explainlib.norms import make_differentiable
-from explainlib.params import Parameters, require_outputs
+from explainlib.gate import GRADIENT, admit, require_derivatives
+from explainlib.modules import private_copy
+from explainlib.params import Parameters
 
 NUMBERS = 2**26  # parameters and activations in flight at once; bounds the memory of a batch of tasks
 
@@ -43,18 +44,21 @@ class Learner(ABC):
 
     Args:
         model: any ``nn.Module`` from x [n, ...] to outputs [n, C]; it is copied and never changed.
+        parameters: "all" (those that require a gradient), "last", or a list of names: what is learned; the rest stays.
 
     Attributes:
         given: a copy of the model as it came, for those who ask what it is made of.
         parameters: the model as a function of a flat vector, differentiable as often as a meta-Hessian needs.
         w0: [q], the model's own parameters.
+        gradient_routes: the derivatives of the model that its meta-gradient is made of.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
-        self.given = copy.deepcopy(model)
-        self.parameters = Parameters(make_differentiable(copy.deepcopy(model), batch_statistics=True))
+    gradient_routes: tuple[str, ...] = (GRADIENT,)
+
+    def __init__(self, model: nn.Module, *, parameters: str | Sequence[str] = "all") -> None:
+        with compute.settings():
+            self.parameters = Parameters(model, parameters, batch_statistics=True)
+            self.given = private_copy(model)
         self.w0: Float[Tensor, " q"] = require_finite("the model's parameters", self.parameters.theta)
 
     @property
@@ -99,6 +103,7 @@ class Learner(ABC):
     @compute.entry
     def gradients(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M q"]:
         """Return grad_w L_i(w) for every task, through the adaptation (for first-order MAML: what training follows)."""
+        self.require_derivatives(self.require_tasks(tasks), *self.gradient_routes)
         return self._mapped("gradients", lambda v, task, ways: self.gradient_one(v, task, ways)[0], w, tasks)
 
     @compute.entry
@@ -150,15 +155,23 @@ class Learner(ABC):
         if not isinstance(tasks, Tasks):
             raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
         require_same_kind("tasks.support_x", tasks.support_x, "the learner", self.w0)
-        outputs = require_outputs(self.parameters.module, tasks.support_x[0], "a task's support")
+        outputs = admit(self.parameters, tasks.support_x[0], independent=False, name="a task's support")
         self.require_ways(tasks.ways, outputs)
         return tasks
 
-    def require_ways(self, ways: int, outputs: Float[Tensor, "s C"]) -> None:
+    def require_derivatives(self, tasks: Tasks, *routes: str) -> None:
+        """Return nothing, once the model's derivatives agree with differences on the support of a task.
+
+        Raises:
+            ValueError: a derivative that is wrong or missing, with the layer that causes it.
+        """
+        require_derivatives(self.parameters, tasks.support_x[0], routes, independent=False)
+
+    def require_ways(self, ways: int, outputs: int) -> None:
         """Raise if tasks of that many ways cannot be told apart by these outputs."""
-        if outputs.shape[1] < ways:
+        if outputs < ways:
             raise ValueError(
-                f"the model has {outputs.shape[1]} outputs, a task has {ways} ways; build it with one for each way."
+                f"the model has {outputs} outputs, a task has {ways} ways; build it with one for each way."
             )
 
 

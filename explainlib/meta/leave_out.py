@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import vmap
 from tqdm import tqdm
 
 from explainlib import compute
+from explainlib.batching import vmap
 from explainlib.checks import require_count, require_groups, require_nonnegative, require_positive
 from explainlib.datasets import Tasks
 from explainlib.meta.learner import Episode, Learner, require_learned

@@ -5,12 +5,15 @@ A(w) = w - inner_lr grad l_support(w),  repeated ``steps`` times;  l_support is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad
 from torch.nn.functional import cross_entropy
 
 from explainlib.checks import require_count, require_positive
+from explainlib.gate import GRADIENT, HESSIAN
 from explainlib.meta.learner import Episode, Learner
 
 
@@ -23,6 +26,7 @@ class Maml(Learner):
         steps: how many.
         first_order: training follows grad L at A(w), as if A were w plus a constant. That is not the gradient of an
             objective, so it trains, and does not explain.
+        parameters: what is learned and adapted, as in ``Learner``.
 
     Raises:
         ValueError: a rate or a count that is not positive.
@@ -41,8 +45,18 @@ class Maml(Learner):
         True
     """
 
-    def __init__(self, model: nn.Module, *, inner_lr: float, steps: int = 1, first_order: bool = False) -> None:
-        super().__init__(model)
+    gradient_routes = (GRADIENT, HESSIAN)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        inner_lr: float,
+        steps: int = 1,
+        first_order: bool = False,
+        parameters: str | Sequence[str] = "all",
+    ) -> None:
+        super().__init__(model, parameters=parameters)
         self.inner_lr = require_positive("inner_lr", float(inner_lr))
         self.steps = require_count("steps", steps)
         self.first_order = bool(first_order)

@@ -16,6 +16,7 @@ class ProtoNet(Learner):
 
     Args:
         model: the embedding, outputs [n, E]; copied.
+        parameters: what is learned, as in ``Learner``.
 
     Source: Snell et al. 2017, eqs (1) and (2); TLXML, section 3 (unnumbered). Deviation: TLXML prints the softmax of
     plus the distances; it has to be minus, or the farthest class wins.
@@ -32,7 +33,7 @@ class ProtoNet(Learner):
         seen = self.parameters.outputs(theta, task.query_x)
         return -(seen[:, None] - centroids).square().sum(-1)
 
-    def require_ways(self, ways: int, outputs: Float[Tensor, "s C"]) -> None:
+    def require_ways(self, ways: int, outputs: int) -> None:
         """An embedding of any width tells any number of ways apart."""
 
     def options(self) -> dict[str, object]:

@@ -7,14 +7,18 @@ influence    K_c(x, z) = grad f_c(x)^T H^+ grad f_c(z)      H: curvature of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_nonnegative
+from explainlib.checks import require_choice, require_nonnegative, require_tensor
+from explainlib.gate import admit
 from explainlib.layerwise import gradients, gram, per_example, product
-from explainlib.params import Parameters, last_linear, require_outputs
+from explainlib.modules import last_linear
+from explainlib.params import Parameters
 from explainlib.risk import Risk
 from explainlib.solvers import GramInverse, inverse_curvature
 
@@ -32,6 +36,7 @@ def kernel(
     risk: Risk | None = None,
     curvature: str = "gauss_newton",
     damping: float = 0.0,
+    parameters: str | Sequence[str] = "all",
 ) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
     """Return K between every explained example x and every training example z.
 
@@ -45,6 +50,7 @@ def kernel(
         risk: for "influence": its theta, chosen parameters, curvature and ridge are used.
         curvature: for "influence": "hessian", "gauss_newton" or "empirical_fisher".
         damping: for "influence": added to the curvature, >= 0.
+        parameters: for "ntk": "all" (those that require a gradient), "last" or a list of names.
 
     Returns:
         K, in squared outputs per squared parameter (ntk), squared features (last_layer), or squared outputs over loss
@@ -69,16 +75,21 @@ def kernel(
         raise ValueError("kind='influence' needs risk=, which says of what H is the curvature; other kinds take none.")
     if kind == "influence":
         return _influence(risk, x, z, output, curvature, require_nonnegative("damping", float(damping)))
-    outputs = require_outputs(model, x[:2], "x").shape[1]
+    require_tensor("x", x), require_tensor("z", z)
+    if kind == "last_layer" and isinstance(model, nn.Module) and last_linear(model) is None:
+        raise ValueError("the last-layer kernel needs an nn.Linear and the model has none; use kind='ntk'.")
+    network = Parameters(model, parameters, x=x)
+    outputs = admit(network, z, name="z")
+    if x.shape[1:] != z.shape[1:] or x.dtype != z.dtype:
+        admit(network, x, name="x")
     chosen = chosen_outputs(output, outputs)
     if kind == "last_layer":
-        same = last_layer_features(model, x) @ last_layer_features(model, z).T
+        same = last_layer_features(network, x) @ last_layer_features(network, z).T
         return same[..., None].expand(*same.shape, outputs).clone() if output == "each" else same
-    parameters = Parameters(model)
-    theta, sides = parameters.theta, [x] if z is x else [x, z]
+    theta, sides = network.theta, [x] if z is x else [x, z]
 
     def one(c: int) -> Float[Tensor, "t n"]:
-        made = [gradients(parameters, theta, each, picked(c, len(each), (outputs, theta))) for each in sides]
+        made = [gradients(network, theta, each, picked(c, len(each), (outputs, theta))) for each in sides]
         return gram(made[0], made[-1])
 
     return joined([one(c) for c in chosen], output)
@@ -116,25 +127,29 @@ def joined(parts: list[Float[Tensor, "t n"]], output: int | str | None) -> Tenso
     return torch.stack(parts, dim=-1) if output == "each" else torch.stack(parts).sum(0)
 
 
-def last_layer_features(model: nn.Module, x: Tensor) -> Float[Tensor, "n d"]:
-    """Return what the last Linear reads, with a column of ones if it has a bias.
+def last_layer_features(network: Parameters, x: Tensor) -> Float[Tensor, "n d"]:
+    """Return what the read-out reads, with a column of ones if it has a bias.
+
+    Args:
+        network: a private copy of the model, admitted.
+        x: n inputs.
 
     Raises:
-        ValueError: a model without a Linear layer, or whose last one is called other than once on rows [n, d].
+        ValueError: a model without a Linear layer, or whose read-out is called other than once on rows [n, d].
     """
-    found = last_linear(model)
+    found = network.readout(x)
     if found is None:
-        raise ValueError("the last-layer kernel needs an nn.Linear and the model has none; use kind='ntk'.")
+        raise ValueError("no nn.Linear of the model runs, so there is no last-layer kernel; use kind='ntk'.")
     name, layer = found
     seen: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach().clone()))
     try:
         with torch.no_grad():
-            model(x)
+            network.run(x)
     finally:
         hook.remove()
     if len(seen) != 1 or seen[0].ndim != 2 or len(seen[0]) != len(x):
-        raise ValueError(f"the last Linear {name!r} does not read one row an example; use kind='ntk'.")
+        raise ValueError(f"the read-out {name!r} does not read one row an example; use kind='ntk'.")
     phi = seen[0]
     return phi if layer.bias is None else torch.cat([phi, phi.new_ones(len(phi), 1)], dim=1)
 

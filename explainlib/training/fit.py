@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,47 +23,11 @@ from explainlib.checks import (
 )
 from explainlib.datasets import Examples
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
+from explainlib.modules import private_copy, require_module
 from explainlib.params import require_outputs
+from explainlib.training.trajectory import Trajectory
 
 STEPPERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """What training left behind.
-
-    Args:
-        model: the trained model.
-        checkpoints: [c, p], the flat parameters on the way, first and last included.
-        learning_rates: [c], the rate in force at each checkpoint.
-        batches: the training indices of every step, in order; empty for somebody else's checkpoints.
-        losses: the mean training loss of each epoch, ridge excluded; empty for somebody else's checkpoints.
-        importance: [n, C], the sum over steps of minus rate / batch size times dl/df of each example in the batch; None
-            unless it was recorded.
-
-    Raises:
-        ValueError: checkpoints whose length is not the model's parameter count, or rates of another count.
-    """
-
-    model: nn.Module
-    checkpoints: Float[Tensor, "c p"]
-    learning_rates: Float[Tensor, " c"]
-    batches: tuple[Tensor, ...] = field(default=(), repr=False)
-    losses: tuple[float, ...] = field(default=(), repr=False)
-    importance: Float[Tensor, "n C"] | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        """Check the shapes."""
-        p = sum(parameter.numel() for parameter in self.model.parameters())
-        if self.checkpoints.ndim != 2 or self.checkpoints.shape[1] != p:
-            raise ValueError(
-                f"checkpoints have shape {list(self.checkpoints.shape)}, expected [c, {p}] for this model's parameters."
-            )
-        if self.learning_rates.shape != self.checkpoints.shape[:1]:
-            raise ValueError(
-                f"{len(self.checkpoints)} checkpoints but learning_rates of shape {list(self.learning_rates.shape)}; "
-                "give one rate per checkpoint."
-            )
 
 
 @compute.entry
@@ -113,10 +76,12 @@ def fit(
     """
     if not isinstance(train, Examples):
         raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
+    train = train.outside_inference_mode()
     _require_options(epochs, batch_size, lr, weight_decay, swa, checkpoints, len(train))
     stays = _staying(without, len(train))
     criterion = require_loss(loss)
     trained = _trainable_copy(model, train, criterion)
+    _require_statistics(trained, train, batch_size, _batch_sizes(len(train), batch_size, stays, epochs, seed))
     tracked = _nothing_yet(trained, train, optimizer, swa) if record else None
     require_choice("optimizer", optimizer, tuple(STEPPERS))
     stepper = STEPPERS[optimizer](trained.parameters(), lr=lr, weight_decay=weight_decay)
@@ -124,12 +89,11 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     steps_per_epoch = -(-len(train) // (batch_size or len(train)))
     keep_at = _kept_steps(epochs * steps_per_epoch, checkpoints)
-    kept, batches, losses, step = [], [], [], 0
+    kept, states, batches, losses, step = [], [], [], [], 0
     if 0 in keep_at:
-        kept.append(_flat(trained))
-    with tqdm(total=epochs, desc="fit", delay=2.0, leave=False) as bar, torch.random.fork_rng():
-        torch.manual_seed(seed)  # dropout, if any
-        for epoch in range(epochs):
+        _keep(trained, kept, states)
+    with _epochs(epochs, seed) as progress:
+        for epoch in progress:
             total = 0.0
             for drawn in _batches(len(train), batch_size, generator):
                 batch = drawn[stays[drawn]]
@@ -138,19 +102,32 @@ def fit(
                     batches.append(batch)
                 step += 1
                 if step in keep_at:
-                    kept.append(_flat(trained))
+                    _keep(trained, kept, states)
             losses.append(total / int(stays.sum()))
             if not math.isfinite(total):
                 raise ValueError(f"the loss became {total} in epoch {epoch}; lower lr={lr:g} or look for overflow.")
             if averaged is not None and epoch >= swa:
                 averaged.update_parameters(trained)
-            bar.update()
         if averaged is not None:
-            update_bn(train.x[stays].split(batch_size or len(train)), averaged)
+            update_bn((part.clone() for part in train.x[stays].split(batch_size or len(train))), averaged)
             trained = averaged.module
     flat = torch.stack(kept) if kept else _flat(trained).new_empty(0, _flat(trained).numel())
-    importance = None if tracked is None else lr * tracked
-    return Trajectory(trained.eval(), flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses), importance)
+    importance, buffers = None if tracked is None else lr * tracked, tuple(states) if any(states) else ()
+    rates = flat.new_full((len(flat),), lr)
+    return Trajectory(trained.eval(), flat, rates, tuple(batches), tuple(losses), importance, buffers)
+
+
+@contextmanager
+def _epochs(epochs: int, seed: int) -> Iterator[Iterable[int]]:
+    """Count epochs with a progress bar, and seed what draws inside them, such as dropout; the generator is put back."""
+    with tqdm(range(epochs), desc="fit", delay=2.0, leave=False) as progress, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield progress
+
+
+def _keep(model: nn.Module, kept: list[Tensor], states: list[dict[str, Tensor]]) -> None:
+    kept.append(_flat(model))
+    states.append({name: buffer.clone() for name, buffer in model.named_buffers()})
 
 
 def _staying(without: Sequence[int] | Tensor, n: int) -> Bool[Tensor, " n"]:
@@ -165,13 +142,36 @@ def _staying(without: Sequence[int] | Tensor, n: int) -> Bool[Tensor, " n"]:
 
 def _trainable_copy(model: nn.Module, train: Examples, criterion: Loss) -> nn.Module:
     """Return a copy in training mode, once model, data and loss are seen to fit together."""
-    first = next(iter(model.parameters()), None)
+    first = next(iter(require_module(model).parameters()), None)
     if first is None:
         raise ValueError("model has no parameters, so there is nothing to train; pass one with layers.")
     require_same_kind("train.x", train.x, "model", first)
-    probe = require_outputs(copy.deepcopy(model).eval(), train.x[:1])
-    require_targets(criterion, "train.y", train.y, probe.shape[1])
-    return copy.deepcopy(model).train()
+    outputs = require_outputs(private_copy(model).eval(), train.x[:1].clone())
+    require_targets(criterion, "train.y", train.y, outputs.shape[1])
+    return private_copy(model).train()
+
+
+def _batch_sizes(n: int, size: int | None, stays: Tensor, epochs: int, seed: int) -> set[int]:
+    """Return the sizes of all batches to come."""
+    if bool(stays.all()):
+        return {n} if size is None else {size, n % size or size}
+    generator = torch.Generator().manual_seed(seed)
+    return {int(stays[drawn].sum()) for _ in range(epochs) for drawn in _batches(n, size, generator)}
+
+
+def _require_statistics(model: nn.Module, train: Examples, batch_size: int | None, sizes: set[int]) -> None:
+    """Raise before training starts if a batch of one example would meet a BatchNorm that needs more."""
+    names = [name for name, layer in model.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    if not names or 1 not in sizes:
+        return
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            private_copy(model)(train.x[:1].clone())
+    except ValueError as error:
+        raise ValueError(
+            f"a batch of one example has no statistics for BatchNorm layer {names[0]!r} (n={len(train)}, "
+            f"batch_size={batch_size}); choose a batch_size that leaves no single example over."
+        ) from error
 
 
 def _require_options(
@@ -221,7 +221,7 @@ def _nothing_yet(model: nn.Module, train: Examples, optimizer: str, swa: int | N
             "and no swa: with any other step the tracked importances would not add up to the model."
         )
     with torch.no_grad():
-        return torch.zeros_like(copy.deepcopy(model).eval()(train.x[:1])).repeat(len(train), 1)
+        return torch.zeros_like(private_copy(model).eval()(train.x[:1].clone())).repeat(len(train), 1)
 
 
 def _batches(n: int, size: int | None, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, jvp, vjp, vmap
+from torch.func import grad, jvp, vjp
 
+from explainlib.batching import vmap
+from explainlib.gate import FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
 from explainlib.risk import Risk
 
 Rows = Float[Tensor, "g p"]
@@ -42,15 +44,18 @@ class WeightedRisks:
 
     def gradients(self, theta: Rows) -> Rows:
         """Return grad R_g [g, p]."""
+        self.risk.require_derivatives(GRADIENT)
         return vmap(grad(self._one))(theta, self.weights)
 
     def operator(self, theta: Rows) -> Callable[[Rows], Rows]:
         """Return v -> H_g v, row by row, H_g the Hessian of R_g at its own theta."""
+        self.risk.require_derivatives(GRADIENT, HESSIAN)
         pull = vjp(lambda rows: vmap(grad(self._one))(rows, self.weights), theta)[1]
         return lambda v: pull(v)[0]
 
     def third_products(self, theta: Rows, v: Rows) -> Rows:
         """Return R_g'''[v, v], row by row: how the Hessian along v changes along v."""
+        self.risk.require_derivatives(FORWARD_HESSIAN, THIRD)
 
         def along(theta: Tensor, weights: Tensor, v: Tensor) -> Tensor:
             curvature = lambda at: jvp(grad(lambda t: self._one(t, weights)), (at,), (v,))[1]  # noqa: E731
@@ -85,6 +90,7 @@ class WeightedHeads(WeightedRisks):
 
     def operator(self, theta: Rows) -> Callable[[Rows], Rows]:
         """Return v -> H_g v, row by row."""
+        self.risk.require_derivatives(FORWARD_HESSIAN)
         outputs = self._outputs(theta)
 
         def product(v: Rows) -> Rows:
@@ -95,6 +101,7 @@ class WeightedHeads(WeightedRisks):
 
     def third_products(self, theta: Rows, v: Rows) -> Rows:
         """Return R_g'''[v, v], row by row."""
+        self.risk.require_derivatives(THIRD)
         u = self.risk.loss.third_product(self._outputs(theta), self.risk.train.y, self._outputs(v))
         return self._back(u * self.weights[..., None])
 

@@ -58,9 +58,10 @@ def test_layers_that_are_read(name, kept):
 def test_layers_that_are_not_read_fall_back_and_say_so_once(name):
     make, x, names = FALLBACK[name]
     parameters, cotangents, J = problem(make, x)
-    with pytest.warns(FallbackWarning) as said:
+    with pytest.warns() as every:
         a = gradients(parameters, parameters.theta, x, cotangents)
         b = gradients(parameters, parameters.theta, x[:3], cotangents[:3])
+    said = [warning for warning in every if warning.category is FallbackWarning]
     assert len(said) == 1 and all(one in str(said[0].message) for one in names)
     assert set(a.plan.fallback) == set(names)
     assert_all_match(a, b, J, J[:3])
@@ -210,7 +211,7 @@ class Centred(nn.Linear):
 
 
 @pytest.mark.parametrize(
-    "layer, words", [(Noisy, "two outputs for the same input.*random"), (Centred, "depends on the others")]
+    "layer, words", [(Noisy, "draws random numbers .aten.randn.*model.eval"), (Centred, "depends on the others")]
 )
 def test_a_forward_that_does_not_repeat_itself_is_refused(layer, words):
     parameters = Parameters(layer(4, 3).double())

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, jacrev
 from torch.nn.functional import cross_entropy
 
 from explainlib.meta.two_layer import TwoLayer, as_two_layer, two_layer_hessians
-from explainlib.norms import make_differentiable
+from explainlib.norms import with_batch_statistics
 
 STEP = 1e-5
 
@@ -48,7 +48,7 @@ def maml_loss(module, w, support_x, support_y, query_x, query_y, a):
 
 def oracle(module, w, data, a):
     """Return grad^2 L_i for each task [M, q, q]."""
-    module = make_differentiable(copy.deepcopy(module), batch_statistics=True)
+    module = with_batch_statistics(copy.deepcopy(module))
 
     def hessian(*task):
         return jacrev(grad(lambda v: maml_loss(module, v, *task, a)))(w)

@@ -1,0 +1,108 @@
+"""``check_model``: everything the gate can find about a model, as a report instead of an error."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import Tensor, nn
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_finite, require_same_kind, require_tensor
+from explainlib.gate.entry import ConstantWarning, examined, few, require_derivatives, require_loss_derivatives
+from explainlib.gate.report import Finding, ModelReport
+from explainlib.gate.routes import FORWARD, FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
+from explainlib.losses import Loss, LossFunction, require_loss, require_targets
+from explainlib.params import Parameters
+
+ORDERS = {0: (), 1: (GRADIENT, FORWARD), 2: (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN)}
+ORDERS[3] = (*ORDERS[2], THIRD)
+
+
+@compute.entry
+def check_model(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    loss: str | LossFunction | Loss = "cross_entropy",
+    order: int = 2,
+) -> ModelReport:
+    """Return what stands between a model and a right number, a sentence each; an empty report means nothing.
+
+    The model's forward is run on copies: what is random in it, what it writes to, whether examples depend on each
+    other, whether its derivatives are those of its forward. Neither the model nor x changes.
+
+    Args:
+        model: any ``nn.Module`` from x [n, ...] to outputs [n, C].
+        x: n >= 1 examples; a few are used.
+        y: their targets; with them the loss is checked too.
+        loss: as in ``Risk``.
+        order: the highest derivative to compare with differences, 0 to 3: 1 for TracIn and kernels, 2 for influence,
+            3 for TLXML, bilevel learning and ``third_derivative=True``.
+
+    Returns:
+        The report: ``.ok``, ``.findings``, ``.routes`` (relative difference between each derivative and differences);
+        ``.require()`` raises the first error.
+
+    Example: a linear model passes.
+
+        >>> check_model(nn.Linear(2, 3).double(), torch.eye(2).double()).ok
+        True
+    """
+    require_choice("order", order, tuple(ORDERS))
+    kind, findings, outputs, routes = type(model).__name__, [], None, {}
+    criterion = require_loss(loss)
+    try:
+        require_tensor("x", x)
+        parameters = Parameters(model)
+        require_finite("the model's parameters", parameters.theta)
+        require_same_kind("x", x, "model", parameters.theta)
+        checked = examined(parameters, x, name="x")
+    except (TypeError, ValueError) as error:
+        return ModelReport((Finding(str(error), kind=type(error)),), kind)
+    outputs, findings = checked.forward.outputs, list(checked.forward.findings)
+    findings += _notes(model, parameters, checked.forward)
+    if not any(finding.error for finding in findings):
+        findings += _derivative_findings(parameters, x, y, criterion, ORDERS[order], outputs)
+        routes = {route: checked.routes[route].error for route in ORDERS[order] if route in checked.routes}
+    findings.sort(key=lambda finding: not finding.error)
+    return ModelReport(tuple(findings), kind, outputs, routes)
+
+
+def _derivative_findings(
+    parameters: Parameters, x: Tensor, y: Tensor | None, criterion: Loss, routes: tuple[str, ...], outputs: int
+) -> list[Finding]:
+    """Compare route by route; warnings about constants become notes."""
+    found: list[Finding] = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for route in routes:
+            try:
+                require_derivatives(parameters, x, (route,))
+            except (TypeError, ValueError) as error:
+                found.append(Finding(str(error), kind=type(error)))
+                break  # higher derivatives of a wrong one say nothing more
+        if y is not None:
+            try:
+                require_targets(criterion, "y", y, outputs)
+                answered = lambda: parameters.outputs(parameters.theta, few(x)).detach()  # noqa: E731
+                require_loss_derivatives(criterion, answered, y, routes, n_outputs=outputs)
+            except (TypeError, ValueError) as error:
+                found.append(Finding(str(error), kind=type(error)))
+    return found + [Finding(str(one.message), error=False) for one in said if one.category is ConstantWarning]
+
+
+def _notes(model: nn.Module, parameters: Parameters, forward) -> list[Finding]:
+    notes = []
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    if frozen:
+        some = ", ".join(map(repr, frozen[:3])) + (" ..." if len(frozen) > 3 else "")
+        notes.append(Finding(f"{len(frozen)} parameters are frozen ({some}) and stand still.", error=False))
+    if forward.writes_input:
+        notes.append(Finding("the forward writes into its input; it is given copies.", error=False))
+    if forward.sets:
+        names = ", ".join(repr(f"{a.layer}.{a.name}".lstrip(".")) for a in forward.sets[:3])
+        notes.append(
+            Finding(f"the forward sets {names}, which are put back after each call: it has no memory.", error=False)
+        )
+    return notes

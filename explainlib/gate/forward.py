@@ -1,0 +1,260 @@
+"""One forward, watched: what is random in it, what it writes to, and whether examples depend on each other."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from explainlib.gate.report import Finding
+from explainlib.modules import Attribute, AttributeState
+from explainlib.params import Parameters, require_outputs
+
+EXAMPLES = 5  # examples that are run together and alone
+OFF = {"dropout_p": 0.0, "dropout": 0.0, "p": 0.0, "train": False, "training": False}  # at these nothing is drawn
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one forward was seen to do.
+
+    Attributes:
+        outputs: numbers an example; None if it could not be run.
+        findings: errors and notes.
+        writes_input: whether it writes into its input.
+        sets: attributes of layers that it sets.
+    """
+
+    outputs: int | None
+    findings: tuple[Finding, ...]
+    writes_input: bool = False
+    sets: tuple[Attribute, ...] = ()
+
+
+class Watcher(TorchDispatchMode):
+    """Sees every operation of a forward, and remembers those that draw random numbers, with the layer around them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.drawn, self._inside = module, [], []
+
+    @contextmanager
+    def layers(self) -> Iterator[None]:
+        """Follow which layer is running."""
+
+        def enter(name: str) -> Callable:
+            return lambda *_: self._inside.append(name)
+
+        def leave(*_: object) -> None:
+            self._inside.pop()
+
+        hooks = []
+        for name, layer in self.module.named_modules():
+            hooks += [layer.register_forward_pre_hook(enter(name)), layer.register_forward_hook(leave)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run the operation; torch tags those that read its generator."""
+        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs or {}):
+            self.drawn.append((self._inside[-1] if self._inside else "", str(func.overloadpacket)))
+        return func(*args, **(kwargs or {}))
+
+
+def _draws(func, args: tuple, kwargs: dict) -> bool:
+    """Return whether a tagged operation draws: not with a dropout of zero, or outside training."""
+    names = [argument.name for argument in func._schema.arguments]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    given = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()} | given
+    return not any(name in given and given[name] == off for name, off in OFF.items())
+
+
+def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> Forward:
+    """Return what the private copy's forward does on a few examples; its state and all generators are put back.
+
+    Args:
+        parameters: of the model; buffers of the private copy that a forward writes into are copied back.
+        x: examples, of which up to five are run.
+        independent: whether each example has to stand for itself (not where a batch is a task).
+        name: what the caller calls x, for messages.
+
+    Raises:
+        TypeError, ValueError: a model that cannot read x, or whose outputs are not one row an example.
+    """
+    module = parameters.module
+    few = x[spread(len(x), EXAMPLES)].clone() if independent else x.clone()
+    buffers = {key: value.clone() for key, value in module.named_buffers()}
+    stored = {key: value.detach().clone() for key, value in module.named_parameters()}
+    state, watcher, given = AttributeState(module), Watcher(module), few.clone()
+    before = [layer.training for layer in module.modules()]
+    with _generators_kept() as others, watcher.layers():
+        try:
+            with watcher:
+                outputs = require_outputs(parameters.run, given, name)
+        except (ValueError, TypeError):
+            _copy_back(module, buffers, stored)
+            state.restore()
+            raise
+    sets = tuple(a for a in state.changed() if a.name != "_parameters")
+    state.restore()
+    written = _copy_back(module, buffers, stored)
+    writes_input = not _equal(given, few)
+    parameters.writes_input, parameters.sets = writes_input, sets
+    findings = list(_random_findings(parameters, watcher, others()))
+    findings += [_written_finding(parameters, key) for key in written]
+    if [layer.training for layer in module.modules()] != before:
+        findings.append(Finding("the forward changes its own training mode; let it leave self.training alone."))
+    if not findings:
+        findings += _repeat_findings(parameters, few, outputs, independent)
+    return Forward(outputs.shape[1], tuple(findings), writes_input, sets)
+
+
+def spread(n: int, most: int) -> Tensor:
+    """Return up to ``most`` positions from the first to the last of n, of one example twice the first."""
+    return torch.linspace(0, n - 1, max(2, min(n, most))).round().long()
+
+
+@contextmanager
+def _generators_kept() -> Iterator[Callable[[], list[str]]]:
+    """Put the generators of torch, numpy and Python back at the end; what is yielded names those of the others read."""
+    numpy_state, python_state, read = np.random.get_state(), random.getstate(), []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+    def watch(frame: FrameType, event: str, called: object) -> None:
+        if event == "c_call" and isinstance(getattr(called, "__self__", None), random.Random) and _by_a_model(frame):
+            read.append("random")
+
+    profile = sys.getprofile()
+    with torch.random.fork_rng(devices=devices):
+        sys.setprofile(watch)
+        try:
+            yield lambda: sorted(set(read))
+        finally:
+            sys.setprofile(profile)
+            now = np.random.get_state()
+            if now[2] != numpy_state[2] or not np.array_equal(now[1], numpy_state[1]):
+                read.append("numpy.random")
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def _by_a_model(frame: FrameType | None) -> bool:
+    """Return whether a call of Python's generator comes from a model; type checkers, torch and tempfile draw too."""
+    while frame is not None and frame.f_globals.get("__name__") == "random":
+        frame = frame.f_back
+    if frame is None or "beartype" in frame.f_code.co_filename:
+        return False
+    root = str(frame.f_globals.get("__name__", "")).split(".")[0]
+    if root != "__main__" and root in {*sys.stdlib_module_names, "torch", "beartype", "jaxtyping"}:
+        return False
+    while frame is not None and "importlib" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is None  # not while a module is being imported
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+
+
+def _copy_back(module: nn.Module, buffers: dict[str, Tensor], stored: dict[str, Tensor]) -> list[str]:
+    """Return the names of buffers and parameters that were written to, after writing the old values back."""
+    written = []
+    now = {**dict(module.named_buffers()), **dict(module.named_parameters())}
+    for key, value in {**buffers, **stored}.items():
+        if key in now and now[key].shape == value.shape and not _equal(now[key], value):
+            written.append(key)
+            now[key].data.copy_(value)
+    return written
+
+
+def called(name: str, parameters: Parameters) -> str:
+    """Return how a message calls a layer: its name and class."""
+    kind = type(parameters.module.get_submodule(name)).__name__
+    return f"layer {name!r} ({kind})" if name else f"the model's own forward ({kind})"
+
+
+def _in_training(parameters: Parameters, name: str) -> bool:
+    return parameters.module.get_submodule(name).training
+
+
+def _random_findings(parameters: Parameters, watcher: Watcher, others: list[str]) -> Iterator[Finding]:
+    if watcher.drawn:
+        name, operation = watcher.drawn[0]
+        layer = called(name, parameters)
+        if _in_training(parameters, name):
+            text = (
+                f"{layer} is in training mode and draws random numbers ({operation}), such as for dropout, so outputs "
+                "are random; call model.eval() first."
+            )
+        else:
+            text = (
+                f"{layer} draws random numbers ({operation}) in evaluation mode, so outputs are random; draw only "
+                "while self.training (functional dropout: pass training=self.training)."
+            )
+        yield Finding(text, layer=name)
+    for generator in others:
+        yield Finding(
+            f"the forward reads the generator of {generator}, so outputs are random; draw only while self.training."
+        )
+
+
+def _written_finding(parameters: Parameters, key: str) -> Finding:
+    owner = key.rpartition(".")[0]
+    remedy = "call model.eval() first" if _in_training(parameters, owner) else "write only while self.training"
+    return Finding(
+        f"{called(owner, parameters)} writes into {key!r} when it runs, so that each call would change the next; "
+        f"{remedy}.",
+        layer=owner,
+    )
+
+
+def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, independent: bool) -> list[Finding]:
+    """Run again, reversed and one by one; compare."""
+    run = lambda part: require_outputs(parameters.run, part.clone(), "x")  # noqa: E731
+    rounding = 1e3 * torch.finfo(outputs.dtype).eps * (1 + outputs.abs().max())
+    differs = lambda a, b: not bool(((a - b).abs() <= rounding).all() | (a.isnan() & b.isnan()).any())  # noqa: E731
+    if not torch.equal(torch.nan_to_num(run(few)), torch.nan_to_num(outputs)):
+        return [Finding("the model gives two outputs for the same input; remove what is random in its forward.")]
+    if parameters.module.training and differs(_evaluated(parameters, few), outputs):
+        return [Finding("the model is in training mode, in which its outputs are others; call model.eval() first.")]
+    if not independent:
+        return []
+    alone = torch.cat([run(few[i : i + 1]) for i in range(len(few))])
+    if differs(alone, outputs) or differs(run(few.flip(0)).flip(0), outputs):
+        return [_dependence(parameters)]
+    return []
+
+
+def _evaluated(parameters: Parameters, x: Tensor) -> Tensor:
+    """Return the outputs in evaluation mode; each layer's own mode is put back."""
+    modes = [(layer, layer.training) for layer in parameters.module.modules()]
+    parameters.module.eval()
+    try:
+        return require_outputs(parameters.run, x.clone(), "x")
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def _dependence(parameters: Parameters) -> Finding:
+    """Return the sentence for examples that change each other's outputs, naming a BatchNorm if there is one."""
+    for name, layer in parameters.module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or not layer.track_running_stats):
+            return Finding(
+                f"BatchNorm layer {name!r} uses batch statistics, so one example changes another's output; "
+                "call model.eval() (and keep track_running_stats=True).",
+                layer=name,
+            )
+    remedy = "call model.eval() first" if parameters.module.training else "let each example stand for itself"
+    return Finding(f"an example's output depends on the others beside it; each has to stand for itself: {remedy}.")

@@ -1,0 +1,210 @@
+r"""Derivatives against differences: a function of a vector, along random directions, in float64 where it runs there.
+
+    gradient         grad F . u           against  [F(v + h u) - F(v - h u)] / 2h
+    forward          jvp of F along u     against the same
+    hessian          vjp of grad F at u   against  [grad F(v + h u) - grad F(v - h u)] / 2h, and  w . H u = u . H w
+    forward hessian  jvp of grad F at u   against the same, and jvp of jvp of F at u, w
+    third            D(H u)[w], by reverse mode and by nested forward mode, against differences of H u along w
+
+F = sum c . f with random c, so that no derivative vanishes at a minimum. Several steps h are tried and the best counts:
+a large one crosses kinks, a small one drowns in rounding; a wrong derivative agrees with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vjp
+
+from explainlib.decompositions import Constants
+
+GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD = "gradient", "forward", "hessian", "forward_hessian", "third"
+ROUTES = (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD)
+STEPS = {torch.float64: (1e-6, 1e-8, 1e-4), torch.float32: (1e-3, 1e-2, 1e-4)}
+ALLOWED = {torch.float64: 1e-5, torch.float32: 3e-2}
+DIRECTIONS = 2
+
+T = TypeVar("T")
+Scalar = Callable[[Tensor, Constants | None], Tensor]
+
+
+class UnsupportedError(Exception):
+    """torch has no such derivative through this function; the message is torch's own, its first line."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How far a route is from differences, relative; ``frozen`` says that constants had to be held for it to agree."""
+
+    error: float
+    allowed: float
+    frozen: bool = False
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the route is right."""
+        return self.error <= self.allowed
+
+
+class Derivatives:
+    """The derivatives of a scalar function at one place.
+
+    Args:
+        function: (v, tape of constants or None) -> F, differentiable in v.
+        at: v, float64 or float32.
+        sizes: lengths of the parameter tensors in v; each gets a like share of every direction.
+    """
+
+    def __init__(self, function: Scalar, at: Tensor, sizes: tuple[int, ...]) -> None:
+        self.function, self.at, self.sizes = function, at, sizes
+        self.steps, self.allowed = STEPS[at.dtype], ALLOWED[at.dtype]
+        self._constants = Constants()
+        with torch.no_grad():
+            self.value = float(_run(lambda: function(at.clone().requires_grad_(), None)))
+        with torch.enable_grad():
+            function(at, self._constants)
+        self._directions: tuple[Tensor, ...] | None = None
+
+    def compared(self, route: str) -> Compared:
+        """Return how the route agrees with differences.
+
+        Raises:
+            UnsupportedError: torch has no such derivative.
+        """
+        return {
+            GRADIENT: self._gradient, FORWARD: self._forward, HESSIAN: self._hessian,
+            FORWARD_HESSIAN: self._forward_hessian, THIRD: self._third,
+        }[route]()  # fmt: skip
+
+    @property
+    def directions(self) -> tuple[Tensor, ...]:
+        """Random directions in which every parameter tensor moves the function about equally."""
+        if self._directions is None:
+            g = _run(lambda: grad(self._frozen(None))(self.at))
+            scales = []
+            for part, v in zip(g.split(self.sizes), self.at.split(self.sizes), strict=True):
+                scales.append(float(part.norm() / (1e-3 + v.norm())))
+            top = max(scales, default=0.0) or 1.0
+            shares = [max(float(v.square().mean().sqrt()), 1e-3) * min(top / s if s else 1.0, 30.0)
+                      for s, v in zip(scales, self.at.split(self.sizes), strict=True)]  # fmt: skip
+            numbers = torch.Generator().manual_seed(0)
+            self._directions = tuple(
+                torch.cat([
+                    share * torch.randn(size, generator=numbers, dtype=torch.float64)
+                    for share, size in zip(shares, self.sizes, strict=True)
+                ]).to(self.at)
+                for _ in range(DIRECTIONS)
+            )  # fmt: skip
+        return self._directions
+
+    def _frozen(self, constants: Constants | None) -> Callable[[Tensor], Tensor]:
+        return lambda v: self.function(v, None if constants is None else constants.rewind())
+
+    def _best(self, found: Callable[[Tensor], Tensor], differenced: Callable, floor: Callable, u: Tensor) -> Compared:
+        """Return the best agreement over the steps, first with everything moving, then with constants held."""
+        got, best = found(u), Compared(float("inf"), self.allowed)
+        for frozen in (False, True):
+            function = self._frozen(self._constants if frozen else None)
+            for h in self.steps:
+                want = differenced(function, u, h)
+                scale = max(float(got.norm()), float(want.norm()), floor(u, h))
+                error = float((got - want).norm()) / scale if scale else 0.0
+                if error < best.error:  # a NaN never is
+                    best = Compared(error, self.allowed, frozen and self._constants.surprising)
+                if best.agrees:
+                    return best
+            if not self._constants.values:
+                break
+        return best
+
+    def _slope(self, found: Callable[[Tensor], Tensor]) -> Compared:
+        g = _run(lambda: grad(self._frozen(None))(self.at))
+
+        def difference(function: Callable, u: Tensor, h: float) -> Tensor:
+            return (_plain(function, self.at + h * u) - _plain(function, self.at - h * u)) / (2 * h)
+
+        typical = lambda u, h: max(float((g * u).norm()), _eps(self.at) * abs(self.value) / h / self.allowed)  # noqa: E731
+        return _worst([self._best(found, difference, typical, u) for u in self.directions])
+
+    def _gradient(self) -> Compared:
+        g = _run(lambda: grad(self._frozen(None))(self.at))
+        return self._slope(lambda u: (g * u).sum())
+
+    def _forward(self) -> Compared:
+        return self._slope(lambda u: _run(lambda: jvp(self._frozen(None), (self.at,), (u,))[1]))
+
+    def _curvature(self, product: Callable[[Tensor], Tensor]) -> Compared:
+        g = _run(lambda: grad(self._frozen(None))(self.at)).norm()
+
+        def difference(function: Callable, u: Tensor, h: float) -> Tensor:
+            slope = grad(function)
+            return (_run(lambda: slope(self.at + h * u)) - _run(lambda: slope(self.at - h * u))) / (2 * h)
+
+        floor = lambda u, h: float(10 * _eps(self.at) * g / h / self.allowed)  # noqa: E731
+        return _worst([self._best(product, difference, floor, u) for u in self.directions])
+
+    def _hessian(self) -> Compared:
+        product = self._product(None)
+        u, w = self.directions
+        Hu, Hw = product(u), product(w)
+        across = float((w * Hu).norm() + (u * Hw).norm()) / 2
+        asymmetry = abs(float(w @ Hu - u @ Hw)) / across if across else 0.0
+        seen = self._curvature(product)
+        return seen if asymmetry <= self.allowed else Compared(max(asymmetry, seen.error), self.allowed)
+
+    def _forward_hessian(self) -> Compared:
+        slope, along = grad(self._frozen(None)), lambda v, d: jvp(self._frozen(None), (v,), (d,))[1]
+        product = lambda u: _run(lambda: jvp(slope, (self.at,), (u,))[1])  # noqa: E731
+        seen = self._curvature(product)
+        u, w = self.directions
+        want, parts = product(u), float((product(u) * w).norm())
+        twice = _run(lambda: jvp(lambda v: along(v, u), (self.at,), (w,))[1])  # forward over forward
+        error = abs(float(twice - want @ w)) / parts if parts else 0.0
+        return seen if error <= self.allowed else Compared(max(error, seen.error), self.allowed)
+
+    def _product(self, constants: Constants | None) -> Callable[[Tensor], Tensor]:
+        pull = _run(lambda: vjp(grad(self._frozen(constants)), self.at)[1])
+        return lambda u: _run(lambda: pull(u)[0])
+
+    def _third(self) -> Compared:
+        u, w = self.directions
+        curved = lambda v: vjp(grad(self._frozen(None)), v)[1](u)[0]  # noqa: E731
+        along = lambda v: jvp(grad(self._frozen(None)), (v,), (u,))[1]  # noqa: E731
+        size = float(_run(lambda: curved(self.at)).norm())
+        floor = lambda _, h: 10 * _eps(self.at) * size / h / self.allowed  # noqa: E731
+
+        def difference(function: Callable, direction: Tensor, h: float) -> Tensor:
+            bent = lambda v: vjp(grad(function), v)[1](u)[0]  # noqa: E731
+            ahead, behind = (_run(lambda s=s: bent(self.at + s * h * direction)) for s in (1, -1))
+            return (ahead - behind) / (2 * h)
+
+        routes = (
+            lambda d: _run(lambda: vjp(curved, self.at)[1](d)[0]),  # D(H u) is symmetric
+            lambda d: _run(lambda: jvp(along, (self.at,), (d,))[1]),
+        )
+        return _worst([self._best(route, difference, floor, w) for route in routes])
+
+
+def _worst(seen: list[Compared]) -> Compared:
+    worst = max(seen, key=lambda one: one.error / one.allowed)
+    return Compared(worst.error, worst.allowed, any(one.frozen for one in seen))
+
+
+def _eps(like: Tensor) -> float:
+    return torch.finfo(like.dtype).eps
+
+
+def _plain(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    with torch.enable_grad():  # as in the recording: a block that turns gradients off is seen as such
+        return _run(lambda: function(v)).detach()
+
+
+def _run(compute: Callable[[], T]) -> T:
+    try:
+        return compute()
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedError(str(error).strip().split("\n")[0]) from error

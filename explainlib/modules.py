@@ -1,0 +1,196 @@
+"""Somebody's ``nn.Module``: what cannot be explained is refused, the rest is copied, and a copy's state is put back.
+
+The caller's module is never run. A forward may set attributes, keep activations or write into its input; the private
+copy is put back after each call, so that every call starts from the state in which the model came.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+DTYPES = (torch.float32, torch.float64)
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def require_module(model: nn.Module) -> nn.Module:
+    """Return the model if it is a module that can be copied, differentiated and asked for its layers.
+
+    Raises:
+        TypeError: not a module; a wrapper, a compiled or scripted module, whose inner module is to be passed.
+        ValueError: layers that have no shape yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
+    kind = type(model).__name__
+    if isinstance(model, WRAPPERS):
+        raise TypeError(f"model is wrapped in {kind}, which sends examples to other devices; pass model.module.")
+    if hasattr(model, "_orig_mod"):
+        raise TypeError(f"model is compiled ({kind}), and cannot be watched layer by layer; pass model._orig_mod.")
+    if type(model).__module__.startswith("learn2learn.algorithms"):
+        raise TypeError(
+            f"model is a learn2learn {kind}, which adapts in place; pass the network in it, model.module, to "
+            "xl.meta.Maml(model.module, inner_lr=...) or wherever a model is asked for."
+        )
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            what = "the model" if not name else f"layer {name!r}"
+            raise TypeError(f"{what} is scripted, and torch.func cannot go through it; pass the module it was made of.")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+            raise ValueError(f"{name!r} has no shape yet, because its layer is lazy; run model(x[:1]) once first.")
+    return model
+
+
+def require_dtype(named: dict[str, Tensor], names: Sequence[str]) -> None:
+    """Raise unless the named parameters are float32 or float64, of one kind and on one device."""
+    kinds = {(named[name].dtype, named[name].device) for name in names}
+    if len(kinds) > 1:
+        raise ValueError(f"the chosen parameters mix dtypes or devices {sorted(map(str, kinds))}; call model.to(...).")
+    dtype = next(iter(kinds))[0]
+    if dtype not in DTYPES:
+        raise TypeError(
+            f"the chosen parameters are {dtype}, in which second derivatives and solvers are not to be had; "
+            "call model.float() or model.double(), and convert the examples likewise."
+        )
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """Return a deep copy; activations that a module kept are copied as constants.
+
+    Raises:
+        TypeError: an attribute that cannot be copied.
+    """
+    memo = {id(kept): kept.detach().clone() for kept in _kept_tensors(model)}
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever somebody's __deepcopy__ raises
+        raise TypeError(
+            f"the model cannot be copied ({type(error).__name__}: {str(error)[:200]}); remove the attribute that "
+            "copy.deepcopy(model) stumbles over."
+        ) from error
+
+
+def _kept_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Yield tensors among the attributes that are results of a computation, which deepcopy refuses."""
+    waiting = [value for layer in model.modules() for value in vars(layer).values()]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if not isinstance(value, nn.Parameter) and not value.is_leaf:
+                yield value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of one layer that a forward sets: the layer's name, and the attribute's."""
+
+    layer: str
+    name: str
+
+
+class AttributeState:
+    """The attributes of a module and of its layers, as they are now.
+
+    Args:
+        module: whose.
+        only: those that are known to change; None is all.
+    """
+
+    def __init__(self, module: nn.Module, only: Sequence[Attribute] | None = None) -> None:
+        layers = dict(module.named_modules())
+        where = [(n, k) for n, m in layers.items() for k in vars(m)]
+        if only is not None:
+            where = [(a.layer, a.name) for a in only]
+        self._vars = {name: vars(layers[name]) for name in dict.fromkeys(n for n, _ in where)}
+        self._was = {(n, k): self._snapshot(self._vars[n][k]) for n, k in where if k in self._vars[n]}
+        self._only = only
+
+    @staticmethod
+    def _snapshot(value: object) -> tuple[object, list | dict | None]:
+        content = list(value) if isinstance(value, list) else dict(value) if isinstance(value, dict) else None
+        return value, content
+
+    def changed(self) -> tuple[Attribute, ...]:
+        """Return what is another object, holds other objects, or is new."""
+        found = []
+        for layer, attributes in self._vars.items():
+            for name, value in attributes.items():
+                was, content = self._was.get((layer, name), (_MISSING, None))
+                if value is not was or (content is not None and not _same(value, content)):
+                    found.append(Attribute(layer, name))
+        return tuple(found)
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for layer, attributes in self._vars.items():
+            names = list(attributes) if self._only is None else [a.name for a in self._only if a.layer == layer]
+            for name in names:
+                if (layer, name) not in self._was:
+                    attributes.pop(name, None)
+                    continue
+                value, content = self._was[layer, name]
+                if isinstance(value, list):
+                    value[:] = content
+                elif isinstance(value, dict) and not _same(value, content):
+                    value.clear()
+                    value.update(content)
+                if attributes.get(name, _MISSING) is not value:
+                    attributes[name] = value
+
+
+_MISSING = object()
+
+
+def _same(value: list | dict, content: list | dict) -> bool:
+    if len(value) != len(content):
+        return False
+    if isinstance(value, list):
+        return all(a is b for a, b in zip(value, content, strict=True))
+    return all(key in value and value[key] is part for key, part in content.items())
+
+
+def last_linear(model: nn.Module) -> tuple[str, nn.Linear] | None:
+    """Return the name and layer of the model's last ``nn.Linear`` in the order of definition, or None."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    return layers[-1] if layers else None
+
+
+def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[str, nn.Linear] | None:
+    """Return the ``nn.Linear`` whose output is the model's output, or else the last that ran; None if none did.
+
+    Args:
+        module: a copy of one's own, which ``run`` runs.
+        run: x -> outputs.
+        x: a few examples.
+    """
+    calls: list[tuple[str, nn.Linear, Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(lambda m, inputs, output, name=name: calls.append((name, m, output)))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            outputs = run(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not calls:
+        return None
+    same = [call for call in calls if isinstance(outputs, Tensor) and call[2].data_ptr() == outputs.data_ptr()]
+    name, layer, _ = (same or calls)[-1]
+    return name, layer
