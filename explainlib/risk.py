@@ -225,8 +225,9 @@ class Risk:
 
     def parts(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]]:
         """Yield (outputs as a function of theta, y, weights or None) for parts of the training set."""
-        for start in range(0, self.n, PART):
-            part = slice(start, start + PART)
+        size = PART if self.n <= PART else PART // 2  # of several parts, two may be in memory for a moment
+        for start in range(0, self.n, size):
+            part = slice(start, start + size)
             x, weights = self.train.x[part], None if self.weights is None else self.weights[part]
             yield (lambda theta, x=x: self.parameters.outputs(theta, x)), self.train.y[part], weights
 

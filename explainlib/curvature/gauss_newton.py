@@ -90,31 +90,32 @@ def gauss_newton_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[
 
         return head_product
     risk.require_derivatives(GRADIENT, FORWARD, of_loss=(FORWARD_HESSIAN,))
-    pieces = one_graph_at_a_time(risk, lambda part: _part_product(risk, *part), risk.parts)
-
-    def product(v: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
-        return sum(vmap(piece, chunk_size=ROWS)(v) for piece in pieces()) / risk.n + risk.l2 * v
-
-    return product
+    total = summed_products(risk, lambda part: _part_product(risk, *part), risk.parts)
+    return lambda v: total(v) / risk.n + risk.l2 * v
 
 
-def one_graph_at_a_time(
+def summed_products(
     risk: Risk, make: Callable[[T], Callable], parts: Callable[[], Iterator[T]]
-) -> Callable[[], Iterator[Callable]]:
-    """Return a function that yields ``make(part)`` for each part of the training set.
+) -> Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]:
+    """Return rows v -> the sum over parts of the training set of ``make(part)`` mapped over the rows.
 
     What is made holds a graph of its part. A single part's is kept for the next product; of several, one is alive at
     a time, and each product makes them again.
 
     Args:
         risk: whose training set.
-        make: from a part to a product.
+        make: from a part to a product with one vector.
         parts: yields the parts.
     """
-    if risk.n <= PART:
-        kept = [make(part) for part in parts()]
-        return lambda: iter(kept)
-    return lambda: (make(part) for part in parts())
+    kept = [make(part) for part in parts()] if risk.n <= PART else None
+
+    def total(v: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
+        out = torch.zeros_like(v)
+        for part in parts() if kept is None else kept:
+            out += vmap(make(part) if kept is None else part, chunk_size=ROWS)(v)
+        return out
+
+    return total
 
 
 def _part_product(risk: Risk, f: Callable[[Tensor], Tensor], y: Tensor, weights: Tensor | None) -> Callable:

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import symmetrised
-from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_operator, one_graph_at_a_time
+from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_operator, summed_products
 from explainlib.gate import GRADIENT, HESSIAN
 from explainlib.risk import Risk
 
@@ -47,15 +46,13 @@ def hessian_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[Tenso
     if risk.head is not None:
         return gauss_newton_operator(risk)
     risk.require_derivatives(GRADIENT, HESSIAN)
-    pullbacks = one_graph_at_a_time(
-        risk, lambda objective: vjp(grad(objective), risk.theta)[1], risk.objectives
-    )  # fmt: skip
 
-    def product(v: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
-        rows = sum(vmap(lambda row, pull=pull: pull(row)[0], chunk_size=ROWS)(v) for pull in pullbacks())
-        return rows / risk.n + risk.l2 * v
+    def part_product(objective: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        pull = vjp(grad(objective), risk.theta)[1]
+        return lambda row: pull(row)[0]
 
-    return product
+    total = summed_products(risk, part_product, risk.objectives)
+    return lambda v: total(v) / risk.n + risk.l2 * v
 
 
 @compute.entry
