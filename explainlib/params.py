@@ -43,6 +43,7 @@ class Parameters:
     Attributes:
         writes_input: whether the forward writes into its input, so that it gets a copy; found by the gate.
         sets: attributes that the forward sets, put back after each call; found by the gate.
+        bounded: embeddings whose ``max_norm`` the copy goes on without.
 
     Raises:
         TypeError: not an ``nn.Module``, a wrapped or scripted one, or parameters in half precision.
@@ -67,7 +68,7 @@ class Parameters:
         self.module = private_copy(model).requires_grad_(False)
         if batch_statistics:
             with_batch_statistics(self.module)
-        _shorten_tables(self.module)
+        self.bounded = _shorten_tables(self.module)
         # torch swaps the parameters of a module once per name; one that stands at two places must be swapped once only
         every = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
         self._tied = len(every) == len(set(every))
@@ -268,11 +269,18 @@ def chosen_names(named: dict[str, Tensor], choice: str | Sequence[str]) -> tuple
     return tuple(name for name in named if name in set(choice))
 
 
-def _shorten_tables(module: nn.Module) -> None:
-    """Write the rows of every embedding with ``max_norm`` as its forward would leave them, in a copy of one's own."""
-    for layer in module.modules():
+def _shorten_tables(module: nn.Module) -> tuple[str, ...]:
+    """Write the rows of embeddings with ``max_norm`` as their forward would leave them, once; return their names.
+
+    The bound is no part of an objective, and at its edge nothing has a derivative: the copy goes on without it.
+    """
+    bounded = []
+    for name, layer in module.named_modules():
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
             layer.weight.data = renormalised(layer.weight.data, layer.max_norm, layer.norm_type)
+            layer.max_norm = None
+            bounded.append(name)
+    return tuple(bounded)
 
 
 def _no_source() -> None:

@@ -135,12 +135,6 @@ class Split(NamedTuple):
     train: Examples
     test: Examples
 
-    def outside_inference_mode(self) -> Examples:
-        """Return themselves, or copies that autograd can use if they were made under ``torch.inference_mode``."""
-        if not (self.x.is_inference() or self.y.is_inference()):
-            return self
-        return Examples(self.x.clone(), self.y.clone(), self.classes, self.raw)
-
     def to(self, target: torch.dtype | torch.device | str) -> Split:
         """Return both parts in another floating-point dtype or on another device."""
         return Split(self.train.to(target), self.test.to(target))

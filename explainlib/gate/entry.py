@@ -28,7 +28,11 @@ WORDS = {
 }  # fmt: skip
 
 
-class ConstantWarning(UserWarning):
+class ModelWarning(UserWarning):
+    """Something about a model that a reader of its explanation should know."""
+
+
+class ConstantWarning(ModelWarning):
     """Part of a forward or a loss is taken as constant in every derivative."""
 
 
@@ -40,6 +44,7 @@ class Checked:
     routes: dict[str, Compared] = field(default_factory=dict)
     findings: dict[str, Finding] = field(default_factory=dict)
     warned: bool = False
+    told: bool = False
 
 
 _by_model: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Checked]] = weakref.WeakKeyDictionary()
@@ -63,6 +68,9 @@ def admit(parameters: Parameters, x: Tensor, *, independent: bool = True, name: 
     for finding in checked.forward.findings:
         if finding.error:
             raise finding.kind(finding.text)
+        if not checked.told:
+            warn_caller(finding.text, ModelWarning)
+    checked.told = True
     return checked.forward.outputs
 
 

@@ -115,7 +115,8 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     findings += [_written_finding(parameters, key) for key in written]
     if [layer.training for layer in module.modules()] != before:
         findings.append(Finding("the forward changes its own training mode; let it leave self.training alone."))
-    if not findings:
+    findings += [_bounded_finding(layer) for layer in parameters.bounded]
+    if not any(finding.error for finding in findings):
         findings += _repeat_findings(parameters, few, outputs, independent)
     return Forward(outputs.shape[1], tuple(findings), writes_input, sets)
 
@@ -216,6 +217,15 @@ def _written_finding(parameters: Parameters, key: str) -> Finding:
         f"{called(owner, parameters)} writes into {key!r} when it runs, so that each call would change the next; "
         f"{remedy}.",
         layer=owner,
+    )
+
+
+def _bounded_finding(name: str) -> Finding:
+    return Finding(
+        f"layer {name!r} bounds its rows by max_norm: they are shortened once, and explained as of a model without the "
+        "bound; retraining with the bound may differ.",
+        error=False,
+        layer=name,
     )
 
 

@@ -24,8 +24,8 @@ from explainlib.decompositions import Constants
 
 GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD = "gradient", "forward", "hessian", "forward_hessian", "third"
 ROUTES = (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD)
-STEPS = {torch.float64: (1e-6, 1e-8, 1e-4), torch.float32: (1e-3, 1e-2, 1e-4)}
-ALLOWED = {torch.float64: 1e-5, torch.float32: 3e-2}
+STEPS = {torch.float64: (1e-6, 1e-8, 1e-4), torch.float32: (3e-3, 1e-2, 3e-4)}
+ALLOWED = {torch.float64: 1e-5, torch.float32: 1e-2}
 DIRECTIONS = 2
 
 T = TypeVar("T")

@@ -25,6 +25,7 @@ from explainlib import compute
 from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_indices, require_nonnegative, warn_caller
 from explainlib.datasets import Tasks
+from explainlib.gate import FORWARD_HESSIAN, GRADIENT
 from explainlib.influence.task_curvature import Spectrum, task_spectrum
 from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Episode, Learner, require_learned
@@ -173,7 +174,7 @@ class TaskInfluence:
     @compute.entry
     def adaptation(self, test_tasks: Tasks) -> Float[Tensor, "T M P"]:
         """Return I_adpt: how each test task's adapted parameters move with an extra weight on each training task."""
-        self.learner.require_tasks(test_tasks)
+        self.learner.require_derivatives(self.learner.require_tasks(test_tasks), GRADIENT, FORWARD_HESSIAN)
 
         def one(task: Episode) -> Float[Tensor, "M P"]:
             def along(direction: Tensor) -> Tensor:

@@ -136,6 +136,7 @@ def hessian_operator(
         tasks: all are held at once, with what their backward passes need.
         weights: one a task; None is all ones.
     """
+    learner.require_derivatives(tasks, GRADIENT, HESSIAN, THIRD)
     ways, size = tasks.ways, min(TASKS, learner.chunk(tasks))
     weights = w.new_ones(len(tasks)) if weights is None else weights
 

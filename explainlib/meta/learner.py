@@ -50,9 +50,11 @@ class Learner(ABC):
         given: a copy of the model as it came, for those who ask what it is made of.
         parameters: the model as a function of a flat vector, differentiable as often as a meta-Hessian needs.
         w0: [q], the model's own parameters.
-        gradient_routes: the derivatives of the model that its meta-gradient is made of.
+        adaptation_routes: the derivatives of the model that adaptation takes.
+        gradient_routes: those that its meta-gradient is made of.
     """
 
+    adaptation_routes: tuple[str, ...] = ()
     gradient_routes: tuple[str, ...] = (GRADIENT,)
 
     def __init__(self, model: nn.Module, *, parameters: str | Sequence[str] = "all") -> None:
@@ -130,6 +132,7 @@ class Learner(ABC):
     def _mapped(self, name: str, one: Callable[..., Tensor], w: Tensor, tasks: Tasks) -> Tensor:
         w = self.require_w(w)
         self.require_tasks(tasks)
+        self.require_derivatives(tasks, *self.adaptation_routes)
         ways = tasks.ways
         run = vmap(lambda task: one(w, task, ways), chunk_size=self.chunk(tasks))
         return require_learned(name, run(Episode(*tasks.arrays())))

@@ -45,6 +45,7 @@ class Maml(Learner):
         True
     """
 
+    adaptation_routes = (GRADIENT,)
     gradient_routes = (GRADIENT, HESSIAN)
 
     def __init__(

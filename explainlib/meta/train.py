@@ -60,7 +60,7 @@ def train(
     require_positive("lr", lr)
     require_nonnegative("weight_decay", weight_decay)
     require_count("seed", seed, least=0)
-    learner.require_tasks(tasks)
+    learner.require_derivatives(learner.require_tasks(tasks), *learner.gradient_routes)
     saved = None if store is None else _opened(store, learner, tasks, locals())
     w = learner.w0.clone()
     step = stepper("adam", w)
