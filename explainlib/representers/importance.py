@@ -1,6 +1,6 @@
 """Global importances: how much each training example counts, whatever is explained; one number an output.
 
-target      alpha_i = - dl(f(x_i), y_i)/df                             eq. (7), no 1/n
+target      alpha_i = - w_i dl(f(x_i), y_i)/df                         eq. (7), no 1/n; w_i = 1 unless reweighted
 surrogate   alpha_i = - 1/(n l2) dL(fhat(x_i), f(x_i))/dfhat           eq. (6), fhat the kernel machine nearest to f
 tracking    alpha_i = - sum_t lr_t/|B_t| dl(f_t(x_i), y_i)/df          eq. (10), summed while the model was trained
 """
@@ -23,9 +23,12 @@ HALVINGS = 40
 
 @compute.entry
 def target_importance(risk: Risk) -> Float[Tensor, "n C"]:
-    """Return -dl/df at the model's own outputs, in loss per output.
+    """Return -w_i dl_i/df at the model's own outputs, in loss per output.
 
-    Source: Tsai et al. 2023, Definition 10, eq. (7).
+    A weight counts an example that many times, so that at a weighted minimum of the last layer the representer points
+    still add up to the output. ``loss_influence`` is another thing: there one more unit of weight is added.
+
+    Source: Tsai et al. 2023, Definition 10, eq. (7), which has no weights.
 
     Example: squared error pulls the output up by twice what is missing.
 
@@ -36,7 +39,8 @@ def target_importance(risk: Risk) -> Float[Tensor, "n C"]:
         >>> target_importance(risk).item()
         4.0
     """
-    return -risk.loss.gradient(risk.outputs(), risk.train.y)
+    slope = -risk.loss.gradient(risk.outputs(), risk.train.y)
+    return slope if risk.weights is None else risk.weights[:, None] * slope
 
 
 def tracking_importance(trajectory: Trajectory) -> Float[Tensor, "n C"]:
