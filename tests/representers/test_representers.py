@@ -1,7 +1,10 @@
 """Kernels, importances and scores against their definitions, written out with Jacobians."""
 
+import math
+
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch import nn
 from torch.func import functional_call, jacrev
 
@@ -18,6 +21,7 @@ from explainlib.representers import (
     tracking_importance,
 )
 from explainlib.training import Trajectory, fit, minimise
+from tests.problems import normal, relative_error
 
 D = torch.float64
 G = torch.Generator().manual_seed(0)
@@ -157,6 +161,29 @@ def test_surrogate_is_optimal(loss):
     for seed in range(3):
         step = 1e-3 * torch.randn(9, 3, generator=torch.Generator().manual_seed(seed), dtype=D)
         assert objective(alpha + step) >= objective(alpha)
+
+
+def test_one_output_is_a_logistic_regression():
+    """Against two outputs [f, 0] under twice the ridge, and by bisection for one point.
+
+    softmax([f, 0])_0 is sigmoid(f), and the two columns of alpha are opposite: their difference d has f_0 - f_1 = K d
+    and d/2 = -(sigmoid(K d) - sigmoid(f))/(n l2), eq. (6) of one output with half that l2.
+    """
+    root = normal(12, 4, seed=1)
+    gram, f = root @ root.T, 2 * normal(12, 1, seed=2)
+    one = surrogate_importance(gram, f, loss="cross_entropy", l2=0.05)
+    assert one.shape == (12, 1) and one.abs().min() > 1e-8
+    residual = one + ((gram @ one).sigmoid() - f.sigmoid()) / (12 * 0.05)  # eq. (6)
+    assert residual.abs().max() < 1e-8
+    two = surrogate_importance(gram, torch.cat([f, 0 * f], 1), loss="cross_entropy", l2=0.1)
+    assert relative_error(two[:, :1] - two[:, 1:], one) < 1e-6
+    far = surrogate_importance(gram, 40 + f.abs(), loss="cross_entropy", l2=0.05)  # as sure as float64 can be
+    assert (far > 0).all() and torch.isfinite(far).all()
+    k, wanted, l2 = 2.0, 0.9, 0.3  # one point: a = -(sigmoid(2 a) - .9)/.3
+    by_bisection = brentq(lambda a: a + (1 / (1 + math.exp(-k * a)) - wanted) / l2, -10, 10)
+    logit = torch.tensor([[math.log(wanted / (1 - wanted))]], dtype=torch.float64)
+    alone = surrogate_importance(torch.tensor([[k]], dtype=torch.float64), logit, loss="cross_entropy", l2=l2)
+    assert float(alone) == pytest.approx(by_bisection, abs=1e-8)
 
 
 def test_representer_points_are_the_last_layer_surrogate():
