@@ -20,6 +20,7 @@ from explainlib.representers import (
     target_importance,
     tracking_importance,
 )
+from explainlib.solvers import SolverError
 from explainlib.training import Trajectory, fit, minimise
 from tests.problems import normal, relative_error
 
@@ -90,7 +91,7 @@ def test_woodbury_through_grams_is_the_dense_inverse(curvature):
     expected = left @ torch.linalg.solve(matrix, right.T)
     found = kernel(model, TEST.x, TRAIN.x, kind="influence", risk=risk, curvature=curvature, damping=0.2, output=1)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
-    with pytest.raises(ValueError, match="needs l2 in the risk or damping"):
+    with pytest.raises(ValueError, match="null space here, so its inverse needs"):
         kernel(model, TEST.x, TRAIN.x, kind="influence", risk=Risk(model, TRAIN), curvature=curvature)
 
 
@@ -184,6 +185,34 @@ def test_one_output_is_a_logistic_regression():
     logit = torch.tensor([[math.log(wanted / (1 - wanted))]], dtype=torch.float64)
     alone = surrogate_importance(torch.tensor([[k]], dtype=torch.float64), logit, loss="cross_entropy", l2=l2)
     assert float(alone) == pytest.approx(by_bisection, abs=1e-8)
+
+
+@pytest.mark.parametrize("widths", [[4, 5, 3], [4, 2, 3]])  # through Gram matrices, and dense
+def test_the_ridge_is_in_two_of_three_curvatures(widths):
+    """H made by hand: the sum over examples of what each curvature is, with l2 where the formula has it."""
+    risk = Risk(mlp(widths, "tanh", seed=1, dtype=D), TRAIN, l2=0.3)
+
+    def rows(x):
+        run = lambda theta: risk.parameters.outputs(theta, x)  # noqa: E731
+        return jacrev(run)(risk.theta)  # [n, C, p]
+
+    jacobian, outputs = rows(TRAIN.x), risk.outputs()
+    slope = outputs.softmax(1) - torch.nn.functional.one_hot(TRAIN.y, 3)
+    bend = torch.diag_embed(outputs.softmax(1)) - outputs.softmax(1)[:, :, None] * outputs.softmax(1)[:, None]
+    losses = torch.einsum("nc,ncp->np", slope, jacobian)
+    eye, damping = torch.eye(risk.p, dtype=D), 0.05
+    by_hand = {
+        "gauss_newton": torch.einsum("ncp,nce,neq->pq", jacobian, bend, jacobian) / 9 + 0.3 * eye,
+        "empirical_fisher": losses.T @ losses / 9,
+    }
+    for curvature, matrix in by_hand.items():
+        got = kernel(
+            risk.model, TEST.x, TRAIN.x, kind="influence", output=1, risk=risk, curvature=curvature, damping=damping
+        )
+        want = rows(TEST.x)[:, 1] @ torch.linalg.solve(matrix + damping * eye, jacobian[:, 1].T)
+        assert relative_error(got, want) < 1e-9
+    with pytest.raises((ValueError, SolverError), match="damping"):
+        kernel(risk.model, TEST.x, TRAIN.x, kind="influence", risk=risk, curvature="empirical_fisher")
 
 
 def test_representer_points_are_the_last_layer_surrogate():
