@@ -32,15 +32,13 @@ from explainlib.influence.bilevel_curvature import (
     outer_matrix,
     outer_operator,
     solver_of,
+    stationarity,
 )
 from explainlib.influence.bilevel_edits import newton_edit
 from explainlib.meta.bilevel import Bilevel
 from explainlib.meta.bilevel_state import Settled
 from explainlib.meta.task_weights import TaskWeights
-from explainlib.risk import NotAtMinimumWarning
 from explainlib.solvers.solution import Solution, SolverWarning
-
-AT_REST = 1e-6  # a gradient below this share of the tasks' own is a minimum for all purposes
 
 
 class BilevelInfluence:
@@ -106,21 +104,7 @@ class BilevelInfluence:
         self.gradients: Float[Tensor, "M q"] = exact
         if self._inverse is not None:
             self.gradients = torch.cat([state.total_gradients() for _, state in self._settled()])
-        size = float(exact.norm(dim=1).mean())
-        self.status = "stationary" if self.gradient_norm <= AT_REST * size else "not_stationary"
-        self._judge(size, strict)
-
-    def _judge(self, size: float, strict: bool) -> None:
-        if self.status == "stationary":
-            return
-        said = (
-            f"lam is not a stationary point of these tasks: |gradient| = {self.gradient_norm:.1e}, a single task's is "
-            f"{size:.1e}. Influence then says how a Newton step would move, not where retraining ends"
-        )
-        if strict:
-            remedy = "use xl.meta.solve, and pass its weights here too (weights=xl.meta.TaskWeights.of(...))"
-            raise ValueError(f"{said}; {remedy}, or pass strict=False.")
-        warn_caller(f"{said}.", NotAtMinimumWarning)
+        self.status = stationarity(self.gradient_norm, float(exact.norm(dim=1).mean()), strict)
 
     @compute.entry
     def tasks(self) -> Float[Tensor, "M q"]:

@@ -16,20 +16,46 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from explainlib.checks import warn_caller
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples, Tasks
 from explainlib.meta.bilevel import Bilevel, MakeInverse
 from explainlib.meta.bilevel_problem import Problem, Proximal
 from explainlib.meta.bilevel_state import ROWS
 from explainlib.meta.task_weights import TaskWeights, WeightedTask
-from explainlib.risk import Risk
+from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.solvers.cg import cg
 from explainlib.solvers.dense import Factor
 from explainlib.solvers.neumann import neumann
 from explainlib.solvers.solution import Solution
 
 Operator = Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]
+AT_REST = 1e-6  # a gradient below this share of the tasks' own is a minimum for all purposes
 HESSIANS, SOLVERS, INNER_HESSIANS = ("exact", "gamma"), ("dense", "cg", "neumann"), ("exact", "ekfac")
+
+
+def stationarity(gradient: float, size: float, strict: bool) -> str:
+    """Return "stationary" or, with a warning, "not_stationary".
+
+    Args:
+        gradient: |D F|.
+        size: of a single task's gradient, to compare it with.
+        strict: raise instead of warning.
+
+    Raises:
+        ValueError: not stationary and ``strict``.
+    """
+    if gradient <= AT_REST * size:
+        return "stationary"
+    said = (
+        f"lam is not a stationary point of these tasks: |gradient| = {gradient:.1e}, a single task's is {size:.1e}. "
+        "Influence then says how a Newton step would move, not where retraining ends"
+    )
+    if strict:
+        remedy = "use xl.meta.solve, and pass its weights here too (weights=xl.meta.TaskWeights.of(...))"
+        raise ValueError(f"{said}; {remedy}, or pass strict=False.")
+    warn_caller(f"{said}.", NotAtMinimumWarning)
+    return "not_stationary"
 
 
 def outer_operator(
