@@ -5,8 +5,6 @@ Which sign helps depends on the method, so it is said once, here, and ``top`` is
 
 from __future__ import annotations
 
-from html import escape
-
 import pandas
 import torch
 from jaxtyping import Float, Int
@@ -15,8 +13,8 @@ from torch import Tensor
 from explainlib import compute
 from explainlib.checks import require_choice, require_count, require_table
 from explainlib.datasets import Examples
-from explainlib.figures import Picture, class_name, draw_example, set_alt, style
-from explainlib.figures.html import example_html
+from explainlib.figures import Picture, class_name, draw_example, literal, set_alt, style
+from explainlib.figures.html import example_html, html_literal
 from explainlib.influence import loss_influence
 from explainlib.risk import Risk, minimum_tolerance
 from explainlib.solvers.dense import Keep
@@ -117,7 +115,8 @@ class Explanation:
             picture = Picture(1.3 * (k + 1) + 0.6, 3.8)
             grid = picture.subplots(2, k + 2, width_ratios=[1.0, 0.25] + [1.0] * k)  # the narrow column holds names
             picture.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.8, hspace=0.5, wspace=0.12)
-            picture.suptitle(f"{self.quantity} ({self.unit}); {self.helpful} helps", x=0.01, ha="left", fontsize=11)
+            said = literal(f"{self.quantity} ({self.unit}); {self.helpful} helps")
+            picture.suptitle(said, x=0.01, ha="left", fontsize=11)
             draw_example(grid[0, 0], self.test, test, title=f"test #{test}\n{class_name(self.test, test)}")
             for ax in (grid[1, 0], grid[0, 1], grid[1, 1]):
                 ax.set_axis_off()
@@ -143,7 +142,7 @@ class Explanation:
         tail = f"<p>and {more} more test examples: see .plot(test=...) and .frame()</p>" if more else ""
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("test", "most helpful", "most harmful"))
         return (
-            f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead>"
+            f"<p>{html_literal(repr(self))}</p><table><thead><tr>{head}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>{tail}"
         )
 

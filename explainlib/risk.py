@@ -31,6 +31,7 @@ from explainlib.datasets import Examples
 from explainlib.gate import GRADIENT, admit_objective, require_derivatives, require_loss_derivatives
 from explainlib.gate.entry import few
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
+from explainlib.models.bayes_layers import require_certain_weights
 from explainlib.params import LinearHead, Parameters
 
 T = TypeVar("T")
@@ -52,7 +53,8 @@ class Risk:
         parameters: "all", "last" (the last Linear layer), or a list of names.
 
     Raises:
-        TypeError, ValueError: a model in training mode, a wrong dtype, device, shape or label, NaN; before any work.
+        TypeError, ValueError: a model in training mode, a Bayesian one (see ``training.ElboRisk``), a wrong dtype,
+            device, shape or label, NaN; before any work.
 
     Example: least squares with x = 1, 2 and y = 2, 2 at theta = 1 has gradient -2 (1 (2 - 1) + 2 (2 - 2)) / 2 = -1.
 
@@ -73,6 +75,7 @@ class Risk:
     ) -> None:
         if not isinstance(train, Examples):
             raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
+        require_certain_weights(model)
         self.loss = require_loss(loss)
         self.l2 = require_nonnegative("l2", float(l2))
         with compute.settings():

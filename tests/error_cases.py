@@ -188,6 +188,7 @@ CASES = {
     "fit targets that would broadcast": (lambda: fit(model(), E(x, x[:, :1]), epochs=1, loss="squared_error"), "ValueError", ["[12, 1]", "[12, 3]"]),
     "fit features": (lambda: fit(model(), data(d=4), epochs=1), "ValueError", ["cannot read train.x"]),
     "a variance below zero": (lambda: xl.models.bayesian_mlp([3, 4, 3]).moments(torch.zeros(2, 3), -torch.ones(2, 3)), "ValueError", ["zero or more"]),
+    "a risk of a Bayesian net": (lambda: xl.Risk(xl.models.bayesian_mlp([3, 4, 3]), data()), "TypeError", ["their means alone", "xl.training.ElboRisk"]),
     "an ELBO of a plain net": (lambda: xl.training.ElboRisk(xl.models.mlp([3, 4, 3]), data()), "TypeError", ["without variances", "bayesian(model)"]),
     "a layer without moments": (lambda: xl.models.bayesian(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))), "TypeError", ["no rule for moments"]),
     "lenet of small pictures": (lambda: xl.models.lenet(1, 10, side=8), "ValueError", ["side=8"]),

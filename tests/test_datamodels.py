@@ -69,6 +69,24 @@ def test_influence_beats_noise_on_least_squares():
     assert linear_datamodeling_score(influence, subsets, losses) > 0.4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_that_are_equal_up_to_rounding_are_ties(dtype):
+    """Tenths: 0.1 + 0.2 is not 0.3 in either dtype, and which is larger is chance; exact fractions are the oracle."""
+    tenths = [[1, 2, 3, -4, 7, 5, 6, -3, 2, 4]]
+    scores = torch.tensor(tenths, dtype=dtype) / 10
+    subsets = [[0, 1], [2], [4, 3], [6, 7], [5, 3, 1], [8, 0], [9], [5], [9, 0], [2, 1], [6], [7, 3, 4, 2, 2 + 4]]
+    exact = [sum(tenths[0][i] for i in subset) for subset in subsets]
+    outputs = normal(len(subsets), 1, seed=4).to(dtype)
+    want = stats.spearmanr(exact, outputs[:, 0].tolist())[0]
+    got = linear_datamodeling_score(scores, subsets, outputs)
+    assert got == pytest.approx(want, abs=1e-12)
+    sums = [float(scores[0, subset].double().sum()) for subset in subsets]
+    assert abs(stats.spearmanr(sums, outputs[:, 0].tolist())[0] - want) > 1e-3  # what rounding alone would say
+    flat = torch.full((1, 10), 0.1, dtype=dtype)
+    with pytest.raises(ValueError, match="same for every subset"):
+        linear_datamodeling_score(flat, [[i, (i + 3) % 10] for i in range(10)], outputs[:10])
+
+
 def test_few_subsets_have_no_interval():
     scores, subsets, _, outputs = problem()
     assert np.isnan(linear_datamodeling_score(scores, subsets[:4], outputs[:4]).low)

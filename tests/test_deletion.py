@@ -233,6 +233,10 @@ def test_bad_scores_and_truths():
         groups(scores.index_fill(1, torch.tensor([2]), float("nan")))
     with pytest.raises(ValueError, match="test 1 are all equal"):
         groups(scores.index_fill(0, torch.tensor([1]), 0.5))
+    rounding = 0.3 * (1 + 2.3e-16 * torch.arange(100).double().remainder(3))[None]
+    assert rounding.unique().numel() > 1
+    with pytest.raises(ValueError, match="test 0 are all equal"):
+        groups(rounding)
     with pytest.raises(ValueError, match="sign='down'"):
         groups(scores, sign="down")
     with pytest.raises((ValueError, TypeCheckError)):

@@ -41,6 +41,19 @@ def test_ranks_are_scipys():
     np.testing.assert_array_equal(average_ranks(values).numpy(), stats.rankdata(values.numpy(), axis=1))
 
 
+def test_what_differs_by_rounding_alone_has_no_order():
+    """Ten copies of one prediction, each with its own rounding, beside what exact copies give."""
+    true = torch.linspace(0, 1, 13, dtype=torch.float64)[None]
+    exact = torch.cat([torch.full((1, 10), 0.7), torch.tensor([[0.1, 0.9, 2.0]])], 1).double()
+    last_place = 1 + 2.3e-16 * torch.arange(13).double().remainder(5)
+    moved = exact * last_place
+    assert moved.unique().numel() > exact.unique().numel()
+    assert average_ranks(moved).tolist() == average_ranks(exact).tolist()
+    assert fidelity(moved, true).spearman == fidelity(exact, true).spearman
+    one_row = torch.cat([0.3 * last_place[None], exact])
+    assert fidelity(one_row, true.repeat(2, 1)).per_test.isnan().tolist() == [True, False]
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_bootstrap_is_the_loop_over_resampled_columns(ties):
     """The weighted moments and ranks have to give what copying the drawn columns gives."""

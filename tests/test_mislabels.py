@@ -50,6 +50,15 @@ def test_all_equal_is_chance():
     np.testing.assert_allclose(detection_curve(torch.zeros(40), mask).numpy(), np.arange(41) / 40, atol=1e-12)
 
 
+def test_equal_up_to_rounding_is_chance_too():
+    """Scores that rise with the labels' places, by one unit in the last place: no order at all."""
+    _, mask = problem()
+    scores = 0.3 * (1 + 2.3e-16 * mask.double())
+    assert scores[mask].min() > scores[~mask].max()
+    assert mislabel_auc(scores, mask) == 0.5
+    np.testing.assert_allclose(detection_curve(scores, mask).numpy(), np.arange(41) / 40, atol=1e-12)
+
+
 def test_wrong_labels_owe_their_fit_to_themselves():
     """Self-influence is negative (training on an example lowers its own loss), hence the minus."""
     train = classes(90, C=2, seed=3)

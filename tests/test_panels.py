@@ -41,6 +41,21 @@ def test_the_numbers_are_the_librarys(panel, risk, test_digits):
     assert "retrained" in panel.controls.truth.value and f"{truth:+.3f}" in panel.controls.truth.value
 
 
+def test_a_weight_counts_in_who_leaves_first(risk, test_digits):
+    """Removing takes all of an example's weight: influence times weight, and the linear prediction, rank alike."""
+    weights = torch.linspace(0.2, 3, risk.n, dtype=risk.theta.dtype)
+    weighted = xl.training.minimise(risk.reweighted(weights))
+    panel = Removal(weighted, test_digits)
+    panel.set(test=4, remove="harmful", k=5)
+    each = xl.influence.removal_effect(weighted, [[i] for i in range(risk.n)], weighting="plain")
+    falls = each.loss_change(test_digits[[4]], evaluate=False)[0]
+    assert panel.group() == falls.argsort()[:5].tolist()
+    assert (
+        panel.group()
+        != xl.influence.loss_influence(weighted, test_digits[[4]])[0].argsort(descending=True)[:5].tolist()
+    )
+
+
 def test_harmful_leaves_lower_the_loss_and_helpful_ones_raise_it(panel):
     assert numbers(panel.set(remove="harmful", k=10) and panel.verify())[-1] < 0
     panel.set(remove="helpful")

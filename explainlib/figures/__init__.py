@@ -4,7 +4,7 @@ from explainlib.figures.bars import influence_bars, probabilities
 from explainlib.figures.examples import as_image, class_name, draw_example, thumbnails
 from explainlib.figures.fidelity import predicted_versus_true
 from explainlib.figures.palette import PALETTE, SERIES, style
-from explainlib.figures.picture import Picture, alt_text, png, set_alt
+from explainlib.figures.picture import Picture, alt_text, literal, png, set_alt
 from explainlib.figures.primer import training_curves
 from explainlib.figures.pruning import eigenvalue_spectrum, pruning_curve
 from explainlib.figures.tasks import ranked_tasks, task_grid
@@ -19,6 +19,7 @@ __all__ = [
     "draw_example",
     "eigenvalue_spectrum",
     "influence_bars",
+    "literal",
     "png",
     "predicted_versus_true",
     "probabilities",

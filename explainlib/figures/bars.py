@@ -9,7 +9,7 @@ from torch import Tensor
 
 from explainlib.checks import require_choice, require_count, require_finite, require_tensor
 from explainlib.figures.palette import HARMFUL, HELPFUL, PALETTE, SERIES, style
-from explainlib.figures.picture import axes_for, set_alt
+from explainlib.figures.picture import axes_for, literal, set_alt
 
 
 def influence_bars(
@@ -59,7 +59,7 @@ def influence_bars(
             ax.barh(rows, [shown[row] for row in rows], **bars)
         ax.axvline(0, color=PALETTE["black"], linewidth=0.8)
         ax.axhline(k - 0.5, color="0.6", linewidth=0.8, linestyle=":")
-        ax.set(xlabel=unit, yticks=range(len(chosen)), yticklabels=names)
+        ax.set(xlabel=literal(unit), yticks=range(len(chosen)), yticklabels=list(map(literal, names)))
         ax.invert_yaxis()
         ax.grid(False, axis="y")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
@@ -117,7 +117,7 @@ def _probability_axes(ax: Axes | None, names: Sequence[str], true_class: int | N
         long = max(map(len, names)) > 9
         bottom = 0.5 + (0.05 * max(map(len, names)) if long else 0.0)
         ax = axes_for(ax, max(4.0, 0.6 * len(names) + 1.0), 2.4 + bottom, left=0.75, bottom=bottom)
-        marked = [f"{name}\n(true)" if c == true_class else name for c, name in enumerate(names)]
+        marked = [literal(f"{name}\n(true)" if c == true_class else name) for c, name in enumerate(names)]
         ax.set_xticks(range(len(names)), marked, rotation=30 if long else 0, ha="right" if long else "center")
         if true_class is not None:
             ax.get_xticklabels()[true_class].set_fontweight("bold")
@@ -130,7 +130,7 @@ def _draw_groups(ax: Axes, series: Mapping[str, Tensor]) -> None:
     width = 0.84 / len(series)
     for place, (look, (name, values)) in enumerate(zip(SERIES, series.items(), strict=False)):
         at = [c + (place - (len(series) - 1) / 2) * width for c in range(values.numel())]
-        bars = dict(color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0.5, label=name)
+        bars = dict(color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0.5, label=literal(name))
         ax.bar(at, values.tolist(), width, **bars)
     with style():
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)

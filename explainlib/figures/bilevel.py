@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explainlib.checks import require_count
 from explainlib.figures.palette import PALETTE, SERIES, style
-from explainlib.figures.picture import axes_for, set_alt
+from explainlib.figures.picture import axes_for, literal, set_alt
 from explainlib.metrics.mislabels import detection_curve
 
 DASHES = ("-", "--", "-.", ":", "-", "--")
@@ -62,12 +62,12 @@ def detection_curves(
             look = SERIES[i]
             marks = dict(marker=look.marker, markevery=(1 + 2 * i, max(1, m // 8)), markersize=5)
             line = dict(color=look.colour, linestyle=DASHES[i], linewidth=1.8)
-            ax.plot(shares, [100 * share for share in found], label=name, **line, **marks)
+            ax.plot(shares, [100 * share for share in found], label=literal(name), **line, **marks)
             said.append(f"{name} {found[at]:.0%}")
         if inspected is not None:
             ax.axvline(shares[at], color=PALETTE["black"], linewidth=1.2)
         ax.set(xlim=(0, 103), ylim=(0, 103), xlabel="% of the tasks inspected", ylabel="% of the spoiled tasks found")
-        ax.set_title(title or "", loc="left", pad=8 + 17 * lines)
+        ax.set_title(literal(title or ""), loc="left", pad=8 + 17 * lines)
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
     most = min(1.0, at / wrong)
     set_alt(
@@ -100,11 +100,11 @@ def derivative_reach(table: pandas.DataFrame, *, title: str | None = None, ax: A
         for look, (inner, part) in zip(SERIES, table.groupby("inner", sort=False), strict=False):
             rows = part.groupby("fraction")["error"]
             middle = rows.median()
-            ax.plot(middle.index, middle, color=look.colour, marker=look.marker, linewidth=1.8, label=inner)
+            ax.plot(middle.index, middle, color=look.colour, marker=look.marker, linewidth=1.8, label=literal(inner))
             ax.fill_between(middle.index, rows.min(), rows.max(), color=look.colour, alpha=0.15, linewidth=0)
             said.append(f"{inner} " + ", ".join(f"{error:.2g} at {at:g}" for at, error in middle.items()))
         ax.set(xscale="log", yscale="log", xlabel="of one task's weight taken away", ylabel="relative error")
-        ax.set_title(title or "", loc="left")
+        ax.set_title(literal(title or ""), loc="left")
         ax.legend()
     set_alt(ax, f"Relative error of task influence by the fraction of a task taken away, medians: {'; '.join(said)}.")
     return ax

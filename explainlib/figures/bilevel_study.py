@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from explainlib.figures.bilevel import derivative_reach
 from explainlib.figures.palette import SERIES, style
-from explainlib.figures.picture import Picture, set_alt
+from explainlib.figures.picture import Picture, literal, set_alt
 
 EDITS = ("task influence", "leave-out Newton step", "without third derivative", "first order", "Gamma")
 FINDERS = ("task influence", "gradient product", "raw loss", "TracIn", "EK-FAC IF, flat", "random")
@@ -46,9 +46,11 @@ def _editing(ax: Axes, table: pandas.DataFrame, inner: str) -> None:
         for series, method in zip(SERIES, EDITS, strict=False):
             rows = table[table["method"] == method].groupby("count")["parameter_error"].median()
             if len(rows):
-                ax.plot(rows.index, rows, color=series.colour, marker=series.marker, label=method, linewidth=1.6)
+                ax.plot(
+                    rows.index, rows, color=series.colour, marker=series.marker, label=literal(method), linewidth=1.6
+                )
         ax.set(xscale="log", yscale="log", xlabel="tasks removed at once", ylabel="relative error of the parameters")
-        ax.set_title(f"editing against solving again ({inner})", loc="left")
+        ax.set_title(f"editing against solving again ({literal(inner)})", loc="left")
         ax.legend(fontsize=9)
 
 
@@ -58,7 +60,12 @@ def _depth(ax: Axes, table: pandas.DataFrame) -> None:
             rows = table[table["kind"] == kind].sort_values("steps")
             if len(rows):
                 ax.plot(
-                    rows["steps"], rows["error"], color=series.colour, marker=series.marker, label=kind, linewidth=1.6
+                    rows["steps"],
+                    rows["error"],
+                    color=series.colour,
+                    marker=series.marker,
+                    label=literal(kind),
+                    linewidth=1.6,
                 )
         floor = float(table[table["kind"] == "dense"]["error"].iloc[0])
         ax.axhline(floor, color="0.4", linewidth=1.2, linestyle="--", label="dense, inner problem solved")
@@ -72,7 +79,12 @@ def _found(ax: Axes, table: pandas.DataFrame, flipped: float) -> None:
         for series, method in zip(SERIES, FINDERS, strict=False):
             rows = table[table["method"] == method].groupby("inspected")["found"].mean()
             ax.plot(
-                100 * rows.index, 100 * rows, color=series.colour, marker=series.marker, label=method, linewidth=1.6
+                100 * rows.index,
+                100 * rows,
+                color=series.colour,
+                marker=series.marker,
+                label=literal(method),
+                linewidth=1.6,
             )
         ends = [0, min(1.0, flipped), 1]
         ax.plot([100 * x for x in ends], [0, 100, 100], color="0.4", linestyle="--", linewidth=1.2, label="the most")

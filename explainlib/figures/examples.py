@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import matplotlib
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from explainlib.checks import require_count, require_indices
 from explainlib.datasets import Examples
 from explainlib.figures.palette import style
-from explainlib.figures.picture import Picture, set_alt
+from explainlib.figures.picture import Picture, literal, set_alt
 
 SIDES = {64: 8, 784: 28}  # flat vectors that are images: digits and MNIST
 SHOWN = 6  # features in a table
@@ -51,7 +52,7 @@ def draw_example(ax: Axes, examples: Examples, index: int, *, title: str | None 
         ax: where to draw; its frame and ticks are taken away.
         examples: what to draw from.
         index: position in ``examples``, checked by the caller.
-        title: above the example; None is its class.
+        title: above the example; None is its class. It is a text above the frame, and ``ax.get_title()`` stays empty.
     """
     x, image = examples.x[index], as_image(examples.x[index])
     text = _text(examples, index)
@@ -59,14 +60,17 @@ def draw_example(ax: Axes, examples: Examples, index: int, *, title: str | None 
     ax.grid(False)
     for spine in ax.spines.values():
         spine.set(visible=image is not None and text is None, color="0.75")
-    ax.set_title(class_name(examples, index) if title is None else title, fontsize=10)
     if text is not None:
-        ax.text(0.5, 0.98, textwrap.fill(textwrap.shorten(text, 140), 22), ha="center", va="top", fontsize=8)
+        words = literal(textwrap.fill(textwrap.shorten(text, 140), 22))
+        ax.text(0.5, 0.98, words, ha="center", va="top", fontsize=8)
     elif image is not None:
         limits = dict(vmin=min(0.0, float(image.min())), vmax=max(1.0, float(image.max())))
         ax.imshow(image.numpy(), cmap="gray_r", interpolation="nearest", **limits)
     else:
         ax.text(0.5, 0.98, _features(x), ha="center", va="top", fontsize=9, family="monospace")
+    above = dict(xy=(0.5, 1), xycoords="axes fraction", xytext=(0, matplotlib.rcParams["axes.titlepad"]))
+    name = literal(class_name(examples, index) if title is None else title)
+    ax.annotate(name, **above, textcoords="offset points", ha="center", va="baseline", fontsize=10)
 
 
 def thumbnails(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from explainlib.checks import require_tensor
 from explainlib.figures.palette import PALETTE, SERIES, style
-from explainlib.figures.picture import axes_for, set_alt
+from explainlib.figures.picture import axes_for, literal, set_alt
 from explainlib.metrics import fidelity
 
 
@@ -58,13 +58,13 @@ def predicted_versus_true(
             x, agreement = _flat(values), numbers[name]
             caption = f"{name}: Pearson {float(agreement.pearson):.3f}, slope {float(agreement.slope):.2f}"
             dots = dict(s=26, marker=series.marker, alpha=0.65, edgecolors="white", linewidths=0.4)
-            ax.scatter(x.numpy(), y.numpy(), color=series.colour, label=caption, zorder=3, **dots)
+            ax.scatter(x.numpy(), y.numpy(), color=series.colour, label=literal(caption), zorder=3, **dots)
             _least_squares_line(ax, x, y, float(agreement.slope), series.colour)
         _identity(ax, torch.cat([_flat(values) for values in methods.values()]), y)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(5))
-        ax.set(xlabel=f"{labels[0]} {unit}", ylabel=f"{labels[1]} {unit}")
-        ax.set_title(title or "", loc="left")
+        ax.set(xlabel=literal(f"{labels[0]} {unit}"), ylabel=literal(f"{labels[1]} {unit}"))
+        ax.set_title(literal(title or ""), loc="left")
         above = (-0.02, 1.05 if title else 1.0)
         ax.legend(loc="lower left", bbox_to_anchor=above, borderaxespad=0.1, labelspacing=0.3)
     set_alt(ax, _in_words(numbers, labels, unit))

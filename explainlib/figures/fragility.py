@@ -8,7 +8,7 @@ import pandas
 from matplotlib.axes import Axes
 
 from explainlib.figures.palette import PALETTE, SERIES, style
-from explainlib.figures.picture import Picture, set_alt
+from explainlib.figures.picture import Picture, literal, set_alt
 from explainlib.studies.fragility_bench import KINDS
 from explainlib.studies.fragility_parts import LEAST
 
@@ -51,7 +51,15 @@ def draw_sweep(ax: Axes, table: pandas.DataFrame, grows: str, measure: str, titl
             if not len(rows):
                 continue
             x = rows["size"] + (k - 2) * unit
-            ax.plot(x, rows[measure], color=look.colour, marker=look.marker, markersize=6, linewidth=1.4, label=kind)
+            ax.plot(
+                x,
+                rows[measure],
+                color=look.colour,
+                marker=look.marker,
+                markersize=6,
+                linewidth=1.4,
+                label=literal(kind),
+            )
             ax.vlines(x, rows[f"{measure}_low"], rows[f"{measure}_high"], color=look.colour, linewidth=1.4)
         ax.set_title(title, loc="left")
         ax.set(xlabel="hidden layers of width 5" if grows == "depth" else "width of one hidden layer", ylabel=label)
@@ -66,8 +74,10 @@ def _like_with_like(ax: Axes, two: pandas.DataFrame) -> None:
             y = [pairs.index((r.a, r.b)) for r in rows.itertuples()]
             place = [at + (0.14 if activation == "relu" else -0.14) for at in y]
             ax.hlines(place, rows["spearman_25"], rows["spearman_75"], color=series.colour, linewidth=2)
-            ax.plot(rows["spearman"], place, series.marker, color=series.colour, markersize=8, label=activation)
-        ax.set_yticks(range(len(pairs)), [f"{a}\n{b}" for a, b in pairs], fontsize=9)
+            ax.plot(
+                rows["spearman"], place, series.marker, color=series.colour, markersize=8, label=literal(activation)
+            )
+        ax.set_yticks(range(len(pairs)), [literal(f"{a}\n{b}") for a, b in pairs], fontsize=9)
         ax.set_ylim(len(pairs) - 0.5, -0.5)
         ax.set_xlim(min(0.0, part["spearman_25"].min()) - 0.03, 1.05)
         ax.set_title("like with like (medians, quartiles)", loc="left")
@@ -102,7 +112,7 @@ def draw_curves(ax: Axes, curves: pandas.DataFrame, data: str) -> None:
             first = removed == rows[rows["removed"] >= 0]["removed"].min()
             label = "with all examples" if whole else "without one" if first else None
             ax.plot(line["epoch"], line["loss"], linewidth=1.2, label=label, **look)
-        ax.set_title(f"retraining on {data}", loc="left")
+        ax.set_title(f"retraining on {literal(data)}", loc="left")
         ax.set(xlabel="epoch", ylabel="loss of the worst test")
         ax.legend(fontsize=9)
 
@@ -115,7 +125,7 @@ def draw_ladder(ax: Axes, ladder: pandas.DataFrame) -> None:
         y = range(len(means))
         ax.barh(y, 100 * means, color=SERIES[0].colour, alpha=0.75)
         ax.plot(100 * shares["share"], [list(means.index).index(s) for s in shares["step"]], "o", color="black", ms=4)
-        ax.set_yticks(y, means.index, fontsize=9)
+        ax.set_yticks(y, list(map(literal, means.index)), fontsize=9)
         ax.set_ylim(len(means) - 0.5, -0.5)
         ax.axvline(0.0, color="0.5", linewidth=1)
         ax.set_title("where the gap to retraining arises", loc="left")

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from explainlib.figures.fragility import LOOKS
 from explainlib.figures.palette import style
-from explainlib.figures.picture import Picture, set_alt
+from explainlib.figures.picture import Picture, literal, set_alt
 from explainlib.studies.fragility_parts import LEAST
 from explainlib.studies.fragility_truths import Judged, Truths
 
@@ -50,7 +50,14 @@ def _sweep(ax: Axes, truths: Truths, grows: str, size: int, kind: str, protocol:
             ax.plot(line["size"], line["spearman"], color=OTHERS, marker=LOOKS[other].marker, markersize=4, zorder=1)
             continue
         look = dict(color=LOOKS[kind].colour, zorder=3)
-        ax.plot(line["size"], line["spearman"], marker=LOOKS[kind].marker, markersize=7, label=f"{kind}, mean", **look)
+        ax.plot(
+            line["size"],
+            line["spearman"],
+            marker=LOOKS[kind].marker,
+            markersize=7,
+            label=f"{literal(kind)}, mean",
+            **look,
+        )
         ax.vlines(line["size"], line["low"], line["high"], linewidth=2, **look)
     if not stored.collapsed:
         own = float(stored.agreement.spearman)

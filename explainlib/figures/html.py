@@ -38,9 +38,19 @@ def example_html(examples: Examples, index: int, *, captions: tuple[str, ...] = 
         )
     else:
         words = raw[index][:80] if raw is not None else ", ".join(f"{v:.3g}" for v in examples.x[index].flatten()[:6])
-        shown = f"<i>{escape(words)}</i>"
-    caption = "<br>".join(escape(part) for part in captions if part)
+        shown = f"<i>{html_literal(words)}</i>"
+    caption = "<br>".join(html_literal(part) for part in captions if part)
     return f'<span style="{BLOCK}">{shown}<br>{caption}</span>'
+
+
+def html_literal(text: str) -> str:
+    """Return ``text`` escaped, each dollar sign in a span of its own, so that no notebook typesets a formula.
+
+    Example:
+        >>> html_literal("<$5>")
+        '&lt;<span>$</span>5&gt;'
+    """
+    return escape(text).replace("$", "<span>$</span>")
 
 
 def _thumbnail(image: Float[Tensor, "h w *colour"]) -> str:

@@ -54,6 +54,18 @@ def axes_for(
     return Picture(width, height).add_axes(place)
 
 
+def literal(text: str) -> str:
+    r"""Return ``text`` so that matplotlib draws it as it is: a pair of dollar signs would be read as a formula.
+
+    For every name that comes from outside: classes, methods, labels, units, titles. Texts of our own may hold formulas.
+
+    Example:
+        >>> literal("$5 and $10")
+        '\\$5 and \\$10'
+    """
+    return str(text).replace("$", r"\$")
+
+
 def set_alt(part: Axes | Figure, text: str) -> None:
     """Attach the text equivalent of a drawing to its axes, or to the figure when it spans several."""
     part.explainlib_alt = text

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from explainlib.checks import require_count
 from explainlib.figures.palette import PALETTE, SERIES, style
-from explainlib.figures.picture import Picture, axes_for, set_alt
+from explainlib.figures.picture import Picture, axes_for, literal, set_alt
 
 
 def training_curves(
@@ -41,8 +41,8 @@ def training_curves(
             at = np.arange(len(mean)) + window
             ax.plot(np.arange(len(history)) + 1, history, color=look.colour, alpha=0.25, linewidth=0.8)
             line = dict(color=look.colour, linestyle=dash, linewidth=2.2, marker=look.marker, markersize=6)
-            ax.plot(at, mean, label=name, markevery=max(1, len(mean) // 8), **line)
-        ax.set(xlabel="meta-batch", ylabel=unit, ylim=(0, None), xlim=(0, None))
+            ax.plot(at, mean, label=literal(name), markevery=max(1, len(mean) // 8), **line)
+        ax.set(xlabel="meta-batch", ylabel=literal(unit), ylim=(0, None), xlim=(0, None))
         ax.legend(loc="upper right")
     ends = "; ".join(
         f"{name} from {np.mean(h[:window]):.2f} to {np.mean(h[-window:]):.2f}" for name, h in histories.items()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explainlib.checks import require_count, require_finite, require_tensor
 from explainlib.figures.palette import PALETTE, SERIES, style
-from explainlib.figures.picture import axes_for, set_alt
+from explainlib.figures.picture import axes_for, literal, set_alt
 
 FLAT = 1e-12  # of the largest: smaller eigenvalues are rounding of zero and are not drawn
 
@@ -53,7 +53,7 @@ def eigenvalue_spectrum(
             ax.annotate(f"keep {keep}", (keep, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -12),
                         textcoords="offset points", fontsize=9)  # fmt: skip
         ax.set(xlabel="rank of the eigenvalue, largest first", ylabel="its absolute value")
-        ax.set_title(title or "", loc="left", pad=22 if title else 6)
+        ax.set_title(literal(title or ""), loc="left", pad=22 if title else 6)
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1, markerscale=2)
     counts = f"{int(signs['positive'].sum())} positive, {int(signs['negative'].sum())} negative"
     flat = int((~seen).sum())
@@ -100,14 +100,14 @@ def pruning_curve(
     with style():
         ax = axes_for(ax, 6.4, 3.4 + 0.24 * lines + (0.3 if title else 0), top=0.24 * lines + (0.5 if title else 0.2))
         for look, (name, values) in zip(SERIES, series.items(), strict=False):
-            ax.plot(places, list(values), color=look.colour, marker=look.marker, linewidth=1.6, label=name)
+            ax.plot(places, list(values), color=look.colour, marker=look.marker, linewidth=1.6, label=literal(name))
         for look, (name, value) in zip(SERIES, levels.items(), strict=False):
-            ax.axhline(value, color=look.colour, linewidth=1.4, linestyle=":", label=name)
-        ax.set_xticks(places, [str(keep) for keep in keeps])
-        ax.set(xlabel="eigenvalues inverted", ylabel=label, xlim=(-0.3, len(keeps) - 0.5))
+            ax.axhline(value, color=look.colour, linewidth=1.4, linestyle=":", label=literal(name))
+        ax.set_xticks(places, [literal(keep) for keep in keeps])
+        ax.set(xlabel="eigenvalues inverted", ylabel=literal(label), xlim=(-0.3, len(keeps) - 0.5))
         if most is not None:
             ax.set_ylim(0, 1.04 * most)
-        ax.set_title(title or "", loc="left", pad=8 + 17 * lines)
+        ax.set_title(literal(title or ""), loc="left", pad=8 + 17 * lines)
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1, labelspacing=0.3)
     said = [
         f"{name}: " + ", ".join(f"{value:g} at {keep}" for keep, value in zip(keeps, values, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from explainlib.figures.palette import SERIES, style
-from explainlib.figures.picture import Picture, axes_for, set_alt
+from explainlib.figures.picture import Picture, axes_for, literal, set_alt
 
 
 def removal_points(
@@ -26,10 +26,10 @@ def removal_points(
         ax.plot(ends, ends, color="0.55", linestyle="--", linewidth=1.2, zorder=1)
         for series, (name, numbers) in zip(SERIES, predicted.items(), strict=False):
             marks = dict(s=46, marker=series.marker, color=series.colour, edgecolors="white", linewidths=0.6, zorder=3)
-            ax.scatter(numbers, true, label=name, **marks)
+            ax.scatter(numbers, true, label=literal(name), **marks)
             for i, (x, y) in enumerate(zip(numbers, true, strict=True)):
                 ax.annotate(str(i + 1), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
-        ax.set(xlim=ends, ylim=ends, xlabel=f"predicted {unit}", ylabel=f"retrained {unit}")
+        ax.set(xlim=ends, ylim=ends, xlabel=literal(f"predicted {unit}"), ylabel=literal(f"retrained {unit}"))
         ax.set_aspect("equal")
         if true:
             ax.legend(loc="lower left", bbox_to_anchor=(-0.05, 1.0), ncols=len(predicted), borderaxespad=0.2)

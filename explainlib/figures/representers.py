@@ -9,7 +9,7 @@ from torch import Tensor
 
 from explainlib.checks import require_finite, require_indices, require_tensor
 from explainlib.figures.palette import HARMFUL, HELPFUL, PALETTE, SERIES, style
-from explainlib.figures.picture import Picture, axes_for, set_alt
+from explainlib.figures.picture import Picture, axes_for, literal, set_alt
 
 
 def deletion_curves(
@@ -49,12 +49,12 @@ def deletion_curves(
             mean, error = changes.mean(0), changes.std(0) / len(changes) ** 0.5
             moved = [count + (place - (len(curves) - 1) / 2) * reach / 150 for count in counts]  # bars side by side
             line = dict(color=look.colour, marker=look.marker, linewidth=1.6, capsize=2.5, elinewidth=1.0)
-            ax.errorbar(moved, mean.tolist(), yerr=error.tolist(), label=name, **line)
+            ax.errorbar(moved, mean.tolist(), yerr=error.tolist(), label=literal(name), **line)
             said.append(f"{name} {float(mean[-1]):+.2f}")
         ax.axhline(0, color=PALETTE["black"], linewidth=0.8)
         ax.set_xticks(list(counts))
-        ax.set(xlabel="training examples deleted", ylabel=unit)
-        ax.set_title(title or "", loc="left", pad=8 + 17 * lines)
+        ax.set(xlabel="training examples deleted", ylabel=literal(unit))
+        ax.set_title(literal(title or ""), loc="left", pad=8 + 17 * lines)
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.1)
     tests = len(next(iter(curves.values())))
     set_alt(ax, f"Mean {unit} of {tests} tests against the number deleted; after {counts[-1]}: {', '.join(said)}.")
@@ -115,9 +115,9 @@ def product_bars(
             ax.axvline(0, color=PALETTE["black"], linewidth=0.8)
             ax.set_title(name, fontsize=10)
             ax.grid(False, axis="y")
-        grid[0].set_yticks(range(len(chosen)), names)
+        grid[0].set_yticks(range(len(chosen)), list(map(literal, names)))
         grid[0].invert_yaxis()
-        picture.suptitle(title or "", x=0.02, y=1 - 0.05 / height, ha="left", va="top", fontsize=11)
+        picture.suptitle(literal(title or ""), x=0.02, y=1 - 0.05 / height, ha="left", va="top", fontsize=11)
     products = "; ".join(
         f"{name}: {float(importance[i]):+.3g} x {float(kernel[i]):.3g} = {float(importance[i] * kernel[i]):+.3g}"
         for name, i in zip(names, chosen, strict=True)

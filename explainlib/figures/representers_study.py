@@ -8,7 +8,7 @@ import pandas
 from matplotlib.axes import Axes
 
 from explainlib.figures.palette import SERIES, style
-from explainlib.figures.picture import Picture, set_alt
+from explainlib.figures.picture import Picture, literal, set_alt
 
 TITLES = {
     "I": "I: which global importance? (kernel: NTK final)",
@@ -47,7 +47,7 @@ def _areas(ax: Axes, part: pandas.DataFrame, title: str, limits: tuple[float, fl
             ax.plot([row.auc_low, row.auc_high], [y, y], color=SERIES[0].colour, linewidth=2)
             ax.plot(row.auc, y, marker=SERIES[0].marker, color=SERIES[0].colour, markersize=7)
         ax.axvline(0.0, color="0.5", linewidth=1)
-        ax.set_yticks(range(len(part)), names)
+        ax.set_yticks(range(len(part)), list(map(literal, names)))
         span = limits[1] - limits[0]
         ax.set_xlim(limits[0] - 0.05 * span, limits[1] + 0.05 * span)
         ax.set_ylim(-0.6, len(part) - 0.4)
@@ -64,7 +64,7 @@ def _curves(ax: Axes, curves: pandas.DataFrame) -> None:
                 rows["change"],
                 color=series.colour,
                 marker=series.marker,
-                label=method,
+                label=literal(method),
                 linewidth=1.6,
             )
         ax.axhline(0.0, color="0.5", linewidth=1)

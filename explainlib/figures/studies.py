@@ -13,7 +13,7 @@ from explainlib.figures.bilevel_study import bilevel
 from explainlib.figures.fidelity import predicted_versus_true
 from explainlib.figures.fragility import fragility
 from explainlib.figures.palette import SERIES, style
-from explainlib.figures.picture import Picture, png, set_alt
+from explainlib.figures.picture import Picture, literal, png, set_alt
 from explainlib.figures.representers_study import representers
 from explainlib.figures.tlxml import tlxml
 from explainlib.storage import write_bytes
@@ -66,7 +66,7 @@ def _by_size(ax: Axes, part: pandas.DataFrame, column: str, title: str, label: s
     with style():
         for series, (method, rows) in zip(SERIES, part.groupby("method", sort=False), strict=False):
             line = dict(color=series.colour, marker=series.marker, linewidth=1.6, markersize=6)
-            ax.plot(100 * rows["fraction"], rows[column], label=method, **line)
+            ax.plot(100 * rows["fraction"], rows[column], label=literal(method), **line)
         ax.set_title(title, loc="left")
         ax.set(xlabel="removed, % of the training set", ylabel=label)
 
@@ -77,7 +77,7 @@ def _selected(ax: Axes, selection: pandas.DataFrame) -> None:
         for series, (method, rows) in zip(SERIES, selection.groupby("method", sort=False), strict=False):
             x = 100 * rows["fraction"]
             look = dict(color=series.colour, marker=series.marker, markersize=6)
-            ax.plot(x, rows["retrained"], linewidth=1.6, label=method, **look)
+            ax.plot(x, rows["retrained"], linewidth=1.6, label=literal(method), **look)
             ax.plot(x, rows["predicted"], linewidth=1.0, linestyle=":", markerfacecolor="white", **look)
         ax.set_title("selected groups: retrained (filled), predicted (open)", loc="left")
         ax.set(xlabel="removed, % of the training set", ylabel="change of the test loss")

@@ -13,7 +13,7 @@ from explainlib.checks import require_count, require_finite, require_shape, requ
 from explainlib.datasets import ClassPool, Tasks, pictured
 from explainlib.figures.examples import as_image
 from explainlib.figures.palette import HARMFUL, HELPFUL, style
-from explainlib.figures.picture import Picture, set_alt
+from explainlib.figures.picture import Picture, literal, set_alt
 
 
 def task_images(tasks: Tasks, index: int, pool: ClassPool | None = None) -> tuple[list[Tensor], list[Tensor]] | None:
@@ -65,14 +65,16 @@ def task_grid(tasks: Tasks, index: int, *, pool: ClassPool | None = None, title:
         picture = Picture(width, height)
         for c, (row, name) in enumerate(zip(rows, names, strict=True)):
             y = height - head - side * (c + 1)
-            picture.text((left - 0.1) / width, (y + side / 2) / height, name, ha="right", va="center", fontsize=9)
+            picture.text(
+                (left - 0.1) / width, (y + side / 2) / height, literal(name), ha="right", va="center", fontsize=9
+            )
             for part, start in enumerate((left, left + side * shots + gap)):
                 for i, image in enumerate(row[part]):
                     _draw(picture, image, start + side * i, y, side)
         for word, start in (("support", left), ("query", left + side * shots + gap)):
             picture.text(start / width, 1 - (head - 0.1) / height, word, va="bottom", fontsize=10, color="0.35")
         if title:
-            picture.text(0.08 / width, 1 - 0.06 / height, title, va="top", fontsize=11)
+            picture.text(0.08 / width, 1 - 0.06 / height, literal(title), va="top", fontsize=11)
     set_alt(picture, f"One task: {shots} support and {queries} query drawings of each of {', '.join(names)}.")
     return picture
 
@@ -125,7 +127,7 @@ def ranked_tasks(
                 _row(picture, tasks, i, pool, (left, top - side), side, marked)
                 top -= line
         if title:
-            picture.text(0.08 / width, 1 - 0.06 / height, title, va="top", fontsize=11)
+            picture.text(0.08 / width, 1 - 0.06 / height, literal(title), va="top", fontsize=11)
     set_alt(picture, "Training tasks, " + "; ".join(said) + ".")
     return picture
 
@@ -149,7 +151,7 @@ def _row(
         script = name.split("/")[0]
         weight = "bold" if own else "normal"
         below = dict(ha="center", va="top", fontsize=8, weight=weight)
-        picture.text((start + side / 2) / width, (y - 0.04) / height, script.replace(" ", "\n", 1), **below)
+        picture.text((start + side / 2) / width, (y - 0.04) / height, literal(script.replace(" ", "\n", 1)), **below)
 
 
 def _draw(picture: Picture, image: Tensor, x: float, y: float, side: float, *, heavy: bool = False) -> Axes:

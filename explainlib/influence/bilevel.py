@@ -5,9 +5,11 @@ r"""Ren et al.: the influence of tasks and of single examples, inner and outer, 
     training example     dlam/deps   = +S^-1 D_lam P,   P = -partial_theta f_k . inner   Theorems 4.6, 4.7
     on a new task        df'/deps    = (D f')^T dlam/deps                            Definition 5.2, corrected
 
-S = l2 I + H_total. Sums, not means: removing is eps = -1, so removal subtracts the influence, always. Where this
-differs from the paper: Theorem 4.5 prints the plain gradient; Proposition 4.8 is minus ours and loses the outer ridge
-(slip 6); Definition 5.2 drops dtheta'/dlam (``shortcut=True`` does so too).
+S = l2 I + H_total. Sums, not means: removing is eps = -1, so removal subtracts the influence, always. Under weights,
+c_k of tasks, a and b of examples, S and D f hold them, eps is added to one of them, and an example's influence is c_k
+times that above; removing is eps = -c_k, -a or -b. Where this differs from the paper: Theorem 4.5 prints the plain
+gradient; Proposition 4.8 is minus ours and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam
+(``shortcut=True`` does so too).
 """
 
 from __future__ import annotations
@@ -30,15 +32,13 @@ from explainlib.influence.bilevel_curvature import (
     outer_matrix,
     outer_operator,
     solver_of,
+    stationarity,
 )
 from explainlib.influence.bilevel_edits import newton_edit
 from explainlib.meta.bilevel import Bilevel
 from explainlib.meta.bilevel_state import Settled
 from explainlib.meta.task_weights import TaskWeights
-from explainlib.risk import NotAtMinimumWarning
 from explainlib.solvers.solution import Solution, SolverWarning
-
-AT_REST = 1e-6  # a gradient below this share of the tasks' own is a minimum for all purposes
 
 
 class BilevelInfluence:
@@ -51,6 +51,7 @@ class BilevelInfluence:
         hessian: "exact", or the paper's "gamma", which ranks but cannot edit (slip 5).
         solver: "dense" (one factorisation), "cg" or "neumann" (products only).
         inner_hessian: "exact", or "ekfac" for networks of Linear and convolution layers.
+        weights: of tasks and examples, as in ``xl.meta.solve``; made by ``xl.meta.TaskWeights.of``. None is all ones.
         strict: raise unless lam is stationary; otherwise warn.
         scale: of the Neumann series; None is 1.1 times the largest eigenvalue of S.
         tolerance: relative residual of "cg" and "neumann"; None is theirs.
@@ -59,7 +60,7 @@ class BilevelInfluence:
 
     Attributes:
         gradients: D f_i [M, q].
-        gradient_norm: |sum_i D f_i + l2 lam|.
+        gradient_norm: |sum_i c_i D f_i + l2 lam|.
         status: "stationary" or "not_stationary".
         solution: the last solve's ``Solution``, its status, steps and residual; None before the first.
 
@@ -80,6 +81,7 @@ class BilevelInfluence:
         hessian: str = "exact",
         solver: str = "dense",
         inner_hessian: str = "exact",
+        weights: TaskWeights | None = None,
         strict: bool = False,
         scale: int | float | None = None,
         tolerance: int | float | None = None,
@@ -91,28 +93,18 @@ class BilevelInfluence:
         self.inner_hessian = require_choice("inner_hessian", inner_hessian, INNER_HESSIANS)
         self.on_failure = require_choice("on_failure", on_failure, ("raise", "warn"))
         self.bilevel, self.lam, self.tasks_given = bilevel, bilevel.require_w(lam), bilevel.require_tasks(tasks)
+        self.weights = TaskWeights.checked(tasks, weights)
         self.options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
         self._inverse = None if inner_hessian == "exact" else EkfacInverse
         self.solution: Solution | None = None
         self._kept: dict[str, object] = {}
-        exact = bilevel.total_gradients(self.lam, tasks)
-        self.gradient = exact.sum(0) + bilevel.l2 * self.lam
+        exact = bilevel.total_gradients(self.lam, tasks, weights=self.weights)
+        self.gradient = self.weights.tasks @ exact + bilevel.l2 * self.lam
         self.gradient_norm = float(self.gradient.norm())
-        self.gradients: Float[Tensor, "M q"] = exact if self._inverse is None else self._rows("total_gradients", tasks)
-        size = float(exact.norm(dim=1).mean())
-        self.status = "stationary" if self.gradient_norm <= AT_REST * size else "not_stationary"
-        self._judge(size, strict)
-
-    def _judge(self, size: float, strict: bool) -> None:
-        if self.status == "stationary":
-            return
-        said = (
-            f"lam is not a stationary point of these tasks: |gradient| = {self.gradient_norm:.1e}, a single task's is "
-            f"{size:.1e}. Influence then says how a Newton step would move, not where retraining ends"
-        )
-        if strict:
-            raise ValueError(f"{said}; use xl.meta.solve, or pass strict=False.")
-        warn_caller(f"{said}.", NotAtMinimumWarning)
+        self.gradients: Float[Tensor, "M q"] = exact
+        if self._inverse is not None:
+            self.gradients = torch.cat([state.total_gradients() for _, state in self._settled()])
+        self.status = stationarity(self.gradient_norm, float(exact.norm(dim=1).mean()), strict)
 
     @compute.entry
     def tasks(self) -> Float[Tensor, "M q"]:
@@ -128,7 +120,8 @@ class BilevelInfluence:
     @compute.entry
     def validation_examples(self, k: int) -> Float[Tensor, "r q"]:
         """Return dlam/deps for every validation (query) example of task k (Theorem 4.5 with the total gradient)."""
-        return -self._solved(self._state(k).validation_gradients()[0])
+        state = self._state(k)
+        return -self._solved(self.weights.tasks[k] * state.validation_gradients()[0])
 
     def validation_example(self, k: int, i: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of validation example i of task k."""
@@ -137,7 +130,8 @@ class BilevelInfluence:
     @compute.entry
     def training_examples(self, k: int) -> Float[Tensor, "s q"]:
         """Return dlam/deps for every training (support) example of task k: +S^-1 D_lam P (Theorems 4.6, 4.7)."""
-        return -self._solved(self._state(k).training_derivatives()[0])  # d(D f)/db = -D_lam P
+        state = self._state(k)
+        return -self._solved(self.weights.tasks[k] * state.training_derivatives()[0])  # d(D f)/db = -D_lam P
 
     def training_example(self, k: int, i: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of training example i of task k."""
@@ -151,9 +145,9 @@ class BilevelInfluence:
         so, and ``solution.status`` is "not_positive_definite".
         """
         if "direct" not in self._kept:
-            states = [state for _, state in self._settled(self.tasks_given)]
-            ones = [torch.ones_like(state.losses) for state in states]
-            matrix = sum(s.straight_hessian(one, third_order=False) for s, one in zip(states, ones, strict=True))
+            rows, states = zip(*self._settled(), strict=True)
+            c = [self.weights.tasks[k] for k in rows]
+            matrix = sum(s.straight_hessian(own, third_order=False) for s, own in zip(states, c, strict=True))
             matrix = (matrix + matrix.T) / 2  # eq. (3) and its ridge
             matrix.diagonal().add_(self.bilevel.l2)
             found = solver_of("dense", matrix)(torch.cat([state.of_lam for state in states]))
@@ -181,7 +175,7 @@ class BilevelInfluence:
         self._require_proximal("first_order")
         if "first order" not in self._kept:
             product = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
-            rows = torch.cat([state.of_theta for _, state in self._settled(self.tasks_given)])
+            rows = torch.cat([state.of_theta for _, state in self._settled()])
             found = solver_of(self.solver, product, **self.options)(rows)
             self._kept["first order"] = found.required(self.on_failure)
         self.solution = self._kept["first order"]
@@ -204,8 +198,8 @@ class BilevelInfluence:
         """
         rows = require_groups([indices], len(self.tasks_given), of="training tasks")[0]
         if not newton:
-            return self.lam - self.tasks()[rows].sum(0)
-        return self._newton(self.tasks_given[rows], None)
+            return self.lam - self.weights.tasks[rows] @ self.tasks()[rows]
+        return self._newton(rows, None)
 
     def without_task(self, k: int, *, newton: bool = False) -> Float[Tensor, " q"]:
         """Return lam after removing task k."""
@@ -223,19 +217,19 @@ class BilevelInfluence:
         """
         i = self.example_index(self._task_index(k), i, part)
         if not newton:
-            return self.lam - (self.training_example if part == "training" else self.validation_example)(k, i)
-        task = self.tasks_given[[k]]
-        return self._newton(task, TaskWeights.of(task).without_example(0, i, part))
+            influence = (self.training_example if part == "training" else self.validation_example)(k, i)
+            return self.lam - getattr(self.weights, part)[k, i] * influence
+        return self._newton([k], self.weights[[k]].without_example(0, i, part))
 
-    def _newton(self, changed: Tasks, now: TaskWeights | None) -> Float[Tensor, " q"]:
+    def _newton(self, rows: list[int] | Tensor, now: TaskWeights | None) -> Float[Tensor, " q"]:
         if self.hessian != "exact" or self.inner_hessian != "exact":
             raise ValueError(
                 "newton=True takes the exact step of the remaining problem; make the influence with hessian='exact' "
                 "and inner_hessian='exact', or pass newton=False."
             )
         whole = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
-        options = {"solver": self.solver, "options": self.options}
-        self.solution = newton_edit(self.bilevel, self.lam, self.gradient, whole, changed, now, **options)
+        options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
+        self.solution = newton_edit(self.bilevel, self.lam, self.gradient, whole, self.tasks_given[rows], **options)
         return self.lam - self.solution.required(self.on_failure).value[0]
 
     @compute.entry
@@ -256,7 +250,8 @@ class BilevelInfluence:
             self._require_proximal("performance(shortcut=True)")
             tests = self.bilevel.partial_gradients(self.lam, new_tasks)[1]
         else:
-            tests = self._rows("total_gradients", new_tasks)
+            states = self.bilevel.settled(self.lam, new_tasks, inverse=self._inverse)
+            tests = torch.cat([state.total_gradients() for _, state in states])
         return tests @ self.tasks().T
 
     def example_index(self, k: int, i: int, part: str) -> int:
@@ -276,22 +271,22 @@ class BilevelInfluence:
                 "only inner='proximal' gives; use the total gradient (performance(), task())."
             )
 
-    def _settled(self, tasks: Tasks) -> Iterator[tuple[slice, Settled]]:
-        return self.bilevel.settled(self.lam, tasks, inverse=self._inverse)
+    def _settled(self) -> Iterator[tuple[slice, Settled]]:
+        return self.bilevel.settled(self.lam, self.tasks_given, weights=self.weights, inverse=self._inverse)
 
     def _state(self, k: int) -> Settled:
-        return next(state for _, state in self._settled(self.tasks_given[self._task_index(k)]))
-
-    def _rows(self, name: str, tasks: Tasks) -> Tensor:
-        return torch.cat([getattr(state, name)() for _, state in self._settled(tasks)])
+        row = [self._task_index(k)]
+        options = {"weights": self.weights[row], "inverse": self._inverse}
+        return next(state for _, state in self.bilevel.settled(self.lam, self.tasks_given[row], **options))
 
     def _operator(self, hessian: str) -> Operator:
-        return outer_operator(self.bilevel, self.lam, self.tasks_given, hessian=hessian, inverse=self._inverse)
+        options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
+        return outer_operator(self.bilevel, self.lam, self.tasks_given, **options)
 
     def _matrix(self, hessian: str) -> Float[Tensor, "q q"]:
         key = f"{hessian} matrix"
         if key not in self._kept:
-            options = {"hessian": hessian, "inverse": self._inverse}
+            options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
             self._kept[key] = outer_matrix(self.bilevel, self.lam, self.tasks_given, **options)
         return self._kept[key]
 

@@ -2,10 +2,10 @@
 
 Exact (Ren et al., Definition 4.2), and their Gamma (Theorem 5.1) with C_i = partial_lam partial_theta f_i dtheta/dlam:
 
-    exact   S = l2 I + sum_i D D f_i
-    gamma   S = l2 I + sum_i ( partial_lam^2 f_i + C_i + C_i^T + |partial_theta f_i|_1 I )
+    exact   S = l2 I + sum_i c_i D D f_i
+    gamma   S = l2 I + sum_i c_i ( partial_lam^2 f_i + C_i + C_i^T + |partial_theta f_i|_1 I )
 
-For the proximal problem the second is a multiple of I (slip 5).
+c_i are the tasks' weights, 1 unless given. For the proximal problem the second is a multiple of I (slip 5).
 """
 
 from __future__ import annotations
@@ -16,24 +16,56 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from explainlib.checks import warn_caller
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples, Tasks
 from explainlib.meta.bilevel import Bilevel, MakeInverse
 from explainlib.meta.bilevel_problem import Problem, Proximal
 from explainlib.meta.bilevel_state import ROWS
-from explainlib.meta.task_weights import WeightedTask
-from explainlib.risk import Risk
+from explainlib.meta.task_weights import TaskWeights, WeightedTask
+from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.solvers.cg import cg
 from explainlib.solvers.dense import Factor
 from explainlib.solvers.neumann import neumann
 from explainlib.solvers.solution import Solution
 
 Operator = Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]
+AT_REST = 1e-6  # a gradient below this share of the tasks' own is a minimum for all purposes
 HESSIANS, SOLVERS, INNER_HESSIANS = ("exact", "gamma"), ("dense", "cg", "neumann"), ("exact", "ekfac")
 
 
+def stationarity(gradient: float, size: float, strict: bool) -> str:
+    """Return "stationary" or, with a warning, "not_stationary".
+
+    Args:
+        gradient: |D F|.
+        size: of a single task's gradient, to compare it with.
+        strict: raise instead of warning.
+
+    Raises:
+        ValueError: not stationary and ``strict``.
+    """
+    if gradient <= AT_REST * size:
+        return "stationary"
+    said = (
+        f"lam is not a stationary point of these tasks: |gradient| = {gradient:.1e}, a single task's is {size:.1e}. "
+        "Influence then says how a Newton step would move, not where retraining ends"
+    )
+    if strict:
+        remedy = "use xl.meta.solve, and pass its weights here too (weights=xl.meta.TaskWeights.of(...))"
+        raise ValueError(f"{said}; {remedy}, or pass strict=False.")
+    warn_caller(f"{said}.", NotAtMinimumWarning)
+    return "not_stationary"
+
+
 def outer_operator(
-    bilevel: Bilevel, lam: Float[Tensor, " q"], tasks: Tasks, *, hessian: str, inverse: MakeInverse | None = None
+    bilevel: Bilevel,
+    lam: Float[Tensor, " q"],
+    tasks: Tasks,
+    *,
+    hessian: str,
+    inverse: MakeInverse | None = None,
+    weights: TaskWeights | None = None,
 ) -> Operator:
     """Return v -> S v on rows [k, q].
 
@@ -43,29 +75,37 @@ def outer_operator(
         tasks: M tasks.
         hessian: "exact" or "gamma".
         inverse: makes the inner inverses; None is exact.
+        weights: of tasks and examples; None is all ones.
 
     Source: Ren et al., Definition 4.2 and Theorem 5.1.
     """
     if hessian == "exact":
-        total = bilevel.hessian_operator(lam, tasks, inverse=inverse)
+        total = bilevel.hessian_operator(lam, tasks, inverse=inverse, weights=weights)
         return lambda v: total(v) + bilevel.l2 * v
-    states = [state for _, state in bilevel.settled(lam, tasks, inverse=inverse)]
-    shift = bilevel.l2 + sum(float(state.of_theta.abs().sum()) for state in states)  # Theorem 5.1
+    c = TaskWeights.checked(tasks, weights).tasks
+    states = [(c[rows], state) for rows, state in bilevel.settled(lam, tasks, inverse=inverse, weights=weights)]
+    shift = bilevel.l2 + sum(float(own @ state.of_theta.abs().sum(1)) for own, state in states)  # Theorem 5.1
     if bilevel.inner == "proximal":
         return lambda v: shift * v
 
     def product(v: Tensor) -> Tensor:
         kept = shift * v
-        for state in states:
+        for own, state in states:
             straight, across = state.partial_products(v.expand(len(state.theta), -1, -1))
-            kept = kept + (straight + across).sum(0)
+            kept = kept + torch.einsum("m,mkq->kq", own, straight + across)
         return kept
 
     return product
 
 
 def outer_matrix(
-    bilevel: Bilevel, lam: Float[Tensor, " q"], tasks: Tasks, *, hessian: str, inverse: MakeInverse | None = None
+    bilevel: Bilevel,
+    lam: Float[Tensor, " q"],
+    tasks: Tasks,
+    *,
+    hessian: str,
+    inverse: MakeInverse | None = None,
+    weights: TaskWeights | None = None,
 ) -> Float[Tensor, "q q"]:
     """Return S [q, q].
 
@@ -75,12 +115,13 @@ def outer_matrix(
         tasks: M tasks.
         hessian: "exact" or "gamma".
         inverse: makes the inner inverses; None is exact.
+        weights: of tasks and examples; None is all ones.
     """
     if hessian == "exact":
-        total = bilevel.total_hessian(lam, tasks, inverse=inverse)
+        total = bilevel.total_hessian(lam, tasks, inverse=inverse, weights=weights)
         total.diagonal().add_(bilevel.l2)
         return total
-    total = dense(outer_operator(bilevel, lam, tasks, hessian=hessian, inverse=inverse), lam)
+    total = dense(outer_operator(bilevel, lam, tasks, hessian=hessian, inverse=inverse, weights=weights), lam)
     return (total + total.T) / 2
 
 

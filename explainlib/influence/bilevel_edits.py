@@ -24,8 +24,9 @@ def newton_edit(
     gradient: Float[Tensor, " q"],
     whole: Float[Tensor, "q q"] | Operator,
     changed: Tasks,
-    now: TaskWeights | None,
     *,
+    before: TaskWeights,
+    now: TaskWeights | None,
     solver: str = "dense",
     options: dict[str, int | float | None] | None = None,
 ) -> Solution:
@@ -37,26 +38,27 @@ def newton_edit(
         gradient: grad F(lam), the outer ridge included.
         whole: the exact S as a matrix for solver "dense", otherwise as products.
         changed: the tasks that change.
-        now: their examples' weights from now on; None means that they are gone.
+        before: their weights, and their examples', in F.
+        now: the same from now on; None means that they are gone.
         solver: "dense", "cg" or "neumann".
         options: of the solver.
 
     Returns:
         Solution, not yet judged.
     """
-    gradient = gradient - bilevel.total_gradients(lam, changed).sum(0)
+    gradient = gradient - before.tasks @ bilevel.total_gradients(lam, changed, weights=before)
     if now is not None:
-        gradient = gradient + bilevel.total_gradients(lam, changed, weights=now).sum(0)
+        gradient = gradient + now.tasks @ bilevel.total_gradients(lam, changed, weights=now)
     if isinstance(whole, Tensor):
-        system = whole - bilevel.total_hessian(lam, changed)
+        system = whole - bilevel.total_hessian(lam, changed, weights=before)
         if now is not None:
             system = system + bilevel.total_hessian(lam, changed, weights=now)
         return solver_of(solver, system)(gradient[None])
-    before = bilevel.hessian_operator(lam, changed)
-    after = None if now is None else bilevel.hessian_operator(lam, changed, weights=now)
+    taken = bilevel.hessian_operator(lam, changed, weights=before)
+    given = None if now is None else bilevel.hessian_operator(lam, changed, weights=now)
 
     def product(v: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
-        left = whole(v) - before(v)
-        return left if after is None else left + after(v)
+        left = whole(v) - taken(v)
+        return left if given is None else left + given(v)
 
     return solver_of(solver, product, **(options or {}))(gradient[None])

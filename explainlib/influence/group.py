@@ -27,6 +27,7 @@ from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
 from explainlib.solvers.preconditioner import preconditioner
+from explainlib.training.variational import ElboRisk
 from explainlib.training.weighted import weighted_risks
 
 
@@ -78,6 +79,7 @@ def removal_effect(
     require_choice("weighting", weighting, WEIGHTINGS)
     require_nonnegative("damping", damping)
     checked = require_groups(groups, risk.n)
+    _require_ridge_alone(risk, order)
     if third_derivative and order != 2:
         raise ValueError(f"third_derivative=True belongs to order=2, got order={order!r}; leave it out.")
     rest = removal_weights(risk, checked, weighting)
@@ -106,6 +108,15 @@ def removal_effect(
     movement = theta1 if order == "newton" else theta2 - theta1
     terms = (None, None) if order == "newton" else (theta1, theta2 if order == 2 else None)
     return Removal(risk, checked, risk.theta + movement, weighting, tuple(statuses), name, *terms)
+
+
+def _require_ridge_alone(risk: Risk, order: int | str) -> None:
+    """Refuse the series for a bound: beside the losses its terms know of a ridge, and not of a divergence."""
+    if order != "newton" and isinstance(risk, ElboRisk):
+        raise ValueError(
+            f"order={order!r} takes what is beside the losses for a ridge, and this bound has a divergence; pass "
+            "order='newton', or take -1/n times xl.influence.parameter_influence."
+        )
 
 
 def _warn_of_large_terms(theta1: Tensor, theta2: Tensor) -> None:

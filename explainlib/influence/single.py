@@ -2,7 +2,8 @@
 
     d theta / d eps_j = -H^+ grad l_j,        d l_t / d eps_j = -grad l_t^T H^+ grad l_j.
 
-eps_j multiplies l_j, not l_j/n: removing example j is eps_j = -1/n. So to predict removal multiply by -1/n.
+eps_j multiplies l_j, not l_j/n: removing example j is eps_j = -1/n. So to predict removal multiply by -1/n, and where
+the risk is reweighted by -w_j/n: its weights are in H, and influence speaks of one more unit of weight.
 """
 
 from __future__ import annotations

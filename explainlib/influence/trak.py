@@ -1,13 +1,15 @@
 r"""TRAK: the model as a logistic regression on randomly projected gradients, where influence has a closed form.
 
     f(z) = log( p / (1 - p) ),  p the probability of z's own label;      phi(z) = P^T grad f(z),   Phi [n, k]
-    trak(t, j) = - (1/M sum_m phi_m(t)^T (Phi_m^T Phi_m)^-1 phi_m(j)) * (1/M sum_m (1 - p_m(j)))
+    trak(t, j) = - (1/M sum_m phi_m(t)^T (Phi_m^T W_m Phi_m)^-1 phi_m(j)) * (1/M sum_m (1 - p_m(j)))
 
-over M models, each with a projection P of its own.
+over M models, each with a projection P and example weights W of its own (1 unless reweighted). 1 - p is taken from the
+logarithms of the other labels' probabilities: as a difference it would be 0 for every label that the model is sure of.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_count, require_nonnegative
+from explainlib.checks import require_choice, require_count, require_nonnegative, warn_caller
 from explainlib.datasets import Examples
 from explainlib.layerwise import GradientSource, gradients, per_example, product
 from explainlib.layerwise.memory import memory_limit
@@ -43,32 +45,36 @@ def trak(
 
     Args:
         risks: one model, or an ensemble of independently trained ones (or checkpoints, as ``risk.at(theta)``) on the
-            same training set; cross-entropy.
+            same training set; cross-entropy. Weights count an example that many times in Phi^T W Phi; the score of j
+            stays that of one more unit of weight on it, as in ``loss_influence``.
         test: t examples.
         features: k random directions, at most n and p without damping; None keeps all p coordinates,
             unprojected.
         projection: entries +-1/sqrt(k) ("rademacher") or normal with variance 1/k ("gaussian"): inner products are
             kept in expectation.
-        damping: added to the diagonal of Phi^T Phi, >= 0; 0 is the paper's.
+        damping: added to the diagonal of Phi^T W Phi, >= 0; 0 is the paper's.
         seed: of the projections; one stream runs through all models.
         memory: bytes to work with; the p x k projection is drawn in parts that fit. None is a quarter of what is free.
-        on_failure: "raise" or "warn" where Phi^T Phi is singular.
+        on_failure: "raise" or "warn" where Phi^T W Phi is singular.
 
     Returns:
-        [t, n], in log-odds up to the scale that the logistic approximation has lost: read it as a ranking.
+        [t, n], in log-odds up to the scale that the logistic approximation has lost: read it as a ranking. Where 1 - p
+        is below what the dtype can hold (margins of 87 in float32, 708 in float64), a warning says of how many.
 
     Raises:
-        ValueError: another loss, risks on different training sets, or more features than examples without damping.
-        SolverError: a singular Phi^T Phi.
+        ValueError: another loss, risks on different training sets, negative weights, or more features than weighted
+            examples without damping.
+        SolverError: a singular Phi^T W Phi.
 
-    Source: Park et al. 2023, section 3. Deviations: the sign (there positive is helpful), and no soft threshold.
+    Source: Park et al. 2023, section 3. Deviations: the sign (there positive is helpful), and no soft threshold; the
+    paper has no weights.
     """
     ensemble = [risks] if isinstance(risks, Risk) else list(risks)
     _require_ensemble(ensemble, test, features, damping)
     require_choice("projection", projection, PROJECTIONS)
     generator = torch.Generator().manual_seed(seed)
     kernel = torch.zeros(len(test), ensemble[0].n, dtype=ensemble[0].theta.dtype, device=ensemble[0].theta.device)
-    doubt = torch.zeros_like(kernel[0])
+    doubts = []
     for risk in ensemble:
         limit = memory_limit(memory, risk.theta.device)
         sources = [log_odds_gradients(risk, part, memory=limit) for part in (risk.train, test)]
@@ -76,10 +82,32 @@ def trak(
             train, tests = (per_example(source) for source in sources)
         else:
             train, tests = projected(sources, features, projection, generator, memory=limit)
-        factor = Factor(train.T @ train, damping=float(damping))
+        weighted = train if risk.weights is None else risk.weights[:, None] * train
+        factor = Factor(train.T @ weighted, damping=float(damping))
         kernel += factor.solve(tests).required(on_failure).value @ train.T / len(ensemble)
-        doubt += (1 - _own_probability(risk.outputs(), risk.train.y)) / len(ensemble)
-    return -kernel * doubt
+        doubts.append(log_doubt(risk.outputs(), risk.train.y))
+    doubt = torch.stack(doubts).logsumexp(0) - math.log(len(ensemble))
+    _warn_of_certainty(doubt)
+    return -kernel * doubt.exp()
+
+
+def log_doubt(outputs: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return log(1 - p), p the probability of each own label: the other labels' share of the softmax, no difference."""
+    own = torch.nn.functional.one_hot(y, outputs.shape[1]).bool()
+    return outputs.masked_fill(own, -torch.inf).logsumexp(1) - outputs.logsumexp(1)
+
+
+def _warn_of_certainty(doubt: Float[Tensor, " n"]) -> None:
+    least = math.log(torch.finfo(doubt.dtype).tiny)
+    lost = int((doubt < least).sum())
+    if lost:
+        remedy = "convert model and data to float64" if doubt.dtype != torch.float64 else "train with a larger l2"
+        message = (
+            f"the model is so sure of {lost} of {len(doubt)} training labels (1 - p down to "
+            f"10^{float(doubt.min()) / math.log(10):.0f}) that their scores are lost in {doubt.dtype}; {remedy}, or "
+            "leave their order open."
+        )
+        warn_caller(message, UserWarning)
 
 
 def log_odds_gradients(risk: Risk, examples: Examples, *, memory: int | None = None) -> GradientSource:
@@ -138,10 +166,6 @@ def _drawn(count: int, p: int, projection: str, generator: torch.Generator, like
             yield (2 * bits - 1).to(like)
 
 
-def _own_probability(outputs: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    return outputs.softmax(1).gather(1, y[:, None])[:, 0]
-
-
 def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None, damping: int | float) -> None:
     if not ensemble:
         raise ValueError("risks is empty; pass one Risk or a list of them.")
@@ -156,12 +180,15 @@ def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None
             raise ValueError("trak needs a model with at least two outputs, one for each class; this one has one.")
         if risk.n != first.n or not torch.equal(risk.train.y, first.train.y):
             raise ValueError("the risks of an ensemble have different training sets; train all of them on the same.")
+        if (risk.weights_or_ones() < 0).any():
+            raise ValueError("trak counts an example as often as its weight says, which a negative weight cannot be.")
         risk.require_examples(test, "test")
     require_nonnegative("damping", damping)
     wide = first.p if features is None else require_count("features", features)
-    most = first.n if features is None else min(first.n, first.p)
+    rows = min(int((risk.weights_or_ones() > 0).sum()) for risk in ensemble)
+    most = rows if features is None else min(rows, first.p)
     if wide > most and damping == 0:
         raise ValueError(
-            f"features={features} gives {wide} columns to {first.n} gradients of {first.p} parameters, so Phi^T Phi is "
-            f"singular; pass features of at most {min(first.n, first.p)}, or a damping."
+            f"features={features} gives {wide} columns to {rows} gradients of {first.p} parameters, so Phi^T Phi is "
+            f"singular; pass features of at most {min(rows, first.p)}, or a damping."
         )

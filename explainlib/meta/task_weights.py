@@ -80,6 +80,20 @@ class TaskWeights:
             raise ValueError(f"all {m} tasks are removed; leave at least one, or there is nothing to learn from.")
         return TaskWeights(*checked)
 
+    @staticmethod
+    def checked(tasks: Tasks, given: TaskWeights | None) -> TaskWeights:
+        """Return ``given`` if it belongs to these tasks, or all ones for None.
+
+        Raises:
+            TypeError: something else than a TaskWeights.
+            ValueError: as ``of``.
+        """
+        if given is None:
+            return TaskWeights.of(tasks)
+        if not isinstance(given, TaskWeights):
+            raise TypeError(f"weights is a {type(given).__name__}; pass xl.meta.TaskWeights.of(tasks, weights=...).")
+        return TaskWeights.of(tasks, weights=given.tasks, training=given.training, validation=given.validation)
+
     def without_tasks(self, indices: Sequence[int] | Int[Tensor, " k"]) -> TaskWeights:
         """Return these weights with some tasks at zero.
 
@@ -107,6 +121,6 @@ class TaskWeights:
         parts = [part[rows] for part in tasks.arrays()]
         return WeightedTask(*parts, self.training[rows], self.validation[rows])
 
-    def __getitem__(self, rows: Tensor) -> TaskWeights:
+    def __getitem__(self, rows: list[int] | Tensor) -> TaskWeights:
         """Return the weights of the chosen tasks."""
         return TaskWeights(self.tasks[rows], self.training[rows], self.validation[rows])

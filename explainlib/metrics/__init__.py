@@ -1,6 +1,6 @@
 """Agreement with the truth: fidelity, case deletion, datamodels, mislabels, and whether a score knows its own."""
 
-from explainlib.metrics.agreement import Estimate, Fidelity, LossChange, average_ranks, fidelity, two_pictures
+from explainlib.metrics.agreement import Estimate, Fidelity, LossChange, fidelity, two_pictures
 from explainlib.metrics.datamodels import linear_datamodeling_score
 from explainlib.metrics.deletion import (
     DELETION_SHARES,
@@ -13,6 +13,7 @@ from explainlib.metrics.deletion import (
 from explainlib.metrics.mislabels import detection_curve, mislabel_auc
 from explainlib.metrics.ranks import ProperOrder, proper_order, self_rank
 from explainlib.metrics.seeds import clustered_mean, curve_intervals, paired_difference
+from explainlib.metrics.ties import average_ranks
 
 __all__ = [
     "DELETION_SHARES",

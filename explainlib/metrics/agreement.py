@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib.checks import require_count, require_finite, require_tensor
+from explainlib.metrics.ties import average_ranks, levels
 
 LEAST_COLUMNS = 5  # below this a resample is a handful of copies, and its spread says nothing
 CHUNK = 2_000_000  # entries of one bootstrap block: 16 MB in float64
@@ -63,7 +64,7 @@ class Fidelity:
 
     Attributes:
         pearson: linear correlation of all entries, in [-1, 1].
-        spearman: correlation of their ranks, ties sharing their mean rank.
+        spearman: correlation of their ranks, ties (equal up to rounding) sharing their mean rank.
         slope: of the least squares line of true on predicted: 2 means that the truth is twice the prediction.
         r2: share of the truth's variance that this line explains, pearson squared (slope and intercept are free, so
             it is not the R^2 of the predictions themselves).
@@ -160,14 +161,6 @@ def fidelity(
     return Fidelity(*estimates, per_test, _verdict(*estimates[1:], per_test), tests, removed)
 
 
-def average_ranks(values: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:
-    """Return each entry's rank within its row, 1 for the smallest; ties share their mean rank (float64)."""
-    ordered = values.sort(dim=-1).values
-    below = torch.searchsorted(ordered.contiguous(), values.contiguous())
-    through = torch.searchsorted(ordered.contiguous(), values.contiguous(), right=True)
-    return (below + through + 1).double() / 2
-
-
 def two_pictures() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return two constructed pairs (predicted [100], true [100]): one Spearman, .923, but r2 .83 and .18.
 
@@ -255,9 +248,9 @@ def _line(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"], counts: Float[Tensor
 
 def _spearman(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"], counts: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
     """Return the rank correlation of each resample, ranking copies without making them."""
-    levels = [values.flatten().unique(return_inverse=True)[1] for values in (x, y)]
+    tied = [levels(values.reshape(1, -1))[0].long() for values in (x, y)]
     block = max(1, CHUNK // x.numel())
-    return torch.cat([_rank_correlation(*levels, part.repeat(1, x.shape[0])) for part in counts.split(block)])
+    return torch.cat([_rank_correlation(*tied, part.repeat(1, x.shape[0])) for part in counts.split(block)])
 
 
 def _rank_correlation(

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from explainlib.checks import require_count, require_indices, require_shape
-from explainlib.metrics.agreement import CHUNK, LEAST_COLUMNS, Estimate, average_ranks
+from explainlib.metrics.agreement import CHUNK, LEAST_COLUMNS, Estimate
 from explainlib.metrics.seeds import require_float_table
+from explainlib.metrics.ties import ROUNDING, level_ranks, levels
 
 LEAST_SUBSETS = 3
 
@@ -39,7 +40,8 @@ def linear_datamodeling_score(
 
     Returns:
         The score, 1 where every order is right, with a 95% percentile interval from drawing subsets with replacement:
-        one subset's network is shared by all tests. Below five subsets there is no interval.
+        one subset's network is shared by all tests. Below five subsets there is no interval. Sums, and outputs, that
+        are equal up to rounding in their own dtype share their mean rank.
 
     Raises:
         TypeError: tables that are not floating point.
@@ -59,9 +61,10 @@ def linear_datamodeling_score(
     require_float_table("outputs", outputs)
     kept = _masks(subsets, scores.shape[1])
     require_shape("outputs", outputs, [len(kept), len(scores)], meaning="(subset, test); transpose a (test, subset)")
-    predicted, true = _sums(scores, kept), outputs.T.double().contiguous()
-    _require_order(predicted, scores.double().abs().sum(1), "summed scores")
-    _require_order(true, true.abs().amax(1), "outputs")
+    size = torch.finfo(scores.dtype).eps * scores.double().abs().sum(1)  # a sum's error is that of its terms
+    predicted = _require_order(levels(_sums(scores, kept), ROUNDING * size), "summed scores")
+    of_true = torch.finfo(outputs.dtype).eps * outputs.double().abs().amax(0)
+    true = _require_order(levels(outputs.T.double().contiguous(), ROUNDING * of_true), "outputs")
     return _estimate(predicted, true.to(predicted.device), resamples, seed)
 
 
@@ -79,14 +82,15 @@ def _sums(scores: Float[Tensor, "t n"], kept: Bool[Tensor, "m n"]) -> Float[Tens
     return scores.double() @ kept.to(scores.device).double().T
 
 
-def _require_order(values: Float[Tensor, "t m"], scale: Float[Tensor, " t"], name: str) -> None:
-    """Refuse a row whose entries differ by no more than rounding on a sum of size ``scale``."""
-    flat = values.amax(1) - values.amin(1) <= 8 * torch.finfo(values.dtype).eps * scale
+def _require_order(values: Float[Tensor, "t m"], name: str) -> Float[Tensor, "t m"]:
+    """Return levels, each row of which holds at least two."""
+    flat = values.amax(1) == 0
     if flat.any():
         raise ValueError(
             f"the {name} of test {int(flat.nonzero()[0])} are the same for every subset, so no order is defined; "
             "leave that test out, or draw other subsets."
         )
+    return values
 
 
 def _estimate(x: Float[Tensor, "t m"], y: Float[Tensor, "t m"], resamples: int, seed: int) -> Estimate:
@@ -105,5 +109,5 @@ def _estimate(x: Float[Tensor, "t m"], y: Float[Tensor, "t m"], resamples: int, 
 
 
 def _spearman(x: Float[Tensor, "r m"], y: Float[Tensor, "r m"]) -> Float[Tensor, " r"]:
-    x, y = (ranks - ranks.mean(1, keepdim=True) for ranks in (average_ranks(x), average_ranks(y)))
+    x, y = (ranks - ranks.mean(1, keepdim=True) for ranks in (level_ranks(x), level_ranks(y)))
     return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()

@@ -19,6 +19,7 @@ from torch import Tensor
 from explainlib.checks import require_choice, require_count, require_shape
 from explainlib.datasets import Examples
 from explainlib.metrics.seeds import require_float_table
+from explainlib.metrics.ties import levels
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
 from explainlib.training import Plateau
@@ -65,10 +66,10 @@ def deletion_groups(
             ``loss_influence`` and ``tracin`` speak of the loss, so pass their negative.
         shares: of the training set, rising; a share of 0 gives an empty group.
         sign: "negative" takes the lowest scores first (DEL-), "positive" the highest (DEL+), each whatever its own
-            sign is. Of equal scores the earlier example goes first.
+            sign is. Of scores that are equal up to rounding the earlier example goes first.
 
     Raises:
-        ValueError: NaN, a test whose scores are all equal (nothing to order), or shares that do not fit.
+        ValueError: NaN, a test whose scores are all equal up to rounding (nothing to order), or shares that do not fit.
 
     Example:
         >>> [group.tolist() for group in deletion_groups(torch.tensor([[3.0, -2.0, 0.0]]), shares=(0.0, 0.34, 0.67))[0]]
@@ -77,13 +78,14 @@ def deletion_groups(
     require_choice("sign", sign, SIGNS)
     require_float_table("scores", scores)
     counts = deletion_counts(scores.shape[1], shares)
-    flat = (scores == scores[:, :1]).all(1)
+    steps = levels(scores)
+    flat = steps.amax(1) == 0
     if flat.any():
         raise ValueError(
             f"the scores of test {int(flat.nonzero()[0])} are all equal, so there is no order to delete by; "
             "leave that test out."
         )
-    order = scores.argsort(dim=1, descending=sign == "positive", stable=True).cpu()
+    order = steps.argsort(dim=1, descending=sign == "positive", stable=True).cpu()
     return [[row[:count] for count in counts] for row in order]
 
 

@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from explainlib.checks import require_finite, require_shape, require_tensor
-from explainlib.metrics.agreement import average_ranks
+from explainlib.metrics.ties import average_ranks, levels
 
 
 def mislabel_auc(scores: Float[Tensor, " n"], mislabelled: Bool[Tensor, " n"]) -> float:
     """Return the probability that a mislabelled example scores higher than a correct one; 1 is perfect, 1/2 chance.
 
-    This is the area under the ROC curve; a tie counts one half.
+    This is the area under the ROC curve; a tie, up to rounding, counts one half.
 
     Args:
         scores: one per training example, higher is more suspicious. The self-scores of ``loss_influence`` and
@@ -59,12 +59,13 @@ def detection_curve(scores: Float[Tensor, " n"], mislabelled: Bool[Tensor, " n"]
         [0.0, 0.5, 0.75, 1.0, 1.0]
     """
     _require_scores(scores, mislabelled)
-    order = scores.argsort(descending=True)
-    _, tie, size = scores[order].unique_consecutive(return_inverse=True, return_counts=True)
+    steps = levels(scores[None])[0]
+    order = steps.argsort(descending=True)
+    _, tie, size = steps[order].unique_consecutive(return_inverse=True, return_counts=True)
     found = torch.zeros(len(size), dtype=torch.float64, device=scores.device)
     found.index_add_(0, tie, mislabelled[order].double())
-    steps = (found / size)[tie].cumsum(0) / mislabelled.sum()
-    return torch.cat([steps.new_zeros(1), steps])
+    share = (found / size)[tie].cumsum(0) / mislabelled.sum()
+    return torch.cat([share.new_zeros(1), share])
 
 
 def _require_scores(scores: object, mislabelled: object) -> None:

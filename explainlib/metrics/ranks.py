@@ -10,9 +10,12 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from explainlib.checks import require_shape, require_table
+from explainlib.metrics.ties import ROUNDING, average_ranks
+
+CENTRES = {"mean": lambda part: part.mean(1), "median": lambda part: part.quantile(0.5, dim=1)}
 
 
-def self_rank(scores: Float[Tensor, "t n"], own: Int[Tensor, " t"] | None = None) -> Int[Tensor, " t"]:
+def self_rank(scores: Float[Tensor, "t n"], own: Int[Tensor, " t"] | None = None) -> Float[Tensor, " t"]:
     """Return how many training items are more helpful to each test than its own; 0 is best.
 
     Args:
@@ -20,16 +23,17 @@ def self_rank(scores: Float[Tensor, "t n"], own: Int[Tensor, " t"] | None = None
         own: the training item that each test is a copy of; None takes the diagonal (test i is item i).
 
     Returns:
-        Ranks, 0 to n - 1. Ties count for the own item.
+        Ranks, 0 to n - 1 (float64). Of those that score as the own item does, up to rounding, one half counts as more
+        helpful, so that scores which are all equal give the middle, (n - 1)/2, and not the best.
 
     Raises:
         ValueError: an own item outside the table, or no diagonal to take.
 
-    Source: TLXML, section 5.1 (Property 1).
+    Source: TLXML, section 5.1 (Property 1), which says nothing of ties.
 
     Example:
-        >>> self_rank(torch.tensor([[-3.0, -1.0], [-3.0, -1.0]])).tolist()
-        [0, 1]
+        >>> self_rank(torch.tensor([[-3.0, -1.0, 0.0], [2.0, 2.0, 2.0]]), torch.tensor([1, 1])).tolist()
+        [1.0, 1.0]
     """
     require_table("scores", scores)
     t, n = scores.shape
@@ -40,8 +44,7 @@ def self_rank(scores: Float[Tensor, "t n"], own: Int[Tensor, " t"] | None = None
     require_shape("own", own, [t])
     if own.numel() and (int(own.min()) < 0 or int(own.max()) >= n):
         raise ValueError(f"own holds {int(own.max())}, expected items 0 to {n - 1}.")
-    mine = scores.gather(1, own[:, None])
-    return (scores < mine).sum(1)
+    return average_ranks(scores).gather(1, own[:, None])[:, 0] - 1
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,17 @@ class ProperOrder:
     Attributes:
         count: tests in proper order.
         tests: all of them.
-        p_value: two-sided binomial against one half.
-        distance: (count - tests/2) in units of sqrt(tests)/2, the standard deviation under chance.
+        p_value: two-sided binomial of the count against one half, over the tests without a tie.
+        distance: (count - u/2) in units of sqrt(u)/2, the standard deviation under chance, over the u tests without a
+            tie; 0 if there is none.
+        ties: tests whose two centres are equal up to rounding; they speak for neither side.
     """
 
     count: int
     tests: int
     p_value: float
     distance: float
+    ties: int = 0
 
 
 def proper_order(scores: Float[Tensor, "t n"], regular: Bool[Tensor, " n"], *, by: str = "mean") -> ProperOrder:
@@ -67,12 +73,12 @@ def proper_order(scores: Float[Tensor, "t n"], regular: Bool[Tensor, " n"], *, b
     Args:
         scores: influence [test, training item], negative is helpful.
         regular: which items are regular; both kinds have to be there.
-        by: "mean" or "median" over the items of a kind.
+        by: "mean" or "median" over the items of a kind; of an even number, the median is the mean of the middle two.
 
     Raises:
         ValueError: a mask of another length or of one kind only.
 
-    Source: TLXML, section 5.2 (Tables 2, 4).
+    Source: TLXML, section 5.2 (Tables 2, 4), which says nothing of ties.
 
     Example:
         >>> proper_order(torch.tensor([[-1.0, 0.5], [-2.0, 1.0]]), torch.tensor([True, False])).count
@@ -82,10 +88,14 @@ def proper_order(scores: Float[Tensor, "t n"], regular: Bool[Tensor, " n"], *, b
     require_shape("regular", regular, [scores.shape[1]])
     if bool(regular.all()) or not bool(regular.any()):
         raise ValueError("regular marks items of one kind only; mark some, and not all.")
-    centre = {"mean": lambda part: part.mean(1), "median": lambda part: part.median(1).values}
-    if by not in centre:
+    if by not in CENTRES:
         raise ValueError(f"by={by!r} is unknown; pass 'mean' or 'median'.")
-    proper = centre[by](scores[:, regular]) < centre[by](scores[:, ~regular])
-    count, tests = int(proper.sum()), len(scores)
-    chance = binomtest(count, tests).pvalue
-    return ProperOrder(count, tests, float(chance), (count - tests / 2) / (tests / 4) ** 0.5)
+    inner, outer = (CENTRES[by](scores[:, kind].double()) for kind in (regular, ~regular))
+    slack = ROUNDING * torch.finfo(scores.dtype).eps * scores.double().abs().amax(1)
+    tied = (inner - outer).abs() <= slack
+    count, ties = int(((inner < outer) & ~tied).sum()), int(tied.sum())
+    decided = len(scores) - ties
+    if not decided:
+        return ProperOrder(0, len(scores), 1.0, 0.0, ties)
+    chance = float(binomtest(count, decided).pvalue)
+    return ProperOrder(count, len(scores), chance, (count - decided / 2) / (decided / 4) ** 0.5, ties)

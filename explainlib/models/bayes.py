@@ -1,7 +1,8 @@
 """Bayesian networks by moment propagation: every weight a Gaussian, every output a mean and a variance.
 
 A plain network becomes a Bayesian one layer by layer, its weights the first means. Called like any module it gives the
-mean logits, which are the plain network's at the mean weights, so whatever takes a model takes this one too.
+mean logits, which are the plain network's at the mean weights. ``training.ElboRisk`` explains it, variances included;
+``Risk`` refuses it.
 
     means and variances in  ->  ``moments``  ->  mean and variance of the logits
     KL(q || p)              ->  ``kl``           what training pays for leaving the prior N(0, prior_variance)

@@ -61,6 +61,21 @@ class GaussianLayer(nn.Module):
         return (self.weight, variance_of(self.weight_rho)), bias
 
 
+def require_certain_weights(model: nn.Module) -> None:
+    """Refuse a network with Gaussian layers unless it says that it gives their moments (``gives_moments``).
+
+    Raises:
+        TypeError: its forward uses the means alone, so no loss of its outputs ever moves a variance.
+    """
+    if isinstance(model, nn.Module) and not getattr(model, "gives_moments", False):
+        name = next((name for name, part in model.named_modules() if isinstance(part, GaussianLayer)), None)
+        if name is not None:
+            raise TypeError(
+                f"layer {name!r} of the model has Gaussian weights, and a Risk would see their means alone; pass "
+                "xl.training.ElboRisk(model, train), whose outputs hold the variances too, or the plain network."
+            )
+
+
 class BayesianLinear(GaussianLayer):
     """y = W x + b with Gaussian W and b."""
 

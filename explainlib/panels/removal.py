@@ -140,7 +140,7 @@ class Removal(Panel):
         """Return the training examples from the most harmful to the most helpful for the present test example."""
         if self._order_of is None or self._order_of[0] != self._index:
             with quiet():
-                influence = loss_influence(self.risk, self.test[[self._index]])[0]
+                influence = loss_influence(self.risk, self.test[[self._index]])[0] * self.risk.weights_or_ones()
             self._order_of = (self._index, influence.argsort(descending=True, stable=True).cpu())
         return self._order_of[1]
 

@@ -106,7 +106,7 @@ def axiom_lights(table: pandas.DataFrame) -> str:
             f"{word}{number}<div style='font-size:10px;color:#444;padding-left:18px'>{escape(measure)}</div></div>"
         )
     lines += (
-        "<div style='font-size:10px;color:#444;padding:2px 6px 0 14px'>continuity is not measured: every kernel of a "
-        "continuous network has it</div>"
+        "<div style='font-size:10px;color:#444;padding:2px 6px 0 14px'>continuity is not measured here: the last-layer "
+        "kernel has it, the others with smooth activations; with ReLU they jump where a unit switches on</div>"
     )
     return f"<div role='status' aria-label='Axioms' style='font-size:12px'>{lines}</div>"

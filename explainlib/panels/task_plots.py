@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 420, 312
 LEFT, RIGHT, TOP, BOTTOM = 58, 408, 58, 264
 
 
-def rank_plot(ranks: Mapping[str, Sequence[int]], keeps: Sequence[str], now: str, m: int) -> str:
+def rank_plot(ranks: Mapping[str, Sequence[int | float]], keeps: Sequence[str], now: str, m: int) -> str:
     """Return the ranks of a few training tasks against the number of eigenvalues inverted; rank 0 is on top.
 
     Args:

@@ -204,7 +204,7 @@ class TaskRemoval(Driven):
     def _truth(self) -> Float[Tensor, " T"] | None:
         return self._truths.get(frozenset(self.group()))
 
-    def _ranks(self, item: int) -> list[int]:
+    def _ranks(self, item: int) -> list[int | float]:
         return ranks(self._scores, self._choice.test, item)
 
     def _verdict(self) -> str:
@@ -252,7 +252,7 @@ class TaskRemoval(Driven):
         more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
         c.leaving.value = message(f"leaving: {' '.join(f'#{i}' for i in group[:NAMED])}{more}")
 
-    def _tracked(self, order: Sequence[int]) -> dict[str, list[int]]:
+    def _tracked(self, order: Sequence[int]) -> dict[str, list[int | float]]:
         """Return the ranks to plot: the test's own training task, if there is one, then the most helpful now."""
         own = self._origins[self._choice.test]
         named = {} if own is None else {f"#{own} (its own)": own}

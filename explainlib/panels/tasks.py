@@ -147,10 +147,14 @@ def in_words(choice: TaskChoice, m: int, scripts: Mapping[str, Sequence[int]]) -
     return f"{k} of the {len(scripts[choice.remove])} training tasks that show {choice.remove}"
 
 
-def ranks(scores: Mapping[str, Float[Tensor, "T M"]], test: int, item: int) -> list[int]:
-    """Return the rank of one training task for one test task under every pruning; 0 is the most helpful."""
+def ranks(scores: Mapping[str, Float[Tensor, "T M"]], test: int, item: int) -> list[int | float]:
+    """Return the rank of one training task for one test task under every pruning; 0 is the most helpful.
+
+    A rank is whole unless an odd number of others ties with the task.
+    """
     table = torch.stack([values[test] for values in scores.values()])
-    return self_rank(table, torch.full((len(table),), item)).tolist()
+    found = self_rank(table, torch.full((len(table),), item)).tolist()
+    return [int(rank) if rank == int(rank) else rank for rank in found]
 
 
 def agreement(predicted: Float[Tensor, " T"], true: Float[Tensor, " T"]) -> str:

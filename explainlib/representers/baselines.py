@@ -20,7 +20,7 @@ from explainlib.risk import Risk
 
 
 def representer_points(risk: Risk, test: Examples, *, output: int) -> Float[Tensor, "t n"]:
-    """Return -1/(n l2) dl/df times the last-layer kernel; positive raises the output.
+    """Return -w_i/(n l2) dl_i/df times the last-layer kernel; positive raises the output.
 
     Args:
         risk: with l2 > 0. Where only the last layer is trained and at its minimum, the scores of a test add up to its
@@ -43,7 +43,8 @@ def representer_points(risk: Risk, test: Examples, *, output: int) -> Float[Tens
 def gradient_cosine(risk: Risk, test: Examples) -> Float[Tensor, "t n"]:
     """Return minus the cosine of the loss gradients; positive means harmful, as for ``loss_influence``; no unit.
 
-    A gradient that is exactly zero has cosine 0 with everything.
+    A gradient that is exactly zero has cosine 0 with everything. Weights do not enter: as in ``loss_influence``, the
+    score is that of one more unit of weight on an example.
     """
     risk.require_examples(test, "test")
     left, right = _loss_gradients(risk, test), _loss_gradients(risk, risk.train)

@@ -1,6 +1,6 @@
 """Global importances: how much each training example counts, whatever is explained; one number an output.
 
-target      alpha_i = - dl(f(x_i), y_i)/df                             eq. (7), no 1/n
+target      alpha_i = - w_i dl(f(x_i), y_i)/df                         eq. (7), no 1/n; w_i = 1 unless reweighted
 surrogate   alpha_i = - 1/(n l2) dL(fhat(x_i), f(x_i))/dfhat           eq. (6), fhat the kernel machine nearest to f
 tracking    alpha_i = - sum_t lr_t/|B_t| dl(f_t(x_i), y_i)/df          eq. (10), summed while the model was trained
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_finite, require_positive, require_shape, require_tensor
@@ -23,9 +24,12 @@ HALVINGS = 40
 
 @compute.entry
 def target_importance(risk: Risk) -> Float[Tensor, "n C"]:
-    """Return -dl/df at the model's own outputs, in loss per output.
+    """Return -w_i dl_i/df at the model's own outputs, in loss per output.
 
-    Source: Tsai et al. 2023, Definition 10, eq. (7).
+    A weight counts an example that many times, so that at a weighted minimum of the last layer the representer points
+    still add up to the output. ``loss_influence`` is another thing: there one more unit of weight is added.
+
+    Source: Tsai et al. 2023, Definition 10, eq. (7), which has no weights.
 
     Example: squared error pulls the output up by twice what is missing.
 
@@ -36,7 +40,8 @@ def target_importance(risk: Risk) -> Float[Tensor, "n C"]:
         >>> target_importance(risk).item()
         4.0
     """
-    return -risk.loss.gradient(risk.outputs(), risk.train.y)
+    slope = -risk.loss.gradient(risk.outputs(), risk.train.y)
+    return slope if risk.weights is None else risk.weights[:, None] * slope
 
 
 def tracking_importance(trajectory: Trajectory) -> Float[Tensor, "n C"]:
@@ -68,7 +73,8 @@ def surrogate_importance(
 
     Args:
         gram: K over the training examples, symmetric positive semi-definite within rounding.
-        targets: f, the model's outputs there; for "cross_entropy" L is against softmax(f).
+        targets: f, the model's outputs there; for "cross_entropy" L is against softmax(f), and of one output, which has
+            no softmax, the logistic loss against sigmoid(f).
         loss: "cross_entropy" or "squared_error".
         l2: above 0, or alpha is not defined.
         tolerance: on the residual of eq. (6), relative to alpha.
@@ -94,20 +100,33 @@ def surrogate_importance(
     require_shape("targets", targets, [n, None], meaning="(the model's outputs on the training examples)")
     if loss == "squared_error":  # alpha = -2/(n l2) (K alpha - f)
         return torch.linalg.solve(gram + n * l2 / 2 * torch.eye(n).to(gram), targets)
-    return _cross_entropy_surrogate(gram, targets.softmax(-1), l2, tolerance)
+    return _cross_entropy_surrogate(gram, targets, l2, tolerance)
 
 
-def _cross_entropy_surrogate(gram: Tensor, wanted: Tensor, l2: float, tolerance: float) -> Float[Tensor, "n C"]:
-    """Solve alpha = -(softmax(K alpha) - wanted)/(n l2) by Newton on the residual; it is contracting along K."""
+def _probabilities(f: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+    """Return the softmax, of one output the sigmoid: its Hessian too is diag(s) - s s^T, with s (1 - s) for C = 1."""
+    return f.softmax(-1) if f.shape[1] > 1 else f.sigmoid()
+
+
+def _cross_entropies(f: Float[Tensor, "n C"], wanted: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+    """Return each output's part of the cross-entropy against probabilities, with derivative s - wanted in all."""
+    if f.shape[1] > 1:
+        return -wanted * f.log_softmax(-1)
+    return -wanted * logsigmoid(f) - (1 - wanted) * logsigmoid(-f)
+
+
+def _cross_entropy_surrogate(gram: Tensor, targets: Tensor, l2: float, tolerance: float) -> Float[Tensor, "n C"]:
+    """Solve alpha = -(s(K alpha) - s(f))/(n l2), s the probabilities, by Newton on the residual."""
+    wanted = _probabilities(targets)
     n, outputs = wanted.shape
     alpha = torch.zeros_like(wanted)
 
     def value(a: Tensor) -> Tensor:
         f = gram @ a
-        return -(wanted * f.log_softmax(-1)).sum() / n + l2 / 2 * (a * f).sum()
+        return _cross_entropies(f, wanted).sum() / n + l2 / 2 * (a * f).sum()
 
     for _ in range(STEPS):
-        s = (gram @ alpha).softmax(-1)
+        s = _probabilities(gram @ alpha)
         residual = alpha + (s - wanted) / (n * l2)  # eq. (6)
         if residual.norm() <= tolerance * alpha.norm().clamp(min=1.0):
             return -(s - wanted) / (n * l2)

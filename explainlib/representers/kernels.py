@@ -2,7 +2,8 @@
 
 last layer   K(x, z) = phi(x) . phi(z),                     phi: what the last Linear reads, and 1 for its bias
 ntk          K_c(x, z) = grad f_c(x) . grad f_c(z)          over all parameters
-influence    K_c(x, z) = grad f_c(x)^T H^+ grad f_c(z)      H: curvature of the risk, ridge and damping included
+influence    K_c(x, z) = grad f_c(x)^T H^+ grad f_c(z)      H: curvature of the risk and damping; its ridge is in the
+             Hessian and the Gauss-Newton matrix, and not in the empirical Fisher matrix, which needs a damping
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def kernel(
         kind: "last_layer", "ntk" or "influence".
         output: an int gives that output's kernel [t, n]; None the sum over outputs; "each" all of them [t, n, C]. The
             last-layer kernel is the same for every output: None and an int give it once, "each" repeats it.
-        risk: for "influence": its theta, chosen parameters, curvature and ridge are used.
-        curvature: for "influence": "hessian", "gauss_newton" or "empirical_fisher".
+        risk: for "influence": its theta, chosen parameters, weights and curvature are used.
+        curvature: for "influence": "hessian", "gauss_newton" (both with the ridge) or "empirical_fisher" (without).
         damping: for "influence": added to the curvature, >= 0.
         parameters: for "ntk": "all" (those that require a gradient), "last" or a list of names.
 
@@ -59,7 +60,7 @@ def kernel(
 
     Raises:
         ValueError: no risk for "influence" or one for another kind, an output outside the model's, no last Linear, a
-            singular curvature (add l2 or damping).
+            singular curvature (add damping, or l2 to the first two).
 
     Source: Tsai et al. 2023, eqs (11) (last layer), (13) (NTK), (15) (influence function kernel).
 

@@ -34,7 +34,8 @@ class GramInverse:
     def __init__(self, risk: Risk, *, curvature: str, damping: float) -> None:
         self.shift = damping + (risk.l2 if curvature == "gauss_newton" else 0.0)
         if self.shift <= 0:
-            raise ValueError("the curvature has a null space, so its inverse needs l2 in the risk or damping > 0.")
+            remedy = "damping > 0" if curvature == "empirical_fisher" else "l2 in the risk or damping > 0"
+            raise ValueError(f"{curvature!r} has a null space here, so its inverse needs {remedy}.")
         if (risk.weights_or_ones() < 0).any():
             raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")
         roots = lambda outputs: curvature_roots(risk, outputs, curvature)  # noqa: E731

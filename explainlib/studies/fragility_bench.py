@@ -130,16 +130,17 @@ def averaged(ensemble: Ensemble, *, epochs: int, lr: float) -> Float[Tensor, "m 
 
 
 def last_layer(risk: Risk) -> Risk:
-    """Return the same objective over the last layer alone, the layers below frozen where they are.
+    """Return the same objective, its loss and weights too, over the last layer alone; the layers below stay frozen.
 
     Raises:
         ValueError: a network without a final linear layer.
     """
     if isinstance(risk, ElboRisk):
-        return ElboRisk(
-            risk.model, risk.train, kl_weight=risk.kl_weight, prior_variance=risk.prior_variance, parameters="last"
-        )
-    return Risk(risk.model, risk.train, l2=risk.l2, parameters="last")
+        options = {"loss": risk.cost, "kl_weight": risk.kl_weight, "prior_variance": risk.prior_variance}
+        last = ElboRisk(risk.model, risk.train, parameters="last", **options)
+    else:
+        last = Risk(risk.model, risk.train, loss=risk.loss, l2=risk.l2, parameters="last")
+    return last if risk.weights is None else last.reweighted(risk.weights)
 
 
 def collapsed(risk: Risk) -> bool:

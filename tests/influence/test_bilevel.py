@@ -1,5 +1,7 @@
 """Bilevel influence against the outer problem solved again, and the paper's slips beside what is right."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -67,6 +69,87 @@ def truth(name_or_case, what):
 @pytest.mark.parametrize("what", list(WEIGHTED))
 def test_influence_is_the_derivative_of_solving_again(case, what):
     assert relative_error(influence_of(case[3], what), truth(case, what)) < 1e-6
+
+
+def uneven(tasks):
+    """Return weights of tasks and examples, none of them 1."""
+    spread = lambda shape, at: (0.4 + torch.rand(shape, generator=torch.Generator().manual_seed(at))).double()  # noqa: E731
+    training, validation = spread(tasks.support_y.shape, 1), spread(tasks.query_y.shape, 2)
+    return {"weights": spread(len(tasks), 0), "training": training, "validation": validation}
+
+
+@pytest.mark.parametrize("name", ["softmax", "head"])
+def test_influence_under_weights_is_the_derivative_of_solving_again(name):
+    """Everything weighted unevenly: each eps is added to one weight, and all numbers follow the re-solved problem."""
+    learner, lam, tasks, _ = settled(name)
+    given = uneven(tasks)
+    again = lambda lam, w: solved(  # noqa: E731
+        learner, tasks, start=lam, weights=w["weights"], training_weights=w["training"], validation_weights=w["validation"]
+    )  # fmt: skip
+    lam = again(lam, given)
+    influence = BilevelInfluence(learner, lam, tasks, weights=TaskWeights.of(tasks, **given), strict=True)
+    for what, key in (("task", "weights"), ("training", "training"), ("validation", "validation")):
+        place = TASK if what == "task" else (TASK, EXAMPLE)
+
+        def curve(eps, key=key, place=place):
+            moved = given[key].clone()
+            moved[place] += eps
+            return again(lam, given | {key: moved})
+
+        found = influence_of(influence, what)
+        assert relative_error(found, slope(curve, min(0.1, 2e-2 / float(found.norm())))) < 1e-6
+        edited = influence.without_task(TASK) if what == "task" else influence.without_example(TASK, EXAMPLE, what)
+        assert torch.allclose(edited, lam - given[key][place] * found)
+        left = given | {key: given[key].clone().index_put_(_index(place), torch.tensor(0.0).double())}
+        rest = TaskWeights.of(tasks, **left)
+        gradient = rest.tasks @ learner.total_gradients(lam, tasks, weights=rest) + L2 * lam
+        system = learner.total_hessian(lam, tasks, weights=rest) + L2 * torch.eye(learner.q, dtype=DOUBLE)
+        if what == "task":
+            newton = influence.without_task(TASK, newton=True)
+        else:
+            newton = influence.without_example(TASK, EXAMPLE, what, newton=True)
+        assert relative_error(newton - lam, -torch.linalg.solve(system, gradient)) < 1e-8
+    new = tasks[[2, 0]]
+    other = BilevelInfluence(learner, lam, tasks, weights=TaskWeights.of(tasks, **given), solver="cg", tolerance=1e-10)
+    assert relative_error(other.performance(new), influence.performance(new)) < 1e-7
+    edited = influence.without_example(TASK, EXAMPLE, newton=True) - lam
+    assert relative_error(other.without_example(TASK, EXAMPLE, newton=True) - lam, edited) < 1e-6
+
+
+def _index(place):
+    return tuple(torch.tensor(k) for k in (place if isinstance(place, tuple) else (place,)))
+
+
+@pytest.mark.parametrize("options", [{}, {"hessian": "gamma"}, {"hessian": "gamma", "solver": "cg"}])
+@pytest.mark.parametrize("name", ["softmax", "head"])
+def test_a_weight_of_two_is_the_task_twice_and_of_zero_never(name, options):
+    learner, lam, tasks, _ = settled(name)
+    counts = torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0, 1.0], dtype=DOUBLE)
+    listed = tasks[[0, 1, 1, 3, 4, 5]]
+    lam = solved(learner, listed, start=lam)
+    twice = BilevelInfluence(learner, lam, listed, strict=True, **options)
+    once = BilevelInfluence(learner, lam, tasks, weights=TaskWeights.of(tasks, weights=counts), strict=True, **options)
+    places = [0, 1, 1, 3, 4, 5]
+    assert relative_error(once.tasks()[places], twice.tasks()) < 1e-7
+    assert relative_error(once.direct_tasks()[places], twice.direct_tasks()) < 1e-7 or name == "softmax"
+    if name == "softmax" and not options:
+        assert relative_error(once.first_order_tasks()[places], twice.first_order_tasks()) < 1e-7
+    both = twice.training_example(1, 0) + twice.training_example(2, 0)  # the example stands in both copies
+    assert relative_error(once.training_example(1, 0), both) < 1e-7
+    assert torch.allclose(once.without_task(1), twice.without_tasks([1, 2]))
+    if not options:
+        assert torch.allclose(once.without_task(1, newton=True), twice.without_tasks([1, 2], newton=True))
+
+
+def test_weights_of_another_kind_are_refused():
+    learner, lam, tasks, _ = settled("softmax")
+    with pytest.raises(TypeError, match=r"TaskWeights\.of"):
+        inspect.unwrap(BilevelInfluence.__init__)(object.__new__(BilevelInfluence), learner, lam, tasks, weights=[1.0])
+    with pytest.raises(ValueError, match="weights has shape"):
+        BilevelInfluence(learner, lam, tasks, weights=TaskWeights.of(tasks[[0, 1]]))
+    weighted = TaskWeights.of(tasks, weights=torch.arange(6, dtype=DOUBLE))
+    with pytest.raises(ValueError, match=r"weights=xl\.meta\.TaskWeights\.of"):
+        BilevelInfluence(learner, solved(learner, tasks, weights=weighted.tasks), tasks, strict=True)
 
 
 def test_a_batch_is_its_members(case):

@@ -1,10 +1,12 @@
 """TRAK against the dense formula without projection, and what random projections keep."""
 
+from decimal import Decimal
+
 import pytest
 import torch
 
 import explainlib as xl
-from explainlib.influence.trak import PROJECTIONS, log_odds_gradients, projected, trak
+from explainlib.influence.trak import PROJECTIONS, log_doubt, log_odds_gradients, projected, trak
 from explainlib.solvers import SolverError
 from tests.problems import (
     classes,
@@ -62,6 +64,57 @@ def test_without_projection_it_is_the_dense_formula(make):
     kernel, doubt = parts(risk, test, 0.01)
     got = trak(risk, test, features=None, damping=0.01)
     assert got.shape == (5, risk.n) and relative_error(got, -kernel * doubt) < 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sure_model_keeps_every_column(dtype):
+    """Margins of 20 to 60: 1 - p from 1e-26 to 1e-9, against the softmax of two in 60 digits."""
+    n = 40
+    x = torch.randn(n, 2, generator=generator(0), dtype=torch.float64)
+    sign = torch.where(x[:, 0] > 0, 1.0, -1.0)
+    x[:, 0] = sign * (0.5 + torch.arange(n) / n)
+    train = xl.datasets.Examples(x.to(dtype), (sign > 0).long())
+    model = torch.nn.Linear(2, 2)
+    model.weight.data, model.bias.data = torch.tensor([[-20.0, 0.0], [20.0, 0.0]]), torch.zeros(2)
+    risk = xl.Risk(model.to(dtype), train)
+    doubt = log_doubt(risk.outputs(), train.y)
+    margins = [Decimal(float(40 * v)) for v in train.x[:, 0].abs().double()]
+    want = torch.tensor([float((1 / (1 + m.exp())).ln()) for m in margins], dtype=torch.float64)
+    assert relative_error(doubt.double(), want) < 20 * torch.finfo(dtype).eps
+    scores = trak(risk, train[[0, 1]], features=None, damping=1e-3)
+    assert (scores != 0).all(0).all()
+    phi = jacobian_of_two(train.x.double())
+    kernel = phi[:2] @ torch.linalg.solve(phi.T @ phi + 1e-3 * torch.eye(6).double(), phi.T)
+    assert relative_error((scores.double() / want.exp()), -kernel) < 1e5 * torch.finfo(dtype).eps
+
+
+def jacobian_of_two(x):
+    """Return the gradients of f = z_y - z_other of a linear model with two outputs, y the sign of the first feature."""
+    sign = torch.where(x[:, :1] > 0, 1.0, -1.0)
+    return torch.cat([-sign * x, sign * x, -sign, sign], 1)
+
+
+def test_what_the_dtype_cannot_hold_is_said():
+    risk = network_risk()
+    with pytest.warns(UserWarning, match="so sure of .* of 24 training labels"):
+        trak(risk.at(1e4 * risk.theta), classes(3), features=5, damping=1e-3)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.01])
+def test_a_weight_of_two_is_the_example_twice_and_of_zero_never(damping):
+    risk, test = logistic_risk(), classes(5, seed=3)
+    weights = torch.ones(risk.n, dtype=torch.float64)
+    weights[3], weights[7] = 2, 0
+    kept = [i for i in range(risk.n) if i != 7]
+    twice = xl.Risk(risk.model, risk.train[[*kept, 3]])
+    want = trak(twice, test, features=4, seed=3, damping=damping)
+    got = trak(risk.reweighted(weights), test, features=4, seed=3, damping=damping)
+    assert relative_error(got[:, kept], want[:, :-1]) < 1e-9 and relative_error(got[:, 3], want[:, -1]) < 1e-9
+    assert relative_error(got, trak(risk, test, features=4, seed=3, damping=damping)) > 1e-3
+    with pytest.raises(ValueError, match="negative weight"):
+        trak(risk.reweighted(-weights), test, features=4)
+    with pytest.raises(ValueError, match="features of at most 3"):
+        trak(risk.reweighted((torch.arange(risk.n) < 3).double()), test, features=4)
 
 
 def test_an_ensemble_averages_kernels_and_weights_apart():

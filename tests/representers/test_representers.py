@@ -1,7 +1,10 @@
 """Kernels, importances and scores against their definitions, written out with Jacobians."""
 
+import math
+
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch import nn
 from torch.func import functional_call, jacrev
 
@@ -17,7 +20,9 @@ from explainlib.representers import (
     target_importance,
     tracking_importance,
 )
+from explainlib.solvers import SolverError
 from explainlib.training import Trajectory, fit, minimise
+from tests.problems import normal, relative_error
 
 D = torch.float64
 G = torch.Generator().manual_seed(0)
@@ -86,7 +91,7 @@ def test_woodbury_through_grams_is_the_dense_inverse(curvature):
     expected = left @ torch.linalg.solve(matrix, right.T)
     found = kernel(model, TEST.x, TRAIN.x, kind="influence", risk=risk, curvature=curvature, damping=0.2, output=1)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
-    with pytest.raises(ValueError, match="needs l2 in the risk or damping"):
+    with pytest.raises(ValueError, match="null space here, so its inverse needs"):
         kernel(model, TEST.x, TRAIN.x, kind="influence", risk=Risk(model, TRAIN), curvature=curvature)
 
 
@@ -157,6 +162,57 @@ def test_surrogate_is_optimal(loss):
     for seed in range(3):
         step = 1e-3 * torch.randn(9, 3, generator=torch.Generator().manual_seed(seed), dtype=D)
         assert objective(alpha + step) >= objective(alpha)
+
+
+def test_one_output_is_a_logistic_regression():
+    """Against two outputs [f, 0] under twice the ridge, and by bisection for one point.
+
+    softmax([f, 0])_0 is sigmoid(f), and the two columns of alpha are opposite: their difference d has f_0 - f_1 = K d
+    and d/2 = -(sigmoid(K d) - sigmoid(f))/(n l2), eq. (6) of one output with half that l2.
+    """
+    root = normal(12, 4, seed=1)
+    gram, f = root @ root.T, 2 * normal(12, 1, seed=2)
+    one = surrogate_importance(gram, f, loss="cross_entropy", l2=0.05)
+    assert one.shape == (12, 1) and one.abs().min() > 1e-8
+    residual = one + ((gram @ one).sigmoid() - f.sigmoid()) / (12 * 0.05)  # eq. (6)
+    assert residual.abs().max() < 1e-8
+    two = surrogate_importance(gram, torch.cat([f, 0 * f], 1), loss="cross_entropy", l2=0.1)
+    assert relative_error(two[:, :1] - two[:, 1:], one) < 1e-6
+    far = surrogate_importance(gram, 40 + f.abs(), loss="cross_entropy", l2=0.05)  # as sure as float64 can be
+    assert (far > 0).all() and torch.isfinite(far).all()
+    k, wanted, l2 = 2.0, 0.9, 0.3  # one point: a = -(sigmoid(2 a) - .9)/.3
+    by_bisection = brentq(lambda a: a + (1 / (1 + math.exp(-k * a)) - wanted) / l2, -10, 10)
+    logit = torch.tensor([[math.log(wanted / (1 - wanted))]], dtype=torch.float64)
+    alone = surrogate_importance(torch.tensor([[k]], dtype=torch.float64), logit, loss="cross_entropy", l2=l2)
+    assert float(alone) == pytest.approx(by_bisection, abs=1e-8)
+
+
+@pytest.mark.parametrize("widths", [[4, 5, 3], [4, 2, 3]])  # through Gram matrices, and dense
+def test_the_ridge_is_in_two_of_three_curvatures(widths):
+    """H made by hand: the sum over examples of what each curvature is, with l2 where the formula has it."""
+    risk = Risk(mlp(widths, "tanh", seed=1, dtype=D), TRAIN, l2=0.3)
+
+    def rows(x):
+        run = lambda theta: risk.parameters.outputs(theta, x)  # noqa: E731
+        return jacrev(run)(risk.theta)  # [n, C, p]
+
+    jacobian, outputs = rows(TRAIN.x), risk.outputs()
+    slope = outputs.softmax(1) - torch.nn.functional.one_hot(TRAIN.y, 3)
+    bend = torch.diag_embed(outputs.softmax(1)) - outputs.softmax(1)[:, :, None] * outputs.softmax(1)[:, None]
+    losses = torch.einsum("nc,ncp->np", slope, jacobian)
+    eye, damping = torch.eye(risk.p, dtype=D), 0.05
+    by_hand = {
+        "gauss_newton": torch.einsum("ncp,nce,neq->pq", jacobian, bend, jacobian) / 9 + 0.3 * eye,
+        "empirical_fisher": losses.T @ losses / 9,
+    }
+    for curvature, matrix in by_hand.items():
+        got = kernel(
+            risk.model, TEST.x, TRAIN.x, kind="influence", output=1, risk=risk, curvature=curvature, damping=damping
+        )
+        want = rows(TEST.x)[:, 1] @ torch.linalg.solve(matrix + damping * eye, jacobian[:, 1].T)
+        assert relative_error(got, want) < 1e-9
+    with pytest.raises((ValueError, SolverError), match="damping"):
+        kernel(risk.model, TEST.x, TRAIN.x, kind="influence", risk=risk, curvature="empirical_fisher")
 
 
 def test_representer_points_are_the_last_layer_surrogate():

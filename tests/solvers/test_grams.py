@@ -50,7 +50,9 @@ def test_influence_forms_no_gradient(curvature, solver, least, monkeypatch):
 
 def test_no_inverse_and_no_root():
     risk = wide_risk()
-    with pytest.raises(ValueError, match="null space"):
-        GramInverse(risk, curvature="empirical_fisher", damping=0.0)
+    with pytest.raises(ValueError, match="null space here, so its inverse needs l2 in the risk or damping"):
+        GramInverse(risk, curvature="gauss_newton", damping=0.0)
+    with pytest.raises(ValueError, match="null space here, so its inverse needs damping"):  # a ridge would not help
+        GramInverse(wide_risk(l2=0.1), curvature="empirical_fisher", damping=0.0)
     with pytest.raises(ValueError, match="negative weight"):
         GramInverse(risk.reweighted(-torch.ones(12).double()), curvature="empirical_fisher", damping=1.0)

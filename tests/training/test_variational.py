@@ -5,6 +5,7 @@ import torch
 
 import explainlib as xl
 from explainlib.models.bayes import bayesian_lenet, bayesian_mlp
+from explainlib.studies.fragility_bench import last_layer
 from explainlib.training import Plateau, fresh_starts
 from explainlib.training.variational import (
     NOISE,
@@ -115,6 +116,60 @@ def test_influence_is_the_finite_difference_of_retraining_the_bound():
     assert relative_error(influence, (moved[0] - moved[1]) / (2 * eps)) < 1e-3
     table = xl.influence.loss_influence(risk.at(start), classes(4, seed=9), solver="cg")
     assert table.shape == (4, 24) and torch.isfinite(table).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("options", [{}, {"curvature": "identity"}, {"curvature": "empirical_fisher", "damping": 0.1}])
+def test_loss_influence_of_every_cost_is_the_dense_formula(loss, options):
+    """Gradients one example at a time and the Hessian by double backward, of the objective written by hand."""
+    risk, test = bound(loss), classes(4, seed=9)
+    risk = risk.at(fit_variational_ensemble(risk, starts=risk.theta[None], epochs=1500, lr=0.02).theta[0])
+    risk = xl.training.minimise(risk)
+    model = risk.model
+
+    def gradients(examples):
+        one = [ElboRisk(model, examples[[i]], loss=loss, kl_weight=0).at(risk.theta) for i in range(len(examples))]
+        return torch.stack([torch.func.grad(lambda t, r=r: plain_bound(r, model, t))(risk.theta) for r in one])
+
+    rows = gradients(risk.train)
+    dense = {
+        None: lambda: torch.autograd.functional.hessian(lambda t: plain_bound(risk, model, t), risk.theta),
+        "identity": lambda: torch.eye(risk.p, dtype=D),
+        "empirical_fisher": lambda: rows.T @ rows / risk.n,
+    }[options.get("curvature")]() + options.get("damping", 0.0) * torch.eye(risk.p, dtype=D)
+    want = -gradients(test) @ torch.linalg.solve(dense, rows.T)
+    assert relative_error(xl.influence.loss_influence(risk, test, **options), want) < 1e-8
+
+
+def test_a_bayesian_network_under_a_risk_is_refused():
+    """Its forward is that of the means: no loss would move a variance."""
+    for model in (net(), bayesian_lenet(1, 3), torch.nn.Sequential(net(), torch.nn.Identity())):
+        with pytest.raises(TypeError, match=r"Gaussian weights.*xl\.training\.ElboRisk"):
+            xl.Risk(model, classes(24))
+
+
+def test_the_default_cost_is_for_small_variances():
+    """Against 400,000 draws, as its docstring says."""
+    mean, y = torch.tensor([1.0, 0.0, -1.0], dtype=D), torch.zeros(400_000, dtype=torch.int64)
+    off = []
+    for variance in (0.1, 1.0, 5.0, 10.0):
+        truth = torch.nn.functional.cross_entropy(mean + variance**0.5 * normal(400_000, 3, seed=3), y)
+        spread = torch.full((3,), variance, dtype=D)
+        off.append(float(expected_cross_entropy(torch.cat([mean, spread])[None], y[:1])[0] / truth) - 1)
+    assert off == pytest.approx([0.0, 0.02, 0.21, 0.42], abs=0.02)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_last_layer_keeps_loss_and_weights(loss):
+    weights = torch.linspace(0, 2, 24, dtype=D)
+    whole = bound(loss, kl_weight=0.7, prior_variance=2).reweighted(weights)
+    last = last_layer(whole)
+    assert torch.allclose(last.value(), whole.value(), rtol=1e-12)
+    assert relative_error(last.gradient(), whole.gradient()[-last.p :]) < 1e-12
+    model = xl.models.mlp([3, 4, 1], "tanh", dtype=D)
+    plain = xl.Risk(model, xl.datasets.Examples(normal(9, 3), normal(9, 1, seed=1)), loss="squared_error", l2=0.1)
+    assert last_layer(plain).loss is plain.loss
+    assert relative_error(last_layer(plain).gradient(), plain.gradient()[-5:]) < 1e-12
 
 
 def test_what_would_miss_the_divergence_is_refused():
