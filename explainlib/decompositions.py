@@ -137,7 +137,7 @@ def _pdist(x, p=2.0):
     return _distances(x[i] - x[j], p)
 
 
-def _distances(difference: Tensor, p: float) -> Tensor:
+def _distances(difference: Tensor, p: int | float) -> Tensor:
     """Return the p-norms of the last dimension; at zero the derivative is zero, as in torch."""
     if p == math.inf:
         return difference.abs().amax(-1)
@@ -160,8 +160,8 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
 
 
 def _huber_loss(input, target, reduction="mean", delta=1.0, weight=None):
-    far = (input - target).abs()
-    losses = torch.where(far < delta, far.square() / 2, delta * (far - delta / 2))
+    d = input - target
+    losses = torch.where(d.abs() < delta, d.square() / 2, delta * (d.abs() - delta / 2))
     return _reduced(losses if weight is None else losses * weight, reduction)
 
 

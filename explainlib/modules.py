@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from explainlib.decompositions import renormalised
+
 DTYPES = (torch.float32, torch.float64)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -194,3 +196,61 @@ def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> tu
     same = [call for call in calls if isinstance(outputs, Tensor) and call[2].data_ptr() == outputs.data_ptr()]
     name, layer, _ = (same or calls)[-1]
     return name, layer
+
+
+def chosen_names(named: dict[str, Tensor], choice: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a list in the model's order.
+
+    Args:
+        named: the model's parameters.
+        choice: some of their names.
+
+    Raises:
+        ValueError: an unknown name, or none.
+    """
+    if isinstance(choice, str):
+        raise ValueError(
+            f"parameters={choice!r} is unknown; pass 'all', 'last', or a list of names such as {list(named)[:2]}."
+        )
+    unknown = [name for name in choice if name not in named]
+    if unknown or not choice:
+        raise ValueError(
+            f"parameters={list(choice)!r} has no match for {unknown or 'an empty list'}; choose from {list(named)}."
+        )
+    return tuple(name for name in named if name in set(choice))
+
+
+def shorten_tables(module: nn.Module) -> tuple[str, ...]:
+    """Write the rows of embeddings with ``max_norm`` as their forward would leave them, once; return their names.
+
+    The bound is no part of an objective, and at its edge nothing has a derivative: the copy goes on without it.
+
+    Args:
+        module: a copy of one's own.
+    """
+    bounded = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+            layer.weight.data = renormalised(layer.weight.data, layer.max_norm, layer.norm_type)
+            layer.max_norm = None
+            bounded.append(name)
+    return tuple(bounded)
+
+
+def no_source() -> None:
+    """Return None, in the place of a reference to a model that is in another process."""
+
+
+def structure(model: nn.Module) -> tuple:
+    """Return what decides how a model computes, its numbers apart: layers, modes, plain attributes.
+
+    Args:
+        model: any.
+    """
+    return tuple(
+        (
+            name, id(layer), id(type(layer)), layer.training, id(vars(layer).get("forward")),
+            tuple((k, v) for k, v in vars(layer).items() if isinstance(v, int | float | str | bool)),
+        )
+        for name, layer in model.named_modules()
+    )  # fmt: skip

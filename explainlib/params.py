@@ -16,14 +16,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from explainlib.decompositions import Constants, Decomposed, renormalised
+from explainlib.decompositions import Constants, Decomposed
 from explainlib.modules import (
     AttributeState,
+    chosen_names,
     last_linear,
+    no_source,
     private_copy,
     readout,
     require_dtype,
     require_module,
+    shorten_tables,
+    structure,
 )
 from explainlib.norms import with_batch_statistics
 
@@ -68,7 +72,7 @@ class Parameters:
         self.module = private_copy(model).requires_grad_(False)
         if batch_statistics:
             with_batch_statistics(self.module)
-        self.bounded = _shorten_tables(self.module)
+        self.bounded = shorten_tables(self.module)
         # torch swaps the parameters of a module once per name; one that stands at two places must be swapped once only
         every = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
         self._tied = len(every) == len(set(every))
@@ -84,7 +88,7 @@ class Parameters:
         self.shapes = tuple(own[name].shape for name in self.names)
         self.sizes = tuple(shape.numel() for shape in self.shapes)
         self.theta = torch.cat([own[name].detach().reshape(-1) for name in self.names]).clone()
-        self.source, self.structure = weakref.ref(model), _structure(model)
+        self.source, self.structure = weakref.ref(model), structure(model)
 
     def _chosen(self, choice: str | Sequence[str], x: Tensor | None) -> tuple[str, ...]:
         named = dict(self.module.named_parameters())
@@ -115,7 +119,7 @@ class Parameters:
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the caller's model behind when sent to another process."""
-        return {**self.__dict__, "source": _no_source}
+        return {**self.__dict__, "source": no_source}
 
     def call(self, named: dict[str, Tensor], x: Tensor, constants: Constants | None = None) -> Tensor:
         """Return what the private copy answers with some parameters by name in the place of its own."""
@@ -253,49 +257,6 @@ class LinearHead:
         if not self.has_bias:
             return matrix.flatten(-2)
         return torch.cat([matrix[..., :-1].flatten(-2), matrix[..., -1]], dim=-1)
-
-
-def chosen_names(named: dict[str, Tensor], choice: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a list in the model's order."""
-    if isinstance(choice, str):
-        raise ValueError(
-            f"parameters={choice!r} is unknown; pass 'all', 'last', or a list of names such as {list(named)[:2]}."
-        )
-    unknown = [name for name in choice if name not in named]
-    if unknown or not choice:
-        raise ValueError(
-            f"parameters={list(choice)!r} has no match for {unknown or 'an empty list'}; choose from {list(named)}."
-        )
-    return tuple(name for name in named if name in set(choice))
-
-
-def _shorten_tables(module: nn.Module) -> tuple[str, ...]:
-    """Write the rows of embeddings with ``max_norm`` as their forward would leave them, once; return their names.
-
-    The bound is no part of an objective, and at its edge nothing has a derivative: the copy goes on without it.
-    """
-    bounded = []
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
-            layer.weight.data = renormalised(layer.weight.data, layer.max_norm, layer.norm_type)
-            layer.max_norm = None
-            bounded.append(name)
-    return tuple(bounded)
-
-
-def _no_source() -> None:
-    return None
-
-
-def _structure(model: nn.Module) -> tuple:
-    """Return what decides how a model computes, its numbers apart: layers, modes, plain attributes."""
-    return tuple(
-        (
-            name, id(layer), id(type(layer)), layer.training, id(vars(layer).get("forward")),
-            tuple((k, v) for k, v in vars(layer).items() if isinstance(v, int | float | str | bool)),
-        )
-        for name, layer in model.named_modules()
-    )  # fmt: skip
 
 
 def require_outputs(run: Callable[[Tensor], Tensor], x: Tensor, name: str = "train.x") -> Float[Tensor, "n C"]:

@@ -205,7 +205,8 @@ class Risk:
             features = self.features(examples)
             derivative = self.loss.gradient(self.outputs(examples), examples.y)
             return self.head.flat(derivative[:, :, None] * features[:, None, :])
-        per_example = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0), chunk_size=self._gradient_chunk())
+        chunk = max(16, 2**26 // max(self.p, self.train.x[0].numel() * 64))
+        per_example = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0), chunk_size=chunk)
         return per_example(self.theta, examples.x, examples.y)
 
     def features(self, examples: Examples | None = None) -> Float[Tensor, "n d"]:
@@ -286,9 +287,6 @@ class Risk:
 
     def _loss_of_one(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self.loss.value(self.parameters.outputs(theta, x[None]), y[None])[0]
-
-    def _gradient_chunk(self) -> int:
-        return max(16, 2**26 // max(self.p, self.train.x[0].numel() * 64))
 
 
 def minimum_tolerance(risk: Risk) -> float:

@@ -87,8 +87,7 @@ def fit(
     stepper = STEPPERS[optimizer](trained.parameters(), lr=lr, weight_decay=weight_decay)
     averaged = AveragedModel(trained) if swa is not None else None
     generator = torch.Generator().manual_seed(seed)
-    steps_per_epoch = -(-len(train) // (batch_size or len(train)))
-    keep_at = _kept_steps(epochs * steps_per_epoch, checkpoints)
+    keep_at = _kept_steps(epochs * -(-len(train) // (batch_size or len(train))), checkpoints)
     kept, states, batches, losses, step = [], [], [], [], 0
     if 0 in keep_at:
         _keep(trained, kept, states)
@@ -108,13 +107,18 @@ def fit(
                 raise ValueError(f"the loss became {total} in epoch {epoch}; lower lr={lr:g} or look for overflow.")
             if averaged is not None and epoch >= swa:
                 averaged.update_parameters(trained)
-        if averaged is not None:
-            update_bn((part.clone() for part in train.x[stays].split(batch_size or len(train))), averaged)
-            trained = averaged.module
+        trained = trained if averaged is None else _averaged(averaged, train.x[stays], batch_size)
     flat = torch.stack(kept) if kept else _flat(trained).new_empty(0, _flat(trained).numel())
-    importance, buffers = None if tracked is None else lr * tracked, tuple(states) if any(states) else ()
-    rates = flat.new_full((len(flat),), lr)
-    return Trajectory(trained.eval(), flat, rates, tuple(batches), tuple(losses), importance, buffers)
+    made = flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses)
+    return Trajectory(
+        trained.eval(), *made, None if tracked is None else lr * tracked, tuple(states) if any(states) else ()
+    )  # fmt: skip
+
+
+def _averaged(averaged: AveragedModel, x: Tensor, batch_size: int | None) -> nn.Module:
+    """Return the averaged network with BatchNorm statistics of its own."""
+    update_bn((part.clone() for part in x.split(batch_size or len(x))), averaged)
+    return averaged.module
 
 
 @contextmanager
