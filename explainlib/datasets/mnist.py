@@ -116,4 +116,4 @@ def _read(images: Path, labels: Path, classes: tuple[str, ...]) -> Examples:
         )
     if int(y.max()) >= len(classes):
         raise ValueError(f"{labels} holds the label {int(y.max())}, expected 0 to {len(classes) - 1}; replace it.")
-    return Examples(pixels[:, None].to(torch.float32) / 255, y.long(), classes)
+    return Examples(pixels[:, None].to(torch.float32).div_(255), y.long(), classes)
