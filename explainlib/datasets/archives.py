@@ -94,6 +94,9 @@ def opened_zip(path: Path, *, largest_directory: int = DIRECTORY) -> Iterator[zi
             packed = sum(member.compress_size for member in archive.infolist())
             if packed > size:
                 raise unreadable(path, f"its members claim {packed:,} packed bytes, and the whole file has {size:,}")
+            cut = next((m.orig_filename for m in archive.infolist() if "\0" in m.orig_filename), None)
+            if cut is not None:  # zipfile takes such a name for the part before
+                raise unreadable(path, f"its member {shown(cut)} has a zero in its name")
             yield archive
 
 

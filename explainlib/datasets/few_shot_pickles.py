@@ -211,10 +211,7 @@ def _listed(path: Path, key: str, values: object, count: int) -> list | tuple:
         raise unreadable(path, f"{key} is a {type(values).__name__}, expected a list or an array of one dimension")
     if len(values) > count:
         raise unreadable(path, f"{key} has {len(values)} entries for {count} pictures")
-    try:
-        return values.tolist() if isinstance(values, np.ndarray) else values
-    except ValueError:  # numpy turns the four bytes of a letter into one as they are
-        raise unreadable(path, f"{key} holds bytes that are no letters") from None
+    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 def _scaled(images: UInt8[np.ndarray, "N s s 3"]) -> Float[Tensor, "N 3 s s"]:

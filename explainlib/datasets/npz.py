@@ -8,7 +8,6 @@ Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import io
-import math
 import struct
 import tokenize
 import zipfile
@@ -20,7 +19,7 @@ import numpy as np
 
 from explainlib.datasets.archives import member_content, member_start, opened_zip
 from explainlib.datasets.bounds import clipped, listed, require_values, shown, unreadable
-from explainlib.datasets.plain_pickle import MOST_DIMENSIONS, PLAIN_DTYPE
+from explainlib.datasets.plain_arrays import NotPlain, plain_array, plain_dtype, require_plain_shape
 
 LARGEST_HEADER = 1_024  # bytes; those of plain arrays have 128
 SUFFIX = ".npy"
@@ -65,37 +64,22 @@ class PlainNpz(Mapping[str, np.ndarray]):
             return self._array(archive, member)
 
     def _array(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-        """Return the values of one member."""
+        """Return the values of one member: its header, then exactly the bytes that the header asks for."""
+        name = shown(member.filename)
         start = io.BytesIO(member_start(archive, member, self.path, LARGEST_HEADER))
-        shape, by_columns, dtype = self._header(start, member.filename)
-        count, there = math.prod(shape) * dtype.itemsize, member.file_size - start.tell()
-        if count != there:
-            raise self._wrong(
-                member.filename, f"promises an array of shape {shown(shape)} and dtype {dtype}, but has {there:,} bytes"
-            )
-        require_values(self.path, member.file_size, f"its array {shown(member.filename)}")
-        values = np.frombuffer(member_content(archive, member, self.path), dtype=np.uint8)[start.tell() :]
-        # Before the values stand at least 10 bytes of header, as many as the writer liked: they may lie unaligned.
-        aligned = np.require(np.frombuffer(values, dtype=dtype), requirements="A")
-        return aligned.reshape(shape, order="F" if by_columns else "C")
-
-    def _header(self, start: io.BytesIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-        """Return shape, order and dtype from the first bytes of a member."""
         try:
-            version = np.lib.format.read_magic(start)
-            shape, by_columns, dtype = HEADERS[version](start, max_header_size=LARGEST_HEADER)
+            shape, by_columns, found = HEADERS[np.lib.format.read_magic(start)](start, max_header_size=LARGEST_HEADER)
         except NO_HEADER as error:
             said = clipped(str(error) or type(error).__name__)
-            raise self._wrong(name, f"has no readable header ({said})") from None
-        if dtype.hasobject or not PLAIN_DTYPE.fullmatch(dtype.str):
-            raise self._wrong(name, f"has dtype {clipped(str(dtype))}, and only plain numbers and texts are admitted")
-        if len(shape) > MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
-            raise self._wrong(name, f"has shape {shown(shape)}, expected at most {MOST_DIMENSIONS} lengths")
-        return shape, by_columns, dtype
-
-    def _wrong(self, name: str, what: str) -> ValueError:
-        """Return the error for a member that cannot be used."""
-        return unreadable(self.path, f"its array {shown(name)} {what}")
+            raise unreadable(self.path, f"its array {name} has no readable header ({said})") from None
+        try:
+            dtype = plain_dtype(found.str if found.names is None else str(found))
+            shape = require_plain_shape(shape, dtype, member.file_size - start.tell())
+            require_values(self.path, member.file_size, f"its array {name}")
+            values = memoryview(member_content(archive, member, self.path))[start.tell() :]
+            return plain_array(values, dtype, shape, "F" if by_columns else "C")
+        except NotPlain as error:
+            raise unreadable(self.path, f"{error} ({name})") from None
 
     def __repr__(self) -> str:
         return f"PlainNpz({self.path}, {listed(self.names)})"

@@ -159,9 +159,9 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
         # Nothing is written to disk, but a zip with such names was made to harm somebody.
         if ".." in parts or "\\" in name or name.startswith("/"):
             raise unreadable(path, f"its member {shown(name)} points outside the zip")
-        if not name.endswith(".png") or parts[0] == "__MACOSX":
-            continue
-        if len(parts) < 3 or not all(parts[-3:]):
+        if parts[0] == "__MACOSX" or parts[-1] in ("", ".DS_Store") or (len(parts) < 3 and not name.endswith(".png")):
+            continue  # folders, what a Mac adds, a readme
+        if not name.endswith(".png") or len(parts) < 3 or not all(parts[-3:]):
             raise unreadable(path, f"its member {shown(name)} is not <alphabet>/<character>/<drawing>.png")
         if len(name) > LONGEST_NAME:
             raise unreadable(path, f"its member {shown(name)} has a name of {len(name):,} letters")

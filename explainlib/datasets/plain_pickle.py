@@ -12,9 +12,7 @@ takes for ever to hash, or more stack than there is, and a container that stands
 
 from __future__ import annotations
 
-import math
 import pickle
-import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -32,10 +30,9 @@ from explainlib.datasets.bounds import (
     require_values,
     shown,
     unreadable,
-)  # fmt: skip
+)
+from explainlib.datasets.plain_arrays import plain_array, plain_dtype, require_plain_shape
 
-PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[US][1-9]\d{0,5})")
-MOST_DIMENSIONS = 8
 DEEPEST = 8  # containers inside each other; official files have three
 MOST_BITS = 127  # of a whole number
 REFUSED = (
@@ -93,11 +90,7 @@ class _Dtype:
     """What a pickle says about the kind of an array's values."""
 
     def __init__(self, text: object, align: object = False, copy: object = True) -> None:
-        if not isinstance(text, str) or not PLAIN_DTYPE.fullmatch(text):
-            raise pickle.UnpicklingError(
-                f"it holds an array of dtype {shown(text)}, and only plain numbers are admitted"
-            )
-        self.dtype = np.dtype(text)
+        self.dtype = plain_dtype(text)
 
     def __setstate__(self, state: object) -> None:
         """Take over the byte order; a dtype with fields is refused."""
@@ -242,18 +235,9 @@ class _Reader(pickle._Unpickler):
             content = content.encode("latin1")
         if not isinstance(content, bytes) or not isinstance(kind, _Dtype):
             raise pickle.UnpicklingError("it holds an array of Python objects, and only plain numbers are admitted")
-        lengths = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
-        if not lengths or len(shape) > MOST_DIMENSIONS:
-            raise pickle.UnpicklingError(f"it holds an array of shape {shown(shape)}")
         if order not in ("C", "F"):
             raise pickle.UnpicklingError(f"it holds an array in the order {shown(order)}, expected 'C' or 'F'")
-        if math.prod(shape) * kind.dtype.itemsize != len(content):
-            raise pickle.UnpicklingError(
-                f"it promises an array of shape {shape} and dtype {kind.dtype}, but holds {len(content)} bytes for it"
-            )
-        if not content:
-            return np.empty(shape, dtype=kind.dtype)
-        return np.frombuffer(content, dtype=kind.dtype).reshape(shape, order=order)
+        return plain_array(content, kind.dtype, require_plain_shape(shape, kind.dtype, len(content)), order)
 
     def count(self, steps: int) -> None:
         """Take instructions from what a file of this size may hold."""
