@@ -19,6 +19,7 @@ from explainlib.datasets.bounds import clipped, shown, unreadable
 CHUNK = 1 << 20
 GZIP = b"\x1f\x8b"
 DIRECTORY = 1 << 16  # bytes of a zip's directory that are always admitted
+END = struct.Struct("<4s6xH10x")  # signature, number of members; the rest of the 22 bytes before the comment
 LARGEST_DIRECTORY = 5 << 20  # the largest official one has about 2.5 million
 BROKEN_ZIP = (
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError,
@@ -91,13 +92,26 @@ def opened_zip(path: Path, *, largest_directory: int = DIRECTORY) -> Iterator[zi
         except BROKEN_ZIP as error:
             raise unreadable(path, f"it is not a whole zip ({clipped(str(error))})") from None
         with archive:
-            packed = sum(member.compress_size for member in archive.infolist())
-            if packed > size:
-                raise unreadable(path, f"its members claim {packed:,} packed bytes, and the whole file has {size:,}")
-            cut = next((m.orig_filename for m in archive.infolist() if "\0" in m.orig_filename), None)
-            if cut is not None:  # zipfile takes such a name for the part before
-                raise unreadable(path, f"its member {shown(cut)} has a zero in its name")
+            _require_whole(archive, path, size)
             yield archive
+
+
+def _require_whole(archive: zipfile.ZipFile, path: Path, size: int) -> None:
+    """Pass a zip that has as many members as it says, with bytes of their own and whole names."""
+    members = archive.infolist()
+    packed = sum(member.compress_size for member in members)
+    if packed > size:
+        raise unreadable(path, f"its members claim {packed:,} packed bytes, and the whole file has {size:,}")
+    cut = next((member.orig_filename for member in members if "\0" in member.orig_filename), None)
+    if cut is not None:  # zipfile takes such a name for the part before
+        raise unreadable(path, f"its member {shown(cut)} has a zero in its name")
+    with open(path, "rb") as file:
+        file.seek(max(0, size - END.size - len(archive.comment)))
+        signature, count = END.unpack(file.read(END.size))
+    # zipfile reads as many members as the directory has room for; 65,535 stands for a number elsewhere
+    if signature != b"PK\5\6" or count not in (len(members) % 2**16, 2**16 - 1):
+        found = f"its end promises {count:,} members, and {len(members):,} are found"
+        raise unreadable(path, f"it is not a whole zip ({found})")
 
 
 def member_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, count: int) -> bytes:

@@ -70,6 +70,16 @@ def require_values(path: Path, promised: int, what: str = "its values") -> int:
     return promised
 
 
+def require_several(path: Path, count: int) -> None:
+    """Pass the number of examples of a file that is to be split.
+
+    Raises:
+        ValueError: one example alone.
+    """
+    if count < 2:
+        raise unreadable(path, f"it holds {count} example, expected one to train on and one to test, at least")
+
+
 def unreadable(path: Path, what: str, remedy: str = OFFICIAL) -> ValueError:
     """Return the error for a file that cannot be used: its path, what was found, and the remedy."""
     return ValueError(f"{path} cannot be read: {what}; {remedy}.")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from explainlib.datasets.bounds import require_values, shown, unreadable
+from explainlib.datasets.bounds import require_several, require_values, shown, unreadable
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.plain_pickle import read_plain_pickle
@@ -59,6 +59,7 @@ def cifar10(split_seed: int = 0) -> Split:
     if len(examples) == 2:
         return Split(train=examples["train"], test=examples["test"])
     (whole,) = examples.values()
+    require_several(next(iter(parts.values()))[0], len(whole))
     return stratified_split(whole, min(TEST_COUNT, max(1, len(whole) // 10)), split_seed)
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import torch
 
 from explainlib.checks import require_choice
-from explainlib.datasets.bounds import ALLOWANCE, AMPLIFICATION, clipped, shown, unreadable
+from explainlib.datasets.bounds import ALLOWANCE, AMPLIFICATION, clipped, require_several, shown, unreadable
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.tokenizer import SIZE, Tokenizer, split_words
@@ -87,6 +87,7 @@ def tokenized(
         train, test = parts["train.csv"], parts["test.csv"]
     else:
         (whole,) = parts.values()
+        require_several(next(iter(paths.values())), len(whole))
         train, test = stratified_split(whole, max(1, round(TEST_SHARE * len(whole))), split_seed)
     tokenizer = Tokenizer.fit(train.raw, size=size, length=LENGTHS[name] if length is None else length)
     split = Split(*(Examples(tokenizer(p.raw, wordless="unknown"), p.y, p.classes, p.raw) for p in (train, test)))

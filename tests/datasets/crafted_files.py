@@ -138,12 +138,12 @@ def npz(*more, data=None, labels=None, method=zipfile.ZIP_STORED):
 
 
 def directory(content, **changes):
-    """Return a zip with numbers changed in its end record: cd_size, cd_offset (bytes 12 and 16 of it)."""
+    """Return a zip with numbers changed in its end record."""
     end = content.rindex(b"PK\x05\x06")
     record = bytearray(content[end:])
     for place, value in changes.items():
-        at = {"size": 12, "offset": 16}[place]
-        record[at : at + 4] = struct.pack("<I", value)
+        at, kind = {"count": (10, "<H"), "size": (12, "<I")}[place]
+        struct.pack_into(kind, record, at, value)
     return content[:end] + bytes(record)
 
 
@@ -195,6 +195,7 @@ NPZS = {
     "a version nobody knows": (NPZ, lambda: entries(npz(), 6, b"\xff\x00"), "not a whole zip"),
     "a name that is no text": (NPZ, lambda: entries(entries(npz(), 8, b"\x00\x08"), 46, b"\xff\xfe"), "not a whole zip"),
     "more bytes than there are": (NPZ, lambda: entries(npz(), 20, b"\xff\xff\xff\x7f\xff\xff\xff\x7f"), "claim"),
+    "fewer members than it says": (NPZ, lambda: directory(npz(), count=3), "its end promises 3 members, and 2 are found"),
     "a place outside": (NPZ, lambda: entries(npz(), 42, b"\xff\xff\xff\x7f"), "is damaged"),
     "a date that is none": (NPZ, lambda: entries(npz(), 12, b"\xff\xff\xff\xff"), None),
     "one name twice": (NPZ, lambda: overlapping(2, lambda i: "data.npy", saved(TINY)), "claim"),
@@ -246,6 +247,8 @@ STREAMS = {
     "a row of a million fields": (NEWS, b'"1",' + b"ab," * MILLION + b"\n", "row has more than"),
     "a row of a million lines": (NEWS, b'"1"' + b',"\n"' * MILLION, "row has more than"),
     "many short rows": (NEWS, b"1,,\n" * 600_000, "too many for a file of its size"),
+    "one row": (NEWS, b'"1","a","b"\n', "one to train on and one to test"),
+    "one image": (("cifar10", "test_batch.bin"), bytes(3073), "one to train on and one to test"),
     "a long class": (NEWS, b'"' + b"1" * 100_000 + b'","a","b"\n', "its class is"),
     "zeros": (NEWS, bytes(100_000), "cannot be read, line 1"),
 }  # fmt: skip
