@@ -161,6 +161,7 @@ def stratified_split(examples: Examples, test_count: int, split_seed: int) -> Sp
         raise ValueError(
             f"test_count={test_count} leaves nothing of {len(examples)} examples to train on; take fewer for the test."
         )
+    require_count("split_seed", split_seed, least=0)
     order, chosen = _stratified_order(examples, test_count, split_seed)
     return Split(train=examples[order[~chosen]], test=examples[order[chosen]])
 
