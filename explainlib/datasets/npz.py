@@ -19,7 +19,7 @@ import numpy as np
 
 from explainlib.datasets.archives import member_content, member_start, opened_zip
 from explainlib.datasets.bounds import clipped, listed, require_values, shown, unreadable
-from explainlib.datasets.plain_arrays import NotPlain, plain_array, plain_dtype, require_plain_shape
+from explainlib.datasets.plain_arrays import NotPlainError, plain_array, plain_dtype, require_plain_shape
 
 LARGEST_HEADER = 1_024  # bytes; those of plain arrays have 128
 SUFFIX = ".npy"
@@ -78,7 +78,7 @@ class PlainNpz(Mapping[str, np.ndarray]):
             require_values(self.path, member.file_size, f"its array {name}")
             values = memoryview(member_content(archive, member, self.path))[start.tell() :]
             return plain_array(values, dtype, shape, "F" if by_columns else "C")
-        except NotPlain as error:
+        except NotPlainError as error:
             raise unreadable(self.path, f"{error} ({name})") from None
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ MOST_DIMENSIONS = 8
 LAST_LETTER, SURROGATES = 0x10FFFF, (0xD800, 0xDFFF)
 
 
-class NotPlain(ValueError):
+class NotPlainError(ValueError):
     """What is wrong with an array; whoever reads the file adds its name."""
 
 
@@ -23,11 +23,11 @@ def plain_dtype(text: object) -> np.dtype:
     """Return the dtype of that name.
 
     Raises:
-        NotPlain: anything but numbers and texts of one letter or more.
+        NotPlainError: anything but numbers and texts of one letter or more.
     """
     if not isinstance(text, str) or not PLAIN_DTYPE.fullmatch(text):
         said = clipped(text) if isinstance(text, str) else shown(text)
-        raise NotPlain(f"it holds an array of dtype {said!r}, and only plain numbers and texts are admitted")
+        raise NotPlainError(f"it holds an array of dtype {said!r}, and only plain numbers and texts are admitted")
     return np.dtype(text)
 
 
@@ -35,13 +35,13 @@ def require_plain_shape(shape: object, dtype: np.dtype, held: int) -> tuple[int,
     """Return ``shape`` if it has few lengths and asks for exactly the bytes that are held.
 
     Raises:
-        NotPlain: otherwise.
+        NotPlainError: otherwise.
     """
     lengths = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
     if not lengths or len(shape) > MOST_DIMENSIONS:
-        raise NotPlain(f"it holds an array of shape {shown(shape)}, expected at most {MOST_DIMENSIONS} lengths")
+        raise NotPlainError(f"it holds an array of shape {shown(shape)}, expected at most {MOST_DIMENSIONS} lengths")
     if math.prod(shape) * dtype.itemsize != held:
-        raise NotPlain(f"it promises an array of shape {shape} and dtype {dtype}, but holds {held} bytes for it")
+        raise NotPlainError(f"it promises an array of shape {shape} and dtype {dtype}, but holds {held} bytes for it")
     return shape
 
 
@@ -55,12 +55,12 @@ def plain_array(content: bytes | memoryview, dtype: np.dtype, shape: Sequence[in
         order: "C" for row by row, "F" for column by column.
 
     Raises:
-        NotPlain: a text with numbers that are no letters, which numpy would hand to Python as they are.
+        NotPlainError: a text with numbers that are no letters, which numpy would hand to Python as they are.
     """
     if not len(content):
         return np.empty(shape, dtype=dtype)
     if dtype.kind == "U":
         letters = np.frombuffer(content, dtype=np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if letters.max() > LAST_LETTER or ((letters >= SURROGATES[0]) & (letters <= SURROGATES[1])).any():
-            raise NotPlain("it holds an array of texts with bytes that are no letters")
+            raise NotPlainError("it holds an array of texts with bytes that are no letters")
     return np.frombuffer(content, dtype=dtype).reshape(shape, order=order)
