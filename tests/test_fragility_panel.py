@@ -160,6 +160,30 @@ def test_tables_come_back_from_disk(truths, tmp_path):
         read_truths(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is no JSON"), (b"[1, 2]", r"lacks settings \(dict\)"), (b'{"settings": {}}', "settings are not those"),
+     (b"[" * 100_000, "is no JSON"), (b'{"settings": {"training": {"a": 1}, "bayesian": [2, 150]}}', "settings are not those")],
+)  # fmt: skip
+def test_a_damaged_record_is_named(truths, tmp_path, content, message):
+    stem = tmp_path / "fragility-iris-quick"
+    for name, frame in zip(TABLES, (truths.summary, truths.repeats, truths.networks), strict=True):
+        frame.to_csv(f"{stem}-{name}.csv", index=False)
+    stem.with_suffix(".json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"quick.json cannot be read: it.* {message}"):
+        read_truths(tmp_path)
+
+
+def test_a_damaged_row_and_a_missing_table_are_named(truths, tmp_path):
+    with pytest.raises(ValueError, match="holds no lists of numbers"):
+        Judged.of({"removed_highest_loss": "[1, 2", "spectrum": "[1]", "status": "x"}, "highest_loss")
+    stem = tmp_path / "fragility-iris-quick"
+    truths.summary.to_csv(f"{stem}-iris.csv", index=False)
+    stem.with_suffix(".json").write_text("{}")
+    with pytest.raises(ValueError, match="has no fragility-iris-quick-repeats.csv"):
+        read_truths(tmp_path)
+
+
 def test_missing_tables_say_how_to_make_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="study fragility --scale cpu"):
         read_truths(tmp_path)

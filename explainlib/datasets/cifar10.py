@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from explainlib.datasets.bounds import require_several, require_values, shown, unreadable
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.plain_pickle import read_plain_pickle
@@ -58,6 +59,7 @@ def cifar10(split_seed: int = 0) -> Split:
     if len(examples) == 2:
         return Split(train=examples["train"], test=examples["test"])
     (whole,) = examples.values()
+    require_several(next(iter(parts.values()))[0], len(whole))
     return stratified_split(whole, min(TEST_COUNT, max(1, len(whole) // 10)), split_seed)
 
 
@@ -105,7 +107,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     pixels, labels = _read_binary(path) if path.suffix else _read_python(path)
     for image, label in enumerate(labels):
         if not 0 <= label < len(NAMES):
-            raise _damaged(path, f"image {image} has the label {label}, expected 0 to {len(NAMES) - 1}")
+            raise unreadable(path, f"image {image} has the label {shown(label)}, expected 0 to {len(NAMES) - 1}")
     return pixels, np.array(labels, dtype=np.int64)
 
 
@@ -114,33 +116,39 @@ def _binary_count(path: Path) -> int:
     size = path.stat().st_size
     count, rest = divmod(size, 1 + PIXELS)
     if rest or not count:
-        raise _damaged(path, f"its {size:,} bytes are {count:,} images of {1 + PIXELS:,} bytes and {rest:,} bytes more")
+        held = f"{count:,} images of {1 + PIXELS:,} bytes and {rest:,} bytes more"
+        raise unreadable(path, f"its {size:,} bytes are {held}")
     return count
 
 
 def _read_binary(path: Path) -> tuple[np.ndarray, list[int]]:
     """Return the pixels and the labels of a batch of the binary layout."""
-    rows = np.fromfile(path, dtype=np.uint8).reshape(_binary_count(path), 1 + PIXELS)
+    count = _binary_count(path)
+    require_values(path, count * (1 + PIXELS))
+    rows = np.fromfile(path, dtype=np.uint8).reshape(count, 1 + PIXELS)
     return rows[:, 1:], rows[:, 0].tolist()
 
 
 def _read_python(path: Path) -> tuple[np.ndarray, list[int]]:
     """Return the pixels and the labels of a batch of the Python layout."""
     # Python 2 wrote the official keys as bytes, which come back as str; a copy saved by Python 3 has bytes.
-    content = {
-        key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in read_plain_pickle(path).items()
-    }
+    read = read_plain_pickle(path)
+    content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in read.items()}
+    if len(content) != len(read):
+        raise unreadable(path, "it holds a key twice, as text and as bytes")
     missing = {"data", "labels"} - content.keys()
     if missing:
-        raise _damaged(path, f"it has no {' and '.join(map(repr, sorted(missing)))}, which every batch has")
+        raise unreadable(path, f"it has no {' and '.join(map(repr, sorted(missing)))}, which every batch has")
     pixels, labels = content["data"], content["labels"]
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (PIXELS,):
         what = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise _damaged(path, f"its data are {what}, expected uint8 [n, {PIXELS}]")
-    if not isinstance(labels, list | np.ndarray) or not all(isinstance(label, int | np.integer) for label in labels):
-        raise _damaged(path, "its labels are not a list of whole numbers")
+        raise unreadable(path, f"its data are {what}, expected uint8 [n, {PIXELS}]")
+    if np.ndim(labels) != 1 if isinstance(labels, np.ndarray) else not isinstance(labels, list):
+        raise unreadable(path, "its labels are not a list of whole numbers")
+    if not all(isinstance(label, int | np.integer) for label in labels):
+        raise unreadable(path, "its labels are not a list of whole numbers")
     if not len(pixels) or len(labels) != len(pixels):
-        raise _damaged(path, f"it holds {len(pixels)} images and {len(labels)} labels, expected one for each image")
+        raise unreadable(path, f"it holds {len(pixels)} images and {len(labels)} labels, expected one for each image")
     return pixels, [int(label) for label in labels]
 
 
@@ -149,8 +157,3 @@ def _joined(batches: list[tuple[np.ndarray, np.ndarray]]) -> Examples:
     pixels, labels = (np.concatenate(values) for values in zip(*batches, strict=True))
     x = torch.from_numpy(pixels).to(torch.float32).div_(255).reshape(-1, *SHAPE)
     return Examples(x, torch.from_numpy(labels), NAMES)
-
-
-def _damaged(path: Path, what: str) -> ValueError:
-    """Return the error for a batch that cannot be used."""
-    return ValueError(f"{path} cannot be read: {what}; replace it by the official file.")

@@ -41,9 +41,10 @@ def pictured(pool: ClassPool, tasks: Tasks) -> Tasks:
             "before any corruption."
         )
     index = torch.cat([tasks.support_index, tasks.query_index], 1).to(pool.y.device)
-    if int(index.min()) < 0 or int(index.max()) >= len(pool.y):
+    outside = index[(index < 0) | (index >= len(pool.y))]
+    if len(outside):
         raise ValueError(
-            f"the tasks point to drawing {int(index.max())}, the pool has {len(pool.y)}; pass the pool they come from."
+            f"the tasks point to drawing {int(outside[0])}, the pool has {len(pool.y)}; pass the pool they come from."
         )
     if tasks.classes is not None:
         _require_same_classes(pool, index, tasks.classes)

@@ -7,6 +7,7 @@ people use for the classes. It is checked once, where it is made, so that nothin
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from explainlib.checks import require_count, require_finite, require_tensor
+from explainlib.datasets.bounds import shown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,6 +167,7 @@ def stratified_split(examples: Examples, test_count: int, split_seed: int) -> Sp
         raise ValueError(
             f"test_count={test_count} leaves nothing of {len(examples)} examples to train on; take fewer for the test."
         )
+    require_count("split_seed", split_seed, least=0)
     order, chosen = _stratified_order(examples, test_count, split_seed)
     return Split(train=examples[order[~chosen]], test=examples[order[chosen]])
 
@@ -272,13 +275,13 @@ def _require_targets(y: object, x: Tensor) -> None:
 def _require_names(classes: Sequence[str], y: Tensor) -> tuple[str, ...]:
     """Return the class names as a tuple that covers every label in ``y``."""
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise TypeError(f"classes={classes!r} has to hold one string for each class; pass tuple(map(str, names)).")
+        raise TypeError(f"classes={shown(classes)} has to hold one string for each class; pass tuple(map(str, names)).")
     if y.is_floating_point():
         raise ValueError("classes are given with regression targets, which have none; pass classes=None.")
     names = tuple(classes)
     if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"classes names {repeated!r} twice; give each class its own name.")
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"classes names {shown(repeated)} twice; give each class its own name.")
     if int(y.max()) >= len(names):
         raise ValueError(
             f"y has the label {int(y.max())}, but classes names {len(names)} (0 to {len(names) - 1}); name every class."

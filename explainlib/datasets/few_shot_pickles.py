@@ -8,8 +8,7 @@ code; an .npz with the same keys does as well. ``labels`` (a name or number for 
 from __future__ import annotations
 
 import logging
-import zipfile
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from explainlib.checks import require_choice
+from explainlib.datasets.bounds import LONGEST_NAME, listed, shown, unreadable
 from explainlib.datasets.files import SourceFile, locate, where_to_put
+from explainlib.datasets.npz import PlainNpz
 from explainlib.datasets.plain_pickle import read_plain_pickle
 from explainlib.datasets.pools import ClassPool
 
@@ -139,56 +140,48 @@ def _missing(name: str, part: str, found: dict[str, Path]) -> str:
     return f"{name}, split={part!r}, needs {needed} (or the same as .npz), and {have} was found; {remedy}."
 
 
-def _content(path: Path, images: str) -> dict:
+def _content(path: Path, images: str) -> Mapping:
     """Return what the file holds; the pictures and one of the two keys for classes have to be there."""
-    content = _npz(path) if path.suffix == ".npz" else read_plain_pickle(path)
+    content = PlainNpz(path) if path.suffix == ".npz" else read_plain_pickle(path)
     if images not in content or not {"class_dict", "labels"} & set(content):
-        raise _wrong(path, f"it holds {sorted(map(str, content))}, expected {images!r} and 'class_dict' or 'labels'")
+        what = f"it holds {listed(sorted(map(str, content)))}"
+        raise unreadable(path, f"{what}, expected {images!r} and 'class_dict' or 'labels'")
     return content
-
-
-def _npz(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz; arrays of Python objects, which are pickles, are refused."""
-    if not zipfile.is_zipfile(path):
-        raise _wrong(path, "it is not a whole .npz")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
-        raise _wrong(path, str(error)) from error
 
 
 def _images(path: Path, images: object, layout: Layout) -> UInt8[np.ndarray, "N s s 3"]:
     """Return the pictures if they are what the layout says."""
     expected = f"uint8 [N, {layout.side}, {layout.side}, 3]"
     if not isinstance(images, np.ndarray):
-        raise _wrong(path, f"{layout.images!r} is a {type(images).__name__}, expected an array {expected}")
+        raise unreadable(path, f"{layout.images!r} is a {type(images).__name__}, expected an array {expected}")
     if images.dtype != np.uint8 or images.shape[1:] != (layout.side, layout.side, 3) or not len(images):
-        raise _wrong(path, f"{layout.images!r} is {images.dtype} {list(images.shape)}, expected {expected}")
+        raise unreadable(path, f"{layout.images!r} is {images.dtype} {list(images.shape)}, expected {expected}")
     return images
 
 
-def _labels(path: Path, content: dict, count: int) -> list[str]:
+def _labels(path: Path, content: Mapping, count: int) -> list[str]:
     """Return the class of each picture, as a name without its parent."""
     if "class_dict" not in content:
         return _one_each(path, "labels", content["labels"], count)
     members = content["class_dict"]
     if not isinstance(members, dict):
-        raise _wrong(path, f"'class_dict' is a {type(members).__name__}, expected a dict of index lists")
+        raise unreadable(path, f"'class_dict' is a {type(members).__name__}, expected a dict of index lists")
+    if len({str(name) for name in members}) != len(members):
+        raise unreadable(path, "'class_dict' holds a name twice, as a text and as a number or bytes")
     labels: list[str | None] = [None] * count
     for name, indices in members.items():
-        for i in _listed(path, f"class {name!r}", indices):
-            if not isinstance(i, int) or not 0 <= i < count:
-                raise _wrong(path, f"class {name!r} names the picture {i!r}, and there are {count}")
+        for i in _listed(path, f"class {shown(name)}", indices, count):
+            if type(i) is not int or not 0 <= i < count:
+                raise unreadable(path, f"class {shown(name)} names the picture {shown(i)}, and there are {count}")
             if labels[i] is not None:
-                raise _wrong(path, f"picture {i} is in the classes {labels[i]!r} and {str(name)!r}")
+                raise unreadable(path, f"picture {i} is in the classes {shown(labels[i])} and {shown(str(name))}")
             labels[i] = str(name)
     if None in labels:
-        raise _wrong(path, f"picture {labels.index(None)} is in no class of 'class_dict'")
+        raise unreadable(path, f"picture {labels.index(None)} is in no class of 'class_dict'")
     return labels
 
 
-def _parents(path: Path, content: dict, count: int, parent: str) -> list[str]:
+def _parents(path: Path, content: Mapping, count: int, parent: str) -> list[str]:
     """Return the superclass of each picture's class, where the file has them."""
     if "coarse_labels" not in content:
         return [parent] * count
@@ -198,24 +191,27 @@ def _parents(path: Path, content: dict, count: int, parent: str) -> list[str]:
 
 def _one_each(path: Path, key: str, values: object, count: int) -> list[str]:
     """Return one name for each picture from numbers or strings; numbers are padded, so that they sort by value."""
-    listed = _listed(path, repr(key), values)
-    if len(listed) != count:
-        raise _wrong(path, f"{key!r} has {len(listed)} entries for {count} pictures")
-    if all(isinstance(value, int) and value >= 0 for value in listed):
-        width = len(str(max(listed)))
-        return [f"{value:0{width}d}" for value in listed]
-    if not all(isinstance(value, str) for value in listed):
-        raise _wrong(path, f"{key!r} holds neither whole numbers nor strings, one for each picture")
-    return listed
+    one_each = _listed(path, repr(key), values, count)
+    if len(one_each) != count:
+        raise unreadable(path, f"{key!r} has {len(one_each)} entries for {count} pictures")
+    if all(isinstance(value, int) and value >= 0 for value in one_each):
+        width = len(str(max(one_each)))
+        return [f"{value:0{width}d}" for value in one_each]
+    if not all(isinstance(value, str) for value in one_each):
+        raise unreadable(path, f"{key!r} holds neither whole numbers nor strings, one for each picture")
+    longest = max(one_each, key=len)
+    if len(longest) > LONGEST_NAME:
+        raise unreadable(path, f"{key!r} holds a name of {len(longest):,} letters, expected at most {LONGEST_NAME:,}")
+    return one_each
 
 
-def _listed(path: Path, key: str, values: object) -> list:
-    """Return the values of a list or a one-dimensional array."""
-    if isinstance(values, np.ndarray) and values.ndim == 1:
-        return values.tolist()
-    if isinstance(values, list | tuple):
-        return list(values)
-    raise _wrong(path, f"{key} is a {type(values).__name__}, expected a list or an array of one dimension")
+def _listed(path: Path, key: str, values: object, count: int) -> list | tuple:
+    """Return the values of a list or a one-dimensional array, at most one for each picture."""
+    if not (isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim == 1)):
+        raise unreadable(path, f"{key} is a {type(values).__name__}, expected a list or an array of one dimension")
+    if len(values) > count:
+        raise unreadable(path, f"{key} has {len(values)} entries for {count} pictures")
+    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 def _scaled(images: UInt8[np.ndarray, "N s s 3"]) -> Float[Tensor, "N 3 s s"]:
@@ -225,8 +221,3 @@ def _scaled(images: UInt8[np.ndarray, "N s s 3"]) -> Float[Tensor, "N 3 s s"]:
     for start in range(0, count, CHUNK):
         x[start : start + CHUNK] = torch.tensor(images[start : start + CHUNK]).permute(0, 3, 1, 2)
     return x.div_(255)
-
-
-def _wrong(path: Path, what: str) -> ValueError:
-    """Return the error for a file that cannot be used."""
-    return ValueError(f"{path} cannot be read: {what}; replace it by the official file.")

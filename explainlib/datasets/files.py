@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pooch
 
+from explainlib.checks import warn_caller
+from explainlib.datasets.bounds import NAMES_SHOWN, shown
+
 VARIABLE = "EXPLAINLIB_DATA"
+MOST_ENTRIES = 10_000  # of a folder that are looked at for names that are nearly right
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def locate(dataset: str, files: Sequence[SourceFile]) -> dict[str, Path]:
         files: what to look for; a name that ends in .gz is also found unpacked.
 
     Returns:
-        The files found, in the order of ``files``; empty if there are none.
+        The files found, in the order of ``files``; empty if there are none. Beside them a missing file's name that is
+        only nearly right ("train-images.idx3-ubyte") is warned of, for that file is not read.
 
     Raises:
         ValueError: a relative ``EXPLAINLIB_DATA``, or a cached file that is not the published one (it is put aside).
@@ -77,8 +84,11 @@ def locate(dataset: str, files: Sequence[SourceFile]) -> dict[str, Path]:
     """
     root = data_root()
     if root is not None and (found := _present(root / dataset, files)):
+        _warn_of_lookalikes(root / dataset, files, found)
         return found
     found = _present(cache_folder(dataset), files)
+    if found:
+        _warn_of_lookalikes(cache_folder(dataset), files, found)
     for file in files:
         path = found.get(file.name)
         if path is not None and file.sha256 is not None and path.name == file.name:
@@ -87,11 +97,13 @@ def locate(dataset: str, files: Sequence[SourceFile]) -> dict[str, Path]:
 
 
 def where_to_put(dataset: str, names: Sequence[str]) -> str:
-    """Return the remedy for missing files: the folders in which they would be found."""
+    """Return the remedy for missing files: the folders in which they would be found, or the names that are wrong."""
     root = data_root()
-    cached = str(cache_folder(dataset))
+    cached = cache_folder(dataset)
     own = f"{root / dataset} or {cached}" if root else f"{cached} (or <folder>/{dataset} with {VARIABLE}=<folder>)"
-    return f"put {' and '.join(names)} into {own}"
+    folders = (root / dataset, cached) if root else (cached,)
+    nearly = [said for folder in folders if (said := _lookalikes(folder, names))]
+    return f"put {' and '.join(names)} into {own}" + "".join(f" ({said})" for said in nearly)
 
 
 def download(dataset: str, file: SourceFile) -> Path:
@@ -134,9 +146,36 @@ def _present(folder: Path, files: Sequence[SourceFile]) -> dict[str, Path]:
     return found
 
 
+def _warn_of_lookalikes(folder: Path, files: Sequence[SourceFile], found: Mapping[str, Path]) -> None:
+    """Warn of files that are not read because their names are only nearly those of missing ones."""
+    if said := _lookalikes(folder, [file.name for file in files if file.name not in found]):
+        warn_caller(f"in {folder}, {said}.", UserWarning)
+
+
+def _lookalikes(folder: Path, names: Sequence[str]) -> str:
+    """Return what to do about files in a folder whose names are nearly ``names``; empty without any."""
+    if not folder.is_dir():
+        return ""
+    official = {name.removesuffix(".gz") for name in names} | set(names)
+    wanted = {_letters(name): name for name in reversed(names)}
+    nearly = [
+        f"{shown(path.name)} is not read: {wanted[_letters(path.name)]} is looked for, rename or unpack it"
+        for path in sorted(islice(folder.iterdir(), MOST_ENTRIES))
+        if path.name not in official and _letters(path.name) in wanted and path.is_file()
+    ]
+    return "; ".join(nearly[:NAMES_SHOWN])
+
+
+def _letters(name: str) -> str:
+    """Return the letters and digits of a name, without packing, "(1)" of a second download, and ".txt"."""
+    plain = re.sub(r"( ?\(\d+\)|\.(gz|zip|bz2|xz|txt))", "", name.lower())
+    return "".join(letter for letter in plain if letter.isalnum())
+
+
 def _require_published(path: Path, sha256: str) -> None:
     """Pass a cached file with the published hash; rename any other, so that nothing reads it."""
-    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        got = hashlib.file_digest(file, "sha256").hexdigest()
     if got != sha256:
         aside = path.rename(path.with_name(path.name + ".rejected"))
         raise ValueError(

@@ -7,21 +7,21 @@ Source: the description published with MNIST (LeCun, Cortes, Burges).
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedIOBase
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from explainlib.datasets.archives import CHUNK, is_packed, unpacked
+from explainlib.datasets.bounds import require_values, unreadable
+
 UNSIGNED_BYTE = 0x08
-CHUNK = 1 << 20
 
 
 def read_idx(path: Path, dims: int) -> UInt8[Tensor, "*shape"]:
@@ -37,18 +37,19 @@ def read_idx(path: Path, dims: int) -> UInt8[Tensor, "*shape"]:
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an idx file of unsigned bytes with ``dims`` dimensions, cut short, longer than its header
-            says, or damaged packing; the message names the file.
+            says, damaged packing, or a header that promises more than a file of its size holds; the message names the
+            file.
     """
-    with _opened(path) as stream:
-        shape = _shape(stream, path, dims)
-        expected = math.prod(shape)
-        # Never one read of the promised size: a damaged header may promise more than the machine has.
-        values = bytearray()
-        while len(values) <= expected and (piece := stream.read(CHUNK)):
-            values += piece
-    if len(values) != expected:
-        surplus = "more" if len(values) > expected else f"only {len(values)}"
-        raise _damaged(path, f"its header promises {shape} = {expected} values, but it holds {surplus}")
+    with closing(_pieces(path)) as pieces:
+        shape, beginning = _shape(path, dims, pieces)
+        values, done = bytearray(math.prod(shape)), 0
+        for piece in chain((beginning,), pieces):
+            if done + len(piece) > len(values):
+                raise _other_length(path, shape, "more")
+            values[done : done + len(piece)] = piece
+            done += len(piece)
+    if done != len(values):
+        raise _other_length(path, shape, f"only {done}")
     return torch.frombuffer(values, dtype=torch.uint8).reshape(shape)
 
 
@@ -58,39 +59,43 @@ def idx_count(path: Path, dims: int) -> int:
     Raises:
         FileNotFoundError, ValueError: as ``read_idx``.
     """
-    with _opened(path) as stream:
-        return _shape(stream, path, dims)[0]
+    with closing(_pieces(path)) as pieces:
+        return _shape(path, dims, pieces)[0][0]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedIOBase]:
-    """Open a packed or unpacked file; damaged packing becomes a ValueError that names it."""
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Yield the content of a packed or unpacked file."""
+    if is_packed(path):
+        yield from unpacked(path)
+        return
     with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
-            yield stream
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _damaged(path, f"its gzip packing is broken ({error})") from error
+        while piece := file.read(CHUNK):
+            yield piece
 
 
-def _shape(stream: BufferedIOBase, path: Path, dims: int) -> list[int]:
-    """Return the lengths of the dimensions from the header, all at least 1."""
-    header = stream.read(4 + 4 * dims)
+def _shape(path: Path, dims: int, pieces: Iterator[bytes]) -> tuple[list[int], bytes]:
+    """Return the lengths of the dimensions, all at least 1, and the values that came along with the header."""
+    length, header = 4 + 4 * dims, b""
+    while len(header) < length and (piece := next(pieces, b"")):
+        header += piece
     if len(header) < 4:
-        raise _damaged(path, f"it holds {len(header)} bytes, too few for a header")
+        raise unreadable(path, f"it holds {len(header)} bytes, too few for a header")
     zeros, kind, found = struct.unpack(">HBB", header[:4])
     if zeros or kind != UNSIGNED_BYTE or found != dims:
         expected = f"00 00 {UNSIGNED_BYTE:02x} {dims:02x} (idx, unsigned bytes, {dims} dimensions)"
-        raise _damaged(path, f"it begins with {header[:4].hex(' ')}, expected {expected}")
-    if len(header) < 4 + 4 * dims:
-        raise _damaged(path, "it ends inside its header")
-    shape = list(struct.unpack(f">{dims}I", header[4:]))
+        raise unreadable(path, f"it begins with {header[:4].hex(' ')}, expected {expected}")
+    if len(header) < length:
+        raise unreadable(path, "it ends inside its header")
+    shape = list(struct.unpack(f">{dims}I", header[4:length]))
     if not all(shape):
-        raise _damaged(path, f"its header promises the shape {shape}, which is empty")
-    return shape
+        raise unreadable(path, f"its header promises the shape {shape}, which is empty")
+    held = path.stat().st_size - length
+    if math.prod(shape) > held and not is_packed(path):
+        raise _other_length(path, shape, f"only {held}")
+    require_values(path, math.prod(shape), f"the shape {shape} of its header")
+    return shape, header[length:]
 
 
-def _damaged(path: Path, what: str) -> ValueError:
-    """Return the error for a file that cannot be used."""
-    return ValueError(f"{path} cannot be read: {what}; replace it by the official file.")
+def _other_length(path: Path, shape: list[int], held: str) -> ValueError:
+    """Return the error for a file whose values are not as many as its header promises."""
+    return unreadable(path, f"its header promises {shape} = {math.prod(shape)} values, but it holds {held}")

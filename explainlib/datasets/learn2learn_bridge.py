@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from explainlib.checks import require_count, require_tensor
+from explainlib.datasets.bounds import clipped, listed
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.sampling import sample_tasks
 from explainlib.datasets.tasks import Tasks
@@ -224,8 +225,8 @@ def _sampled(task_dataset: Any, k: int) -> tuple[Tensor, Tensor, Int[Tensor, " d
             description = task_dataset.sampled_descriptions[k]
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"learn2learn could not draw task {k} ({error}); every drawing needs the same shape, the data set as many "
-            "classes as NWays asks for, and each class as many drawings as KShots."
+            f"learn2learn could not draw task {k} ({clipped(str(error))}); every drawing needs the same shape, the "
+            "data set as many classes as NWays asks for, and each class as many drawings as KShots."
         ) from error
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         raise TypeError(f"task {k} is a {type(sample).__name__}, expected (x, y); end task_transforms with LoadData.")
@@ -244,8 +245,8 @@ def _parted(x: Tensor, y: Tensor, places: Int[Tensor, " d"], shots: int, k: int,
     values, labels, counts = y.unique(return_inverse=True, return_counts=True)
     if counts.unique().numel() > 1 or int(counts[0]) <= shots:
         raise ValueError(
-            f"task {k} has {counts.tolist()} drawings of its classes {values.tolist()}; each needs the same number, "
-            f"more than shots={shots}: use KShots(k=shots + queries)."
+            f"task {k} has {listed(counts.tolist())} drawings of its classes {listed(values.tolist())}; each needs the "
+            f"same number, more than shots={shots}: use KShots(k=shots + queries)."
         )
     if places.unique().numel() != places.numel():
         raise ValueError(

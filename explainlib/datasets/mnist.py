@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from explainlib.datasets.bounds import require_several
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.idx import idx_count, read_idx
@@ -65,6 +66,7 @@ def mnist(name: str, split_seed: int = 0) -> Split:
     if len(parts) == 2:
         return Split(train=parts["train"], test=parts["t10k"])
     (whole,) = parts.values()
+    require_several(next(iter(pairs.values()))[0], len(whole))
     return stratified_split(whole, min(TEST_COUNT, max(1, len(whole) // 10)), split_seed)
 
 
@@ -116,4 +118,4 @@ def _read(images: Path, labels: Path, classes: tuple[str, ...]) -> Examples:
         )
     if int(y.max()) >= len(classes):
         raise ValueError(f"{labels} holds the label {int(y.max())}, expected 0 to {len(classes) - 1}; replace it.")
-    return Examples(pixels[:, None].to(torch.float32) / 255, y.long(), classes)
+    return Examples(pixels[:, None].to(torch.float32).div_(255), y.long(), classes)

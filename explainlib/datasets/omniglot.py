@@ -11,16 +11,19 @@ import logging
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from explainlib.checks import require_choice
+from explainlib.datasets.archives import LARGEST_DIRECTORY, member_content, opened_zip
+from explainlib.datasets.bounds import LONGEST_NAME, clipped, shown, unreadable
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.pools import ClassPool
 
@@ -37,8 +40,10 @@ FILES = tuple(
 )
 SIDE, SMALL = 105, 28
 LARGEST_DRAWING = 100_000  # bytes; the official ones have a few hundred, so more is a bomb
-UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError)
-NOT_A_PNG = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+NOT_A_PNG = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, MemoryError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def omniglot(split: str | None = None) -> ClassPool:
@@ -74,7 +79,7 @@ def describe() -> str | None:
         return None
     parts = []
     for path in found.values():
-        with _opened(path) as archive:
+        with opened_zip(path, largest_directory=LARGEST_DIRECTORY) as archive:
             characters = {key.rpartition("/")[0] for key in _members(archive, path)}
         parts.append(f"{path.name} ({len(characters)} characters)")
     return f"{', '.join(parts)}, in {next(iter(found.values())).parent}"
@@ -113,16 +118,22 @@ def _read(key: tuple) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Return x [N, 1, 28, 28], y [N] and the class names of some zips; the key holds (path, time, size) of each."""
     drawings: dict[str, dict[str, np.ndarray]] = {}
     for path, _, _ in key:
-        with _opened(path) as archive:
+        with opened_zip(path, largest_directory=LARGEST_DIRECTORY) as archive:
             for name, member in _members(archive, path).items():
                 character, _, file = name.rpartition("/")
                 # A drawing that stands in two of the zips is one drawing.
                 if file not in drawings.setdefault(character, {}):
-                    drawings[character][file] = _drawing(archive, member, path)
+                    drawings[character][file] = np.packbits(_drawing(archive, member, path))
     names = tuple(sorted(drawings))
-    ink = [torch.from_numpy(np.stack([drawings[name][file] for file in sorted(drawings[name])])) for name in names]
-    y = torch.arange(len(names)).repeat_interleave(torch.tensor([len(part) for part in ink]))
-    return torch.cat([area_averaged(part.float(), SMALL) for part in ink])[:, None], y, names
+    small = [area_averaged(_ink(drawings[name][file] for file in sorted(drawings[name])), SMALL) for name in names]
+    y = torch.arange(len(names)).repeat_interleave(torch.tensor([len(part) for part in small]))
+    return torch.cat(small)[:, None], y, names
+
+
+def _ink(packed: Iterable[UInt8[np.ndarray, " b"]]) -> Float[Tensor, "k s s"]:
+    """Return drawings that were kept as one bit a pixel, a byte for eight of them."""
+    rows = np.unpackbits(np.stack(list(packed)), axis=1, count=SIDE * SIDE)
+    return torch.from_numpy(rows).float().unflatten(1, (SIDE, SIDE))
 
 
 def area_averaged(images: Float[Tensor, "k s s"], side: int) -> Float[Tensor, "k r r"]:
@@ -140,51 +151,41 @@ def area_averaged(images: Float[Tensor, "k s s"], side: int) -> Float[Tensor, "k
     return (share @ images @ share.T).clamp(0, 1)
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
-    """Return the open zip; a truncated one becomes a ValueError that names it."""
-    try:
-        return zipfile.ZipFile(path)
-    except UNREADABLE as error:
-        raise _damaged(path, f"it is not a whole zip ({error})") from error
-
-
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     """Return the drawings in a zip, "alphabet/character/drawing" -> member."""
-    members = {}
+    members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
-        parts = member.filename.split("/")
+        name, parts = member.filename, member.filename.split("/")
         # Nothing is written to disk, but a zip with such names was made to harm somebody.
-        if ".." in parts or "\\" in member.filename or member.filename.startswith("/"):
-            raise _damaged(path, f"its member {member.filename!r} points outside the zip")
-        if not member.filename.endswith(".png") or parts[0] == "__MACOSX":
-            continue
-        if len(parts) < 3:
-            raise _damaged(path, f"its member {member.filename!r} is not <alphabet>/<character>/<drawing>.png")
-        members["/".join(parts[-3:])] = member
+        if ".." in parts or "\\" in name or name.startswith("/"):
+            raise unreadable(path, f"its member {shown(name)} points outside the zip")
+        if parts[0] == "__MACOSX" or parts[-1] in ("", ".DS_Store") or (len(parts) < 3 and not name.endswith(".png")):
+            continue  # folders, what a Mac adds, a readme
+        if not name.endswith(".png") or len(parts) < 3 or not all(parts[-3:]):
+            raise unreadable(path, f"its member {shown(name)} is not <alphabet>/<character>/<drawing>.png")
+        if len(name) > LONGEST_NAME:
+            raise unreadable(path, f"its member {shown(name)} has a name of {len(name):,} letters")
+        key = "/".join(parts[-3:])
+        if key in members:
+            raise unreadable(path, f"it holds the drawing {shown(key)} twice")
+        members[key] = member
     if not members:
-        raise _damaged(path, "it holds no <alphabet>/<character>/<drawing>.png")
+        raise unreadable(path, "it holds no <alphabet>/<character>/<drawing>.png")
     return members
 
 
 def _drawing(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
     """Return the ink of one drawing, bool [105, 105]."""
+    name = shown(member.filename)
     if member.file_size > LARGEST_DRAWING:
-        raise _damaged(path, f"its member {member.filename!r} has {member.file_size:,} bytes, too many for a drawing")
-    try:
-        content = archive.read(member)
-    except UNREADABLE as error:
-        raise _damaged(path, f"its member {member.filename!r} is damaged ({error})") from error
+        raise unreadable(path, f"its member {name} has {member.file_size:,} bytes, too many for a drawing")
+    content = member_content(archive, member, path)
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             size = image.size
             grey = np.asarray(image.convert("L")) if size == (SIDE, SIDE) else None
     except NOT_A_PNG as error:
-        raise _damaged(path, f"its member {member.filename!r} is no readable PNG ({error})") from error
+        raise unreadable(path, f"its member {name} is no readable PNG ({clipped(str(error))})") from None
     if grey is None:
-        raise _damaged(path, f"its member {member.filename!r} has {size} pixels, expected {(SIDE, SIDE)}")
+        raise unreadable(path, f"its member {name} has {size} pixels, expected {(SIDE, SIDE)}")
     return grey < 128
-
-
-def _damaged(path: Path, what: str) -> ValueError:
-    """Return the error for a zip that cannot be used."""
-    return ValueError(f"{path} cannot be read: {what}; replace it by the official file.")

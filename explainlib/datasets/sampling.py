@@ -72,7 +72,8 @@ def fresh_queries(pool: ClassPool, tasks: Tasks, *, seed: int = 0) -> Tasks:
             unused = np.setdiff1d(members[number[name]], used)
             if len(unused) < queries:
                 raise ValueError(
-                    f"class {name!r} has {len(unused)} unused drawings, {queries} are needed; use fewer queries."
+                    f"class {name!r} has {len(unused)} unused drawings, and the tasks ask about {queries} of each "
+                    "class; draw the tasks with fewer queries, or from a larger pool."
                 )
             row.append(generator.choice(unused, queries, replace=False))
         rows.append(np.stack(row))

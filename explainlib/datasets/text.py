@@ -11,10 +11,12 @@ import csv
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
 from explainlib.checks import require_choice
+from explainlib.datasets.bounds import ALLOWANCE, AMPLIFICATION, clipped, require_several, shown, unreadable
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.tokenizer import SIZE, Tokenizer, split_words
@@ -23,6 +25,7 @@ NAMES = {"ag_news": ("World", "Sports", "Business", "Sci/Tech"), "toxicity": ("n
 COLUMNS = {"ag_news": ("class", "title", "description"), "toxicity": ("rev_id", "comment", "toxic")}
 LENGTHS = {"ag_news": 64, "toxicity": 128}  # 97 of 100 news and three of four comments fit
 TEST_SHARE = 0.2  # of one file
+LONGEST_ROW = 1 << 20  # bytes; the longest official comment has 10,000 letters
 AG_NEWS = "https://github.com/zhangxiangxiao/Crepe"
 CONVERSATION = "https://github.com/conversationai/unintended-ml-bias-analysis"
 FILES = {
@@ -84,6 +87,7 @@ def tokenized(
         train, test = parts["train.csv"], parts["test.csv"]
     else:
         (whole,) = parts.values()
+        require_several(next(iter(paths.values())), len(whole))
         train, test = stratified_split(whole, max(1, round(TEST_SHARE * len(whole))), split_seed)
     tokenizer = Tokenizer.fit(train.raw, size=size, length=LENGTHS[name] if length is None else length)
     split = Split(*(Examples(tokenizer(p.raw, wordless="unknown"), p.y, p.classes, p.raw) for p in (train, test)))
@@ -134,7 +138,12 @@ def _numbered(name: str, path: Path) -> Examples:
 
 
 def _labelled(name: str, path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (label, text) for every row of a file, at least one."""
+    """Yield (label, text) for every row of a file, at least one.
+
+    A text becomes 8 bytes for each of its ``LENGTHS[name]`` tokens, however short it is; the number of rows is bounded
+    by what those take.
+    """
+    most = (ALLOWANCE + AMPLIFICATION * path.stat().st_size) // (8 * LENGTHS[name])
     read = {"ag_news": _news, "toxicity": _comment}[name]
     count = 0
     for line, row in _rows(path):
@@ -144,6 +153,8 @@ def _labelled(name: str, path: Path) -> Iterator[tuple[int, str]]:
             what = f"it has {len(row)} fields, expected {len(COLUMNS[name])}: {', '.join(COLUMNS[name])}"
             raise _broken(path, line, what)
         count += 1
+        if count > most:
+            raise unreadable(path, f"it has more than {most:,} rows, too many for a file of its size")
         yield read(path, line, row)
     if not count:
         raise ValueError(f"{path} holds no rows; replace it by the official file.")
@@ -152,14 +163,14 @@ def _labelled(name: str, path: Path) -> Iterator[tuple[int, str]]:
 def _news(path: Path, line: int, row: list[str]) -> tuple[int, str]:
     """Return the label of a piece of news, and its title with its description."""
     if row[0] not in ("1", "2", "3", "4"):
-        raise _broken(path, line, f"its class is {row[0][:40]!r}, expected 1 to 4")
+        raise _broken(path, line, f"its class is {shown(row[0])}, expected 1 to 4")
     return int(row[0]) - 1, f"{row[1]} {row[2]}"
 
 
 def _comment(path: Path, line: int, row: list[str]) -> tuple[int, str]:
     """Return the label of a comment, and the comment."""
     if row[2].lower() not in ("true", "false"):
-        raise _broken(path, line, f"its column toxic is {row[2][:40]!r}, expected true or false")
+        raise _broken(path, line, f"its column toxic is {shown(row[2])}, expected true or false")
     return int(row[2].lower() == "true"), row[1]
 
 
@@ -176,19 +187,45 @@ def _is_header(name: str, path: Path, row: list[str]) -> bool:
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line on which it begins, fields) for every row of a CSV file; a broken one stops with its line."""
     with open(path, "rb") as stream:
-        # Decoded line by line, so that the line of a byte that is no UTF-8 is known; utf-8-sig drops a leading mark.
-        reader = csv.reader((part.decode("utf-8" if i else "utf-8-sig") for i, part in enumerate(stream)), strict=True)
+        lines = _Lines(stream)
+        reader = csv.reader(lines, strict=True)
         while True:
-            line = reader.line_num + 1
+            line, lines.left = reader.line_num + 1, LONGEST_ROW
             try:
                 row = next(reader)
             except StopIteration:
                 return
             except UnicodeDecodeError as error:
-                raise _broken(path, reader.line_num + 1, f"it is not UTF-8 text ({error.reason})") from error
+                raise _broken(path, reader.line_num + 1, f"it is not UTF-8 text ({error.reason})") from None
+            except OverflowError as error:
+                raise _broken(path, line, str(error)) from None
             except csv.Error as error:
-                raise _broken(path, line, f"its quotes do not close, or its commas are misplaced ({error})") from error
+                what = f"its quotes do not close, or its commas are misplaced ({clipped(str(error))})"
+                raise _broken(path, line, what) from error
             yield line, row
+
+
+class _Lines:
+    """The lines of a file as text, as many bytes of them as a row may have.
+
+    Decoded line by line, so that the line of a byte that is no UTF-8 is known; utf-8-sig drops a leading mark.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.coding, self.left = stream, "utf-8-sig", LONGEST_ROW
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.stream.readline(self.left + 1)
+        if not line:
+            raise StopIteration
+        self.left -= len(line)
+        if self.left < 0:
+            raise OverflowError(f"its row has more than {LONGEST_ROW:,} bytes")
+        text, self.coding = line.decode(self.coding), "utf-8"
+        return text
 
 
 def _broken(path: Path, line: int, what: str) -> ValueError:

@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from explainlib.checks import require_choice, require_count
+from explainlib.datasets.bounds import listed, shown
 
 PAD, UNKNOWN = 0, 1
 SPECIAL = ("<pad>", "<unk>")  # no word can look like these: the brackets never belong to one
@@ -63,12 +64,13 @@ class Tokenizer:
         require_count("length", self.length)
         if self.words[:2] != SPECIAL:
             raise ValueError(
-                f"words begins with {self.words[:2]}, expected {SPECIAL}; make a tokenizer with Tokenizer.fit(texts)."
+                f"words begins with {listed(self.words[:2])}, expected {listed(SPECIAL)}; "
+                "make a tokenizer with Tokenizer.fit(texts)."
             )
         object.__setattr__(self, "numbers", {word: number for number, word in enumerate(self.words)})
         if len(self.numbers) != len(self.words):
             repeated = next(word for word, count in Counter(self.words).items() if count > 1)
-            raise ValueError(f"words holds {repeated!r} twice; give each word one number.")
+            raise ValueError(f"words holds {shown(repeated)} twice; give each word one number.")
 
     @classmethod
     def fit(cls, texts: Sequence[str], *, size: int = SIZE, length: int = LENGTH) -> Tokenizer:
@@ -105,16 +107,15 @@ class Tokenizer:
             ValueError: no texts, or texts without a word (the message counts them and names the first).
         """
         require_choice("wordless", wordless, ("refuse", "unknown"))
-        rows = [split_words(text) for text in _require_texts(texts)]
-        empty = [i for i, row in enumerate(rows) if not row]
+        empty = [i for i, text in enumerate(_require_texts(texts)) if WORD.search(text.lower()) is None]
         if empty and wordless == "refuse":
             raise ValueError(
                 f"{len(empty)} of the {len(texts)} texts have no word, the first is texts[{empty[0]}] = "
                 f"{texts[empty[0]][:40]!r}; leave them out, or pass wordless='unknown' to read each as one <unk>."
             )
-        tokens = torch.full((len(rows), self.length), PAD)
-        for to, row in zip(tokens, rows, strict=True):
-            numbers = [self.numbers.get(word, UNKNOWN) for word in row[: self.length]] or [UNKNOWN]
+        tokens = torch.full((len(texts), self.length), PAD)
+        for to, text in zip(tokens, texts, strict=True):  # the words of one text at a time
+            numbers = [self.numbers.get(word, UNKNOWN) for word in split_words(text)[: self.length]] or [UNKNOWN]
             to[: len(numbers)] = torch.tensor(numbers)
         return tokens
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explainlib.datasets import Examples, stratified_split
+from explainlib.datasets import Examples, load, stratified_split
 from explainlib.datasets.examples import Split, stratified_limit
 
 LABELS = st.lists(st.integers(0, 4), min_size=2, max_size=60)
@@ -175,3 +175,15 @@ def test_the_printed_line():
     assert repr(Examples(X, Y, ("a", "b"))) == "3 examples, x float32 [2], 2 classes"
     assert repr(Examples(X, Y)[0]) == "1 example, x float32 [2], labels 0 to 0"
     assert repr(Examples(X, torch.zeros(3, 4))) == "3 examples, x float32 [2], y float32 [4]"
+
+
+def test_a_seed_is_refused_by_the_name_that_the_caller_gave_it():
+    with pytest.raises(ValueError, match="split_seed=-1 has to be"):
+        load("gaussians", split_seed=-1)
+
+
+def test_names_are_quoted_in_few_letters():
+    names = [str(c) for c in range(50_000)] + ["a" * 10**6] * 2  # a search of all for each would take minutes
+    with pytest.raises(ValueError, match="classes names 'aaa.* twice; give each") as caught:
+        Examples(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64), names)
+    assert len(str(caught.value)) < 300

@@ -213,11 +213,11 @@ def test_a_wrong_npz_is_named(data_root, tmp_path):
     with pytest.raises(ValueError, match=r"holds \['data'\], expected 'data' and 'class_dict' or 'labels'"):
         class_pool("fc100")
     np.savez(path, data=TINY, labels=np.array([Asks(os.mkdir, str(trace))], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match="dtype .*O., and only plain"):
         class_pool("fc100")
     assert not trace.exists()
     path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(ValueError, match="not a whole .npz"):
+    with pytest.raises(ValueError, match="not a whole zip"):
         class_pool("fc100")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from dataclasses import replace
 from functools import partial
@@ -151,3 +152,28 @@ def test_fetch_refuses_before_it_reaches_out(cache, name, message):
     with pytest.raises(ValueError, match=message):
         fetch(name)
     assert not cache.exists()
+
+
+LOOKALIKES = ["train-images.idx3-ubyte", "Train-Images-idx3-ubyte.gz", "train-images-idx3-ubyte (1).gz", "train-images-idx3-ubyte.zip"]
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_a_name_that_is_nearly_right_is_said_to_be_passed_over(data_root, write_pair, random_pair, name):
+    """Beside a pair that is right it is a warning; where nothing else is there, it stands in the error."""
+    folder = data_root / "mnist"
+    write_pair(folder, "t10k", *random_pair(100))
+    (folder / name).write_bytes(CONTENT)
+    with pytest.warns(UserWarning, match=f"{re.escape(name)}' is not read: train-images-idx3-ubyte.gz is looked for"):
+        assert len(load("mnist").train) == 90
+    for path in folder.glob("t10k*"):
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    with pytest.raises(FileNotFoundError, match=r"'t10k-images.idx3-ubyte.gz' is not read: t10k-images-idx3-ubyte.gz is"):
+        load("mnist")
+
+
+def test_names_that_are_right_or_of_other_things_are_not_spoken_of(data_root, write_pair, random_pair, recwarn):
+    write_pair(data_root / "mnist", "t10k", *random_pair(100))
+    write_pair(data_root / "mnist", "t10k", *random_pair(100), packed=False)
+    (data_root / "mnist" / "readme.txt").write_bytes(CONTENT)
+    load("mnist")
+    assert not [warning for warning in recwarn if warning.category is UserWarning]

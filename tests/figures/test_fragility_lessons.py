@@ -68,7 +68,10 @@ def test_restless_truths_name_the_shares():
 
 
 def test_tables_that_are_not_there_say_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="study fragility --scale cpu --out"):
+    with pytest.raises(FileNotFoundError, match="study fragility --scale cpu --data iris --out"):
         kept_tables("fragility-iris-cpu", tmp_path)
     pandas.DataFrame({"a": [1]}).to_csv(tmp_path / "fragility-iris-cpu-two.csv", index=False)
     assert kept_tables("fragility-iris-cpu", tmp_path)["two"]["a"].tolist() == [1]
+    (tmp_path / "fragility-iris-cpu-two.csv").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"cpu-two.csv cannot be read: it is no table .*; run the study again"):
+        kept_tables("fragility-iris-cpu", tmp_path)

@@ -1,0 +1,123 @@
+"""What a file may cost: one rule for every reader, checked before anything is allocated.
+
+A file is believed as far as its own size carries. The memory that its values ask for has to satisfy
+
+    bytes of values <= ALLOWANCE + AMPLIFICATION * bytes of the file,   and fit into the memory that is free
+
+and the number of things in it that are not array values (numbers of a list, names, instructions of a pickle)
+
+    things <= THINGS + bytes of the file / BYTES_A_THING.
+
+Official files stay far below. MNIST unpacks to 4.8 times its size, its labels to 2.1 times; plain arrays keep their
+size; and every picture that has a label or a name of its own takes 3,072 bytes or more. There is no largest file.
+Numbers, names and texts that a file chose are shortened before they stand in a message.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from explainlib.layerwise.memory import free_memory, in_words
+
+ALLOWANCE = 16 * 2**20  # bytes of values that the smallest file may ask for
+AMPLIFICATION = 8  # bytes of values for a byte of the file beyond that
+THINGS, BYTES_A_THING = 100_000, 128
+LONGEST_NAME = 1_000  # letters of a key, a class or a member; official ones have at most 80
+LONGEST_WORDS = 200  # letters of what a message quotes
+NAMES_SHOWN = 6
+OFFICIAL = "replace it by the official file"
+
+
+def most_values(size: int) -> int:
+    """Return how many bytes of values a file of ``size`` bytes may ask for."""
+    return ALLOWANCE + AMPLIFICATION * size
+
+
+def most_things(size: int) -> int:
+    """Return how many things a file of ``size`` bytes may hold beside its array values."""
+    return THINGS + size // BYTES_A_THING
+
+
+def require_values(path: Path, promised: int, what: str = "its values") -> int:
+    """Return ``promised`` if a file may ask for that many bytes.
+
+    Args:
+        path: the file.
+        promised: bytes of the values it announces.
+        what: what they are, for the message.
+
+    Raises:
+        ValueError: more than the rule above allows, or than the memory that is free.
+    """
+    size = path.stat().st_size
+    if promised > most_values(size):
+        raise unreadable(
+            path,
+            f"{what} would take {amount(promised)} of memory and the file has {amount(size)}, "
+            f"expected at most {amount(most_values(size))}",
+        )
+    free = free_memory(torch.device("cpu"))
+    if promised > free:
+        raise unreadable(
+            path, f"{what} would take {amount(promised)} of memory, and {amount(free)} are free",
+            "read it on a machine with more memory, or take a smaller part of the file",
+        )  # fmt: skip
+    return promised
+
+
+def require_several(path: Path, count: int) -> None:
+    """Pass the number of examples of a file that is to be split.
+
+    Raises:
+        ValueError: one example alone.
+    """
+    if count < 2:
+        raise unreadable(path, f"it holds {count} example, expected one to train on and one to test, at least")
+
+
+def unreadable(path: Path, what: str, remedy: str = OFFICIAL) -> ValueError:
+    """Return the error for a file that cannot be used: its path, what was found, and the remedy."""
+    return ValueError(f"{path} cannot be read: {what}; {remedy}.")
+
+
+def amount(size: int) -> str:
+    """Return a number of bytes in words; one that no disk holds is called enormous."""
+    return in_words(size) if size < 10**18 else "an enormous number of bytes"
+
+
+def shown(value: object) -> str:
+    """Return what a message says about a value from a file: its repr, two levels deep and cut."""
+    try:
+        return clipped(_SHORT.repr(value))
+    except (ValueError, RecursionError, MemoryError):  # a number with more digits than Python prints
+        return f"a {type(value).__name__}"
+
+
+def clipped(text: str) -> str:
+    """Return a text cut to 200 letters, with the number of those left out."""
+    if len(text) <= LONGEST_WORDS:
+        return text
+    return f"{text[:LONGEST_WORDS]}... ({len(text) - LONGEST_WORDS:,} more letters)"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return a few names as a list in brackets, each shortened, and how many more there are."""
+    names = iter(names)
+    few = [shown(name) for name in islice(names, NAMES_SHOWN)]
+    more = sum(1 for _ in names)
+    return f"[{', '.join(few)}]" + f" and {more:,} more" * (more > 0)
+
+
+def _short() -> reprlib.Repr:
+    """Return the shortener of values: strings to 80 letters, containers to six entries on two levels."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 80, 80, 40
+    return short
+
+
+_SHORT = _short()
