@@ -280,10 +280,9 @@ class Risk:
         """
         if self.head is None:
             require_derivatives(self.parameters, self.train.x, routes)
+        of_loss = routes if of_loss is None else of_loss
         outputs = lambda: self.parameters.outputs(self.theta, few(self.train.x))  # noqa: E731
-        require_loss_derivatives(
-            self.loss, outputs, self.train.y, routes if of_loss is None else of_loss, n_outputs=self.n_outputs
-        )
+        require_loss_derivatives(self.loss, outputs, self.train.y, of_loss, n_outputs=self.n_outputs)
 
     def _loss_of_one(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self.loss.value(self.parameters.outputs(theta, x[None]), y[None])[0]
