@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-from benchmarks import bilevel, ensembles, groups, influence, representers, tasks
+from benchmarks import bilevel, ensembles, gate, groups, influence, representers, tasks
 from benchmarks.timing import table
 from explainlib import NotAtMinimumWarning, compute
 
@@ -16,6 +16,7 @@ def main(chosen: list[str]) -> None:
     Without words all but "groups" and "representers", which take minutes and several GB.
     """
     rooms = {
+        "gate": gate,
         "influence": influence,
         "ensembles": ensembles,
         "groups": groups,
@@ -28,7 +29,7 @@ def main(chosen: list[str]) -> None:
         raise SystemExit(f"benchmarks {sorted(unknown)} are unknown; choose from {', '.join(rooms)}.")
     with warnings.catch_warnings(), compute.settings():
         warnings.simplefilter("ignore", NotAtMinimumWarning)
-        names = chosen or ["influence", "ensembles", "tasks", "bilevel"]
+        names = chosen or ["gate", "influence", "ensembles", "tasks", "bilevel"]
         print(table([row for name in names for row in rooms[name].rows()]))
 
 
