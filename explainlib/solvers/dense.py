@@ -139,7 +139,7 @@ class Factor:
             value = (inside / self._values) @ self._vectors.T
             projected = inside @ self._vectors.T
         if self.null:
-            detail = f"{self.null} of {len(self.matrix)} eigenvalues are at rounding level in {rhs.dtype}"
+            detail = f"{self.null} of {len(self.matrix)} eigenvalues are at rounding level"
             return Solution(value.to(rhs), "rank_deficient", 0, rhs.new_full((len(rhs),), float("inf")), detail)
         size = projected.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
         residual = (value @ self.matrix - projected).norm(dim=1) / size
