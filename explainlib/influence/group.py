@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
-from explainlib.influence.removal import WEIGHTINGS, Removal, removal_weights
+from explainlib.influence.removal import WEIGHTINGS, Removal, group_statuses, removal_weights, require_solved
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
@@ -69,10 +69,11 @@ def removal_effect(
         on_failure: "raise" or "warn" when a solve does not converge.
 
     Returns:
-        Removal; ``theta [g, p]``, and ``theta1``, ``theta2`` for orders 1 and 2.
+        Removal; ``theta [g, p]``, and ``theta1``, ``theta2`` for orders 1 and 2; ``status`` says of each group whether
+        its own solves converged, and which did not.
 
     Raises:
-        SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
+        SolverError: a singular curvature without ridge or damping, or a solve that did not converge; it names groups.
         ValueError: a bad group or option.
 
     Source: Basu et al. 2020, eqs (8), (15), (17), which have no ridge; Koh et al. 2019 for "plain". Deviation: their
@@ -98,10 +99,8 @@ def removal_effect(
     with tqdm(total=len(checked), desc="removal effect", delay=2.0, leave=False) as bar:
         for weights, share in zip(rest.split(batch), f.split(batch), strict=True):
             solutions, terms = step(weights, share[:, None])
-            for solution in solutions:
-                solution.required(on_failure)
-            worst = next((s.status for s in solutions if not s.converged), "converged")
-            statuses += [f"{worst}, |gradient| {size:.1e}"] * len(weights)
+            require_solved(solutions, len(statuses), on_failure)
+            statuses += [f"{status}, |gradient| {size:.1e}" for status in group_statuses(solutions)]
             pieces.append(terms)
             bar.update(len(weights))
     theta1, theta2 = (torch.cat([piece[k] for piece in pieces]) for k in range(2))

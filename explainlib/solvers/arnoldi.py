@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_count
-from explainlib.solvers.solution import Solution
+from explainlib.solvers.solution import Solution, row_statuses, worst_of
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 AGAIN = 0.7  # a vector that orthogonalisation shortens below this has lost digits; it is done once more
@@ -58,12 +58,10 @@ class Dominant:
         if len(self.values) == 0:
             return Solution(value, "not_positive_definite", self.steps, residual, detail)
         detail += f", and the least accurate pair is off by {float(self.accuracy.max()):.1e}"
-        if not (torch.isfinite(value).all() and torch.isfinite(residual).all()):
-            return Solution(value, "nonfinite", self.steps, residual, detail)
         off = (moved - inside @ self.vectors).norm(dim=1)
         rounding = 100 * torch.finfo(rhs.dtype).eps * size  # a b with nothing in the span
-        found = (off <= torch.maximum(FOUND * inside.norm(dim=1), rounding)).all()
-        return Solution(value, "converged" if found else "max_steps", self.steps, residual, detail)
+        rows = row_statuses(value, off, torch.maximum(FOUND * inside.norm(dim=1), rounding), otherwise="max_steps")
+        return Solution(value, worst_of(rows), self.steps, residual, detail, rows=rows)
 
 
 def dominant_eigenpairs(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_nonnegative, require_shape
-from explainlib.solvers.solution import Solution, direct_status
+from explainlib.solvers.solution import Solution, direct_solution
 
 FEWEST = 100  # eigenvalues below this many eps of the largest are rounding, however small the matrix
 Keep = int | float | str | None
@@ -117,6 +117,11 @@ class Factor:
         return self._triangle is not None
 
     @property
+    def lowest(self) -> float | None:
+        """The smallest eigenvalue of A + damping I that is inverted; None where a Cholesky factor shows it positive."""
+        return None if self._values is None or not len(self._values) else float(self._values[0])
+
+    @property
     def triangle(self) -> Float[Tensor, "p p"] | None:
         """The Cholesky factor of A + damping I, lower, in float64; None where it is not clearly positive definite."""
         return self._triangle
@@ -144,4 +149,4 @@ class Factor:
         size = projected.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
         residual = (value @ self.matrix - projected).norm(dim=1) / size
         detail = f"{self.rank} of {len(self.matrix)} eigenvalues inverted"
-        return Solution(value.to(rhs), direct_status(value, residual), 0, residual.to(rhs), detail)
+        return direct_solution(value, residual, detail, rhs)

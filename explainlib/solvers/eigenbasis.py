@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.curvature.ekfac import Ekfac
-from explainlib.solvers.solution import Solution, direct_status
+from explainlib.solvers.solution import Solution, direct_tolerance, row_statuses, worst_of
 
 CHECKED = 8  # rows whose residual stands for all
 
@@ -37,5 +37,6 @@ def ekfac_solve(ekfac: Ekfac, rhs: Float[Tensor, "k p"], *, damping: int | float
     back = ekfac.product(value[few]) + damping * value[few]
     residual = (back - rhs[few]).norm(dim=1) / size
     stored = 100 * torch.finfo(rhs.dtype).eps * shifted.max() * value[few].norm(dim=1) / size  # a right x, rounded
-    status = direct_status(value, torch.where(residual <= stored, 0.0, residual))
-    return Solution(value, status, 0, residual.max().expand(len(rhs)), "EK-FAC")
+    worst = torch.where(residual <= stored, 0.0, residual).max().expand(len(rhs))
+    rows = row_statuses(value, worst, direct_tolerance(rhs.dtype), otherwise="inaccurate")
+    return Solution(value, worst_of(rows), 0, residual.max().expand(len(rhs)), "EK-FAC")

@@ -20,7 +20,7 @@ from explainlib.curvature.gauss_newton import loss_roots
 from explainlib.layerwise import GradientSource, gradients, gram
 from explainlib.risk import Risk
 from explainlib.solvers.low_rank import DIGITS
-from explainlib.solvers.solution import Solution, direct_status
+from explainlib.solvers.solution import Solution, direct_solution, row_statuses, worst_of
 
 ROUNDING = 1  # eps of what a Gram matrix sums, which its entries may be off by; a fifth of that was seen
 POWER_STEPS = 20
@@ -73,9 +73,9 @@ class GramInverse:
         tiny = torch.finfo(rest.dtype).tiny
         lost = self._rounding * whole.norm(dim=1) / rest.norm(dim=1).clamp(min=tiny)
         value = (rest / self.shift).to(to_left)
-        status = "inaccurate" if (lost > DIGITS).any() else direct_status(rest, rest[:, 0] * 0)
+        rows = row_statuses(value, lost, DIGITS, otherwise="inaccurate")
         detail = "the residual is what rounding may have taken of a row; solver='cg' forms no difference"
-        Solution(value, status, 0, lost, detail).required(on_failure)
+        Solution(value, worst_of(rows), 0, lost, detail, rows=rows).required(on_failure)
         return value
 
     def with_rows(self, left: GradientSource, *, on_failure: str = "raise") -> Float[Tensor, "t r"]:
@@ -96,11 +96,9 @@ class GramInverse:
             return Solution(nothing, status, 0, nothing[:, 0], "the Gram matrix of the curvature's rows")
         value = torch.cholesky_solve(b.T, self.triangle).T
         residual = (value @ self._inner - b).norm(dim=1) / b.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
-        status, lost = direct_status(value, residual), self._rounding * self._spread
-        if status == "converged" and lost > DIGITS:
-            status = "inaccurate"
+        lost = torch.full_like(residual, self._rounding * self._spread) > DIGITS
         detail = f"ridge and damping are {1 / max(self._spread, 1e-300):.1e} of the largest eigenvalue"
-        return Solution(value, status, 0, residual, detail)
+        return direct_solution(value, residual, detail, b, failed=lost)
 
 
 def _top(matrix: Float[Tensor, "r r"]) -> float:

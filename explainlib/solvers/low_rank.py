@@ -12,12 +12,12 @@ sees. One that is longer, but whose own rounding, divided by the shift, is a hun
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from explainlib.checks import require_nonnegative
 from explainlib.solvers.dense import Keep, kept_eigenvalues, require_keep, rounding_share
-from explainlib.solvers.solution import Solution, direct_status
+from explainlib.solvers.solution import Solution, direct_solution
 
 NOISE = 32  # eps of a row's length that may be rounding; gradients seen were off by 1 to 10
 DIGITS = 1e-2  # an answer of whose length rounding may be this share
@@ -109,17 +109,15 @@ class LowRank:
         if not self._finite or self.indefinite or self.singular:
             return self._failed(value.to(rhs))
         projected = self._outwards(inside)
-        status = "converged"
+        unsure = None
         if self.outside and self.shift > 0:
             away = self._away(b - projected, b, torch.finfo(rhs.dtype).eps)
             value = value + away / self.shift
-            status = self._outside_status(away, b, value, torch.finfo(rhs.dtype).eps)
+            unsure = self._unsure(away, b, value, torch.finfo(rhs.dtype).eps)
         goal = b if self.outside else projected
         back = (value @ self._factor if self._square else value @ self._factor.T @ self._factor) + self.shift * value
         residual = (back - goal).norm(dim=1) / goal.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
-        judged = direct_status(value, residual)
-        status = judged if judged != "converged" else status
-        return Solution(value.to(rhs), status, 0, residual.to(rhs), f"rank {len(self.values)} of {self.p}")
+        return direct_solution(value, residual, f"rank {len(self.values)} of {self.p}", rhs, failed=unsure)
 
     def _inside(self, b: Float[Tensor, "k p"]) -> Float[Tensor, "k r"]:
         return (b if self._square else b @ self._factor.T) @ self._basis
@@ -134,11 +132,10 @@ class LowRank:
         real = away.norm(dim=1) > NOISE * eps * b.norm(dim=1)
         return torch.where(real[:, None], away, 0.0)
 
-    def _outside_status(self, away: Tensor, b: Tensor, value: Tensor, eps: float) -> str:
-        """Return "inaccurate" where the rounding of a part outside, divided by the shift, shows in the answer."""
+    def _unsure(self, away: Tensor, b: Tensor, value: Tensor, eps: float) -> Bool[Tensor, " k"]:
+        """Return the rows where the rounding of a part outside, divided by the shift, shows in the answer."""
         rounding = 4 * eps * b.norm(dim=1) / self.shift
-        unsure = (away.norm(dim=1) > 0) & (rounding > DIGITS * value.norm(dim=1))
-        return "inaccurate" if unsure.any() else "converged"
+        return (away.norm(dim=1) > 0) & (rounding > DIGITS * value.norm(dim=1))
 
     def _failed(self, value: Float[Tensor, "k p"]) -> Solution:
         residual = value.new_full((len(value),), float("inf"))
