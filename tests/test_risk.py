@@ -1,5 +1,7 @@
 """The objective against ten lines of plain torch, on every route through the room."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -175,3 +177,20 @@ def test_other_classes_are_refused_by_count():
     four = xl.datasets.Examples(train.x, train.y, ("a", "b", "c", "d"))
     with pytest.raises(ValueError, match="4 classes.*3"):
         xl.Risk(xl.models.logistic(3, 3).double(), named).losses(four)
+
+
+@pytest.mark.parametrize(("p", "x"), [(100, 4), (50_000, 4), (10, 3 * 32 * 32), (2_000_000, 4), (2**27, 4)])
+def test_gradients_are_taken_in_chunks_of_bounded_size(p, x):
+    """At most 2^26 numbers: a gradient's own, or 64 for each number of an input; never fewer than 16 examples."""
+    sizes = SimpleNamespace(p=p, train=xl.datasets.Examples(normal(12, x), torch.arange(12) % 3))
+    chunk = xl.Risk._gradient_chunk(sizes)
+    assert chunk >= 16 and (chunk == 16 or chunk * max(p, 64 * x) <= 2**26 < (chunk + 1) * max(p, 64 * x))
+
+
+def test_chunks_change_no_gradient(monkeypatch):
+    risk = general(logistic_risk(12, d=3))
+    whole, sizes = risk.loss_gradients(), []
+    one = xl.Risk._loss_of_one
+    monkeypatch.setattr(xl.Risk, "_loss_of_one", lambda self, *args: sizes.append(1) or one(self, *args))
+    monkeypatch.setattr(xl.Risk, "_gradient_chunk", lambda self: 5)
+    assert torch.allclose(risk.loss_gradients(), whole, atol=1e-14) and len(sizes) == 3  # 12 in fives

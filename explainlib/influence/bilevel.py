@@ -62,11 +62,13 @@ class BilevelInfluence:
         gradients: D f_i [M, q].
         gradient_norm: |sum_i c_i D f_i + l2 lam|.
         status: "stationary" or "not_stationary".
-        solution: the last solve's ``Solution``, its status, steps and residual; None before the first.
+        solution: the last solve's ``Solution``, its status, steps and residual; None before the first. Its status is
+            "not_positive_definite" where S is indefinite: lam is a saddle then, and influence says how that stationary
+            point moves, not where retraining ends. "dense" returns it with a ``SolverWarning``, the others raise.
 
     Raises:
         ValueError: parameters of another learner, a point that is not stationary under ``strict``.
-        SolverError: a solve that failed, such as a diverging Neumann series.
+        SolverError: a solve that failed, such as a diverging Neumann series or CG on an indefinite S.
 
     Source: Ren et al., section 4.
     """
@@ -150,12 +152,7 @@ class BilevelInfluence:
             matrix = sum(s.straight_hessian(own, third_order=False) for s, own in zip(states, c, strict=True))
             matrix = (matrix + matrix.T) / 2  # eq. (3) and its ridge
             matrix.diagonal().add_(self.bilevel.l2)
-            found = solver_of("dense", matrix)(torch.cat([state.of_lam for state in states]))
-            lowest = float(torch.linalg.eigvalsh(matrix)[0])
-            if lowest <= 0 and found.converged:
-                detail = f"the direct Hessian's lowest eigenvalue is {lowest:.2g}"
-                found = Solution(found.value, "not_positive_definite", 0, found.residual, detail)
-            self._kept["direct"] = found
+            self._kept["direct"] = solver_of("dense", matrix)(torch.cat([state.of_lam for state in states]))
         self.solution = self._kept["direct"]
         if not self.solution.converged:
             warn_caller(self.solution.sentence, SolverWarning)
@@ -176,8 +173,7 @@ class BilevelInfluence:
         if "first order" not in self._kept:
             product = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
             rows = torch.cat([state.of_theta for _, state in self._settled()])
-            found = solver_of(self.solver, product, **self.options)(rows)
-            self._kept["first order"] = found.required(self.on_failure)
+            self._kept["first order"] = self._required(solver_of(self.solver, product, **self.options)(rows))
         self.solution = self._kept["first order"]
         return -self.solution.value
 
@@ -230,7 +226,7 @@ class BilevelInfluence:
         whole = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
         options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
         self.solution = newton_edit(self.bilevel, self.lam, self.gradient, whole, self.tasks_given[rows], **options)
-        return self.lam - self.solution.required(self.on_failure).value[0]
+        return self.lam - self._required(self.solution).value[0]
 
     @compute.entry
     def performance(self, new_tasks: Tasks, *, shortcut: bool = False) -> Float[Tensor, "T M"]:
@@ -296,7 +292,12 @@ class BilevelInfluence:
             product = self._matrix(self.hessian) if self.solver == "dense" else self._operator(self.hessian)
             self._kept["solver"] = solver_of(self.solver, product, **self.options)
         self.solution = self._kept["solver"](rhs)
-        return self.solution.required(self.on_failure).value
+        return self._required(self.solution).value
+
+    def _required(self, found: Solution) -> Solution:
+        """Return a solve that may be used: a dense one of an indefinite S too, whose value is a saddle's response."""
+        saddle = self.solver == "dense" and found.status == "not_positive_definite"
+        return found.required("warn" if saddle else self.on_failure)
 
     def __repr__(self) -> str:
         """Return one line."""

@@ -11,6 +11,7 @@ c_i are the tasks' weights, 1 unless given. For the proximal problem the second 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -142,16 +143,31 @@ def solver_of(
         options: ``scale`` (Neumann), ``tolerance`` and ``max_steps`` (both); None is the solver's own.
 
     Returns:
-        A function of rows [k, q] that returns a Solution.
+        A function of rows [k, q] that returns a Solution. An indefinite S is the status not_positive_definite: from its
+        lowest eigenvalue for "dense", whose value is the solution all the same, and from the curvature that it meets
+        for "cg"; a Neumann series diverges.
     """
     given = {key: value for key, value in options.items() if value is not None}
     if solver == "dense":
-        return Factor(product).solve
+        return _judged(Factor(product))
     operator = product if callable(product) else lambda v: v @ product
     if solver == "neumann":
         return lambda rhs: neumann(operator, rhs, **given)
     given.pop("scale", None)
     return lambda rhs: cg(operator, rhs, **given)
+
+
+def _judged(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution]:
+    """Return the solve whose status also says that the matrix has a negative eigenvalue."""
+
+    def solve(rhs: Float[Tensor, "k q"]) -> Solution:
+        found = factor.solve(rhs)
+        if not found.converged or factor.lowest is None or factor.lowest > 0:
+            return found
+        detail = f"the lowest eigenvalue is {factor.lowest:.2g}, so this is a saddle and not a minimum"
+        return replace(found, status="not_positive_definite", detail=detail, rows=())
+
+    return solve
 
 
 class EkfacInverse:

@@ -4,11 +4,15 @@
     "plain"      R(theta, eps) = 1/n [ sum_U (1 + eps) l_i + sum_rest l_i ] + l2/2 |theta|^2
     theta(eps) = theta + eps theta1 + eps^2 theta2 + O(eps^3),       f = |U|/n,       removal is eps = -1.
 
-With g_U = sum_U grad l_i and H_U the group's mean Hessian without ridge,
+With g_U = sum_U grad l_i, H_U the group's mean Hessian without ridge, and H_d = H + damping I,
 
-    preserve:  theta1 = -1/(1-f) H^-1 [g_U/n + f l2 theta],   theta2 = f/(1-f) [I - H^-1 (H_U + l2 I)] theta1 - T/2
-    plain:     theta1 = -H^-1 g_U/n,                          theta2 = -f H^-1 H_U theta1 - T/2
-    T = H^-1 R'''[theta1, theta1], which the paper drops.
+    preserve:  theta1 = -1/(1-f) H_d^-1 [g_U/n + f l2 theta],   theta2 = f/(1-f) H_d^-1 [H - l2 I - H_U] theta1 - T/2
+    plain:     theta1 = -H_d^-1 g_U/n,                          theta2 = -f H_d^-1 H_U theta1 - T/2
+    T = H_d^-1 R'''[theta1, theta1], which the paper drops.
+
+Damping only solves: the terms are those of the minimum of R(., eps) + damping/2 |. - theta|^2. Slip 15: eq. (15) of
+the paper, f/(1-f) [I - H^-1 (H_U + l2 I)] theta1, is the same without damping; read literally with a damped inverse it
+keeps f/(1-f) damping H_d^-1 theta1, even where group and rest have one curvature and there is no second order at all.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
-from explainlib.influence.removal import WEIGHTINGS, Removal, removal_weights
+from explainlib.influence.removal import WEIGHTINGS, Removal, group_statuses, removal_weights, require_solved
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
@@ -66,14 +70,16 @@ def removal_effect(
         on_failure: "raise" or "warn" when a solve does not converge.
 
     Returns:
-        Removal; ``theta [g, p]``, and ``theta1``, ``theta2`` for orders 1 and 2.
+        Removal; ``theta [g, p]``, and ``theta1``, ``theta2`` for orders 1 and 2; ``status`` says of each group whether
+        its own solves converged, and which did not.
 
     Raises:
-        SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
+        SolverError: a singular curvature without ridge or damping, or a solve that did not converge; it names groups.
         ValueError: a bad group or option.
 
     Source: Basu et al. 2020, eqs (8), (15), (17), which have no ridge; Koh et al. 2019 for "plain". Deviation: their
-    eqs (9) and (16) add theta1 and theta2; removal needs -theta1 + theta2, which their eq. (17) contains.
+    eqs (9) and (16) add theta1 and theta2; removal needs -theta1 + theta2, which their eq. (17) contains; eq. (15) is
+    read so that damping only solves (slip 15).
     """
     require_choice("order", order if isinstance(order, int | str) else str(order), (1, 2, "newton"))
     require_choice("weighting", weighting, WEIGHTINGS)
@@ -89,15 +95,14 @@ def removal_effect(
     if order == "newton":
         step = _newton_steps(risk, damping)
     else:
-        step = _terms(risk, inverse_curvature(risk, solver=solver, damping=damping), order, weighting, third_derivative)
+        inverse = inverse_curvature(risk, solver=solver, damping=damping)
+        step = _terms(risk, inverse, damping, order, weighting, third_derivative)
     pieces, statuses = [], []
     with tqdm(total=len(checked), desc="removal effect", delay=2.0, leave=False) as bar:
         for weights, share in zip(rest.split(batch), f.split(batch), strict=True):
             solutions, terms = step(weights, share[:, None])
-            for solution in solutions:
-                solution.required(on_failure)
-            worst = next((s.status for s in solutions if not s.converged), "converged")
-            statuses += [f"{worst}, |gradient| {size:.1e}"] * len(weights)
+            require_solved(solutions, len(statuses), on_failure)
+            statuses += [f"{status}, |gradient| {size:.1e}" for status in group_statuses(solutions)]
             pieces.append(terms)
             bar.update(len(weights))
     theta1, theta2 = (torch.cat([piece[k] for piece in pieces]) for k in range(2))
@@ -132,7 +137,7 @@ def _warn_of_large_terms(theta1: Tensor, theta2: Tensor) -> None:
         warn_caller(message, SeriesWarning)
 
 
-def _terms(risk: Risk, inverse: Inverse, order: int, weighting: str, third_derivative: bool):
+def _terms(risk: Risk, inverse: Inverse, damping: float, order: int, weighting: str, third_derivative: bool):
     """Return a function (rest weights, f) -> solutions, (theta1, theta2) for batches of groups."""
     keep = weighting == "preserve"
 
@@ -147,8 +152,9 @@ def _terms(risk: Risk, inverse: Inverse, order: int, weighting: str, third_deriv
             return [first], (theta1, torch.zeros_like(theta1))
         curved = group.operator(theta)(theta1) - risk.l2 * theta1  # f H_U theta1
         if keep:
-            second = inverse((curved + f * risk.l2 * theta1) / (1 - f))
-            theta2 = f / (1 - f) * theta1 - second.value  # eq. (15), ridge added
+            # H_d theta1 less what is solved for leaves H - l2 I - H_U: the damping belongs to both
+            second = inverse((curved + f * (risk.l2 + damping) * theta1) / (1 - f))
+            theta2 = f / (1 - f) * theta1 - second.value  # eq. (15), ridge added, slip 15 mended
         else:
             second = inverse(curved)
             theta2 = -second.value

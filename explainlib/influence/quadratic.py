@@ -1,13 +1,13 @@
 """The second-order influence of a group as a quadratic form in its indicator w, and the products it is made of.
 
     q(w) = c1 w^T a + c2 w^T B w,     c1 = (1 - 2f) / ((1-f)^2 n),  c2 = 1 / ((1-f)^2 n^2),  f = k/n
-    v = H^-1 grad l_t,    a_i = v^T G_i,    B_ij = A_i^T H^-1 G_j
-    G_i = grad l_i + l2 theta,              A_i = (grad^2 l_i + l2 I) v
+    v = H_d^-1 grad l_t,    a_i = v^T G_i,    B_ij = A_i^T H_d^-1 G_j,    H_d = H + damping I
+    G_i = grad l_i + l2 theta,                A_i = (grad^2 l_i + (l2 + damping) I) v
 
-l_t is the mean test loss, H the Hessian of the risk, ridge included; rows G_i and A_i are [p]. B has n x n entries but
-is a product of two thin factors, so w -> B w costs two passes over the data and one solve, and B is never formed. It is
-not symmetric. On groups, q is the change of the mean test loss on removal (weighting "preserve"), to second order in
-the parameters and linear in the test loss.
+l_t is the mean test loss, H the Hessian of the risk, ridge included, and damping only solves (slip 15); rows G_i and
+A_i are [p]. B has n x n entries but is a product of two thin factors, so w -> B w costs two passes over the data and
+one solve, and B is never formed. It is not symmetric. On groups, q is the change of the mean test loss on removal
+(weighting "preserve"), to second order in the parameters and linear in the test loss.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class GroupQuadratic:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
         ValueError, TypeError: a reweighted risk, or a test set the risk cannot judge.
 
-    Source: Basu et al. 2020, eqs (17) and (18), which have no ridge and one test example.
+    Source: Basu et al. 2020, eqs (17) and (18), which have no ridge, no damping and one test example.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class GroupQuadratic:
         self.risk, self._on_failure = risk, on_failure
         self._inverse = inverse_curvature(risk, solver=solver, damping=damping)
         self.v: Float[Tensor, " p"] = self.solve(risk.loss_gradients(test).mean(0, keepdim=True))[0]
-        self._sides = (HeadSides if risk.head is not None else GeneralSides)(risk, self.v)
+        self._sides = (HeadSides if risk.head is not None else GeneralSides)(risk, self.v, damping)
         self.a: Float[Tensor, " n"] = self._sides.across(self.v[None], self.v[None])[0][0]
 
     def solve(self, rows: Rows) -> Rows:
@@ -109,10 +109,11 @@ class HeadSides:
     Args:
         risk: with a recognised ``head``.
         v: [p].
+        damping: joins the ridge in A, not in G.
     """
 
-    def __init__(self, risk: Risk, v: Float[Tensor, " p"]) -> None:
-        self.risk, self.v = risk, v
+    def __init__(self, risk: Risk, v: Float[Tensor, " p"], damping: float = 0.0) -> None:
+        self.risk, self.v, self.lift = risk, v, risk.l2 + damping
         outputs, y = risk.outputs(), risk.train.y
         self.slope = risk.loss.gradient(outputs, y)  # [n, C], grad l_i = slope_i x features_i
         self.bend = risk.loss.hessian_product(outputs, y, risk.features() @ risk.head.matrix(v).T)
@@ -121,8 +122,8 @@ class HeadSides:
         """Return G^T w and A^T w."""
         features, flat = self.risk.features(), self.risk.head.flat
         pulled, curved = (flat((w[:, :, None] * side).mT @ features) for side in (self.slope, self.bend))
-        mass = self.risk.l2 * w.sum(1, keepdim=True)
-        return pulled + mass * self.risk.theta, curved + mass * self.v
+        mass = w.sum(1, keepdim=True)
+        return pulled + self.risk.l2 * mass * self.risk.theta, curved + self.lift * mass * self.v
 
     def across(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
         """Return G z and A u, row by row."""
@@ -130,12 +131,12 @@ class HeadSides:
         moved = (((features @ matrix(r).mT) * side).sum(-1) for r, side in ((z, self.slope), (u, self.bend)))
         from_gradients, from_curvature = moved
         l2 = self.risk.l2
-        return from_gradients + l2 * (z @ self.risk.theta)[:, None], from_curvature + l2 * (u @ self.v)[:, None]
+        return from_gradients + l2 * (z @ self.risk.theta)[:, None], from_curvature + self.lift * (u @ self.v)[:, None]
 
     def rows(self) -> Float[Tensor, "n p"]:
         """Return A."""
         outer = self.bend[:, :, None] * self.risk.features()[:, None, :]
-        return self.risk.head.flat(outer) + self.risk.l2 * self.v
+        return self.risk.head.flat(outer) + self.lift * self.v
 
 
 class GeneralSides:
@@ -147,11 +148,12 @@ class GeneralSides:
     Args:
         risk: any.
         v: [p].
+        damping: joins the ridge in A, not in G.
     """
 
-    def __init__(self, risk: Risk, v: Float[Tensor, " p"]) -> None:
+    def __init__(self, risk: Risk, v: Float[Tensor, " p"], damping: float = 0.0) -> None:
         risk.require_derivatives(GRADIENT, FORWARD, FORWARD_HESSIAN)
-        self.risk, self.v = risk, v
+        self.risk, self.v, self.lift = risk, v, risk.l2 + damping
 
     def _losses(self):
         start = 0
@@ -169,8 +171,8 @@ class GeneralSides:
                 return jvp(grad(lambda at: (weights * losses(at)).sum()), (theta,), (self.v,))
 
             total = [t + more for t, more in zip(total, vmap(one)(w[:, part]), strict=True)]
-        mass = l2 * w.sum(1, keepdim=True)
-        return total[0] + mass * theta, total[1] + mass * self.v
+        mass = w.sum(1, keepdim=True)
+        return total[0] + l2 * mass * theta, total[1] + self.lift * mass * self.v
 
     def across(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
         """Return G z and A u, row by row."""
@@ -180,7 +182,7 @@ class GeneralSides:
             bend = lambda row, slope=slope: jvp(lambda at: slope(at, self.v), (theta,), (row,))[1]  # noqa: E731
             pieces.append((vmap(lambda row, slope=slope: slope(theta, row))(z), vmap(bend)(u)))
         from_gradients, from_curvature = (torch.cat(side, dim=1) for side in zip(*pieces, strict=True))
-        return from_gradients + l2 * (z @ theta)[:, None], from_curvature + l2 * (u @ self.v)[:, None]
+        return from_gradients + l2 * (z @ theta)[:, None], from_curvature + self.lift * (u @ self.v)[:, None]
 
     def rows(self) -> Float[Tensor, "n p"]:
         """Return A, one example's Hessian product a row, in chunks."""
@@ -192,7 +194,7 @@ class GeneralSides:
 
         train = self.risk.train
         chunk = max(16, 2**24 // max(self.risk.p, train.x[0].numel() * 64))
-        return vmap(one, chunk_size=chunk)(train.x, train.y) + self.risk.l2 * self.v
+        return vmap(one, chunk_size=chunk)(train.x, train.y) + self.lift * self.v
 
 
 @compute.entry

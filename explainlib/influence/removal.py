@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -14,8 +14,11 @@ from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_groups
 from explainlib.datasets import Examples
 from explainlib.risk import Risk
+from explainlib.solvers.solution import Solution
 
 WEIGHTINGS = ("preserve", "plain")
+TERMS = ("theta1", "theta2", "R'''")  # the order in which a group's systems are solved
+NAMED = 10  # failed groups that a message names
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Removal:
         groups: g LongTensors of training examples.
         theta: [g, p], the parameters afterwards.
         weighting: "preserve" (the mean over the rest, same ridge) or "plain" (every other weight stays 1/n).
-        status: one sentence or word per group.
+        status: one sentence or word per group, of its own solves: which of them failed, and how.
         method: how it was found, for legends.
         theta1: [g, p], the first-order movement per unit of eps, where it was used; removal subtracts it.
         theta2: [g, p], the second-order movement, where it was used; removal adds it.
@@ -103,3 +106,40 @@ def removal_weights(risk: Risk, groups: Sequence[Int[Tensor, " _"]], weighting: 
         if weighting == "preserve":
             row *= risk.n / (risk.n - len(group))
     return weights
+
+
+def group_statuses(solutions: Sequence[Solution]) -> tuple[str, ...]:
+    """Return one word for each group: "converged", or the first of its solves that failed and how.
+
+    Args:
+        solutions: of theta1, theta2 and the part with R''', as many as were solved, a row for each group; or of a
+            Newton step alone.
+    """
+    names = TERMS if len(solutions) > 1 else ("",)
+    found = []
+    for rows in zip(*(solution.row_status for solution in solutions), strict=True):
+        failed = next(((name, row) for name, row in zip(names, rows, strict=False) if row != "converged"), None)
+        found.append("converged" if failed is None else f"{failed[1]} ({failed[0]})" if failed[0] else failed[1])
+    return tuple(found)
+
+
+def require_solved(solutions: Sequence[Solution], first: int, on_failure: str) -> None:
+    """Return nothing; raise ``SolverError``, or with "warn" only warn, where a group's solve failed; the message names the groups.
+
+    Args:
+        solutions: as for ``group_statuses``.
+        first: the number of the first group among all.
+        on_failure: "raise" or "warn".
+    """
+    require_choice("on_failure", on_failure, ("raise", "warn"))
+    for solution in solutions:
+        if solution.converged:
+            continue
+        failed = [first + k for k, row in enumerate(solution.row_status) if row != "converged"]
+        which = ", ".join(map(str, failed[:NAMED])) + (", ..." if len(failed) > NAMED else "")
+        detail = (
+            solution.detail + ("; " if solution.detail else "") + f"groups {which}"
+            if solution.rows
+            else solution.detail
+        )
+        replace(solution, detail=detail).required(on_failure)

@@ -124,8 +124,10 @@ def loss_influence(
     if _through_grams(risk, curvature, solver, damping, keep):
         inverse = GramInverse(risk, curvature=curvature, damping=damping)
         if curvature == "empirical_fisher" and (risk.weights_or_ones() > 0).all():  # its rows are sqrt(w_j/n) grad l_j
-            return -inverse.with_rows(_layer_gradients(risk, test)) / (risk.weights_or_ones() / risk.n).sqrt()
-        return -inverse.between(_layer_gradients(risk, test), _layer_gradients(risk, risk.train))
+            rows = inverse.with_rows(_layer_gradients(risk, test), on_failure=on_failure)
+            return -rows / (risk.weights_or_ones() / risk.n).sqrt()
+        sides = _layer_gradients(risk, test), _layer_gradients(risk, risk.train)
+        return -inverse.between(*sides, on_failure=on_failure)
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
     if isinstance(curvature, Ekfac) or curvature == "ekfac":  # its layers are known: no gradient need be formed
         solved = inverse(per_example(_layer_gradients(risk, test))).required(on_failure).value

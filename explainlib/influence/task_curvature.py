@@ -3,7 +3,8 @@
     H^+ g = sum over kept k of u_k (u_k . g) / lambda_k
 
 A Gauss-Newton matrix of few rows has a large null space; its vectors are never formed. With damping the null space has
-the eigenvalue ``damping`` and takes part in the inverse.
+the eigenvalue ``damping`` and takes part in the inverse. Eigenvalues are found in float64; those that the dtype of the
+matrix, or of the rows, leaves undetermined are never inverted, whatever ``keep`` asks for, and a warning says so.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.datasets import Tasks
-from explainlib.meta.gauss_newton import gauss_newton_rows
+from explainlib.meta.gauss_newton import COLUMNS, float64_gram, gauss_newton_rows
 from explainlib.meta.hessian import meta_hessian
 from explainlib.meta.learner import Learner
-from explainlib.solvers.dense import Keep, kept_eigenvalues
+from explainlib.solvers.dense import Keep, kept_eigenvalues, rounding_share
+from explainlib.solvers.low_rank import gram_floor
 from explainlib.storage import Store
 
 
@@ -30,11 +32,19 @@ class Spectrum:
         values: of the directions in ``vectors``, upwards [r].
         vectors: orthonormal columns [q, r]; None stands for the identity matrix.
         rest: the eigenvalue of the q - r directions that are not in ``vectors``.
+        floor: the share of the largest eigenvalue below which another is rounding; None is ``rounding_share`` of q.
     """
 
     values: Float[Tensor, " r"]
     vectors: Float[Tensor, "q r"] | None
     rest: float
+    floor: float | None = None
+
+    def _filled(self, q: int) -> tuple[Float[Tensor, " q"], float]:
+        """Return all q eigenvalues, the rest first, and the absolute level of rounding."""
+        filled = torch.cat([self.values.new_full((q - len(self.values),), self.rest), self.values])
+        floor = rounding_share(self.values.dtype, q) if self.floor is None else self.floor
+        return filled, floor * float(filled.abs().max())
 
     def inside(self, rows: Float[Tensor, "k q"]) -> Float[Tensor, "k r"]:
         """Return rows in the eigenvectors' coordinates."""
@@ -45,11 +55,11 @@ class Spectrum:
         if self.vectors is None:
             return torch.ones_like(self.values), 0.0
         hidden = q - len(self.values)
-        filled = torch.cat([self.values.new_full((hidden,), self.rest), self.values])
+        filled, rounding = self._filled(q)
         order = filled.argsort(stable=True)
         mask = torch.empty_like(order, dtype=torch.bool)
-        mask[order] = kept_eigenvalues(filled[order], keep)
-        if keep is None and not (filled.abs() > len(filled) * torch.finfo(filled.dtype).eps * filled.abs().max()).all():
+        mask[order] = kept_eigenvalues(filled[order], keep, floor=rounding / max(float(filled.abs().max()), 1e-300))
+        if keep is None and not (filled.abs() > rounding).all():
             raise ValueError(
                 "the curvature is singular, so keep=None cannot invert it; pass keep=1e-9 (the pseudo-inverse), "
                 "a count, or damping > 0."
@@ -63,6 +73,24 @@ class Spectrum:
         q = len(self.values) if self.vectors is None else len(self.vectors)
         weights, rest = self.weights(keep, q)
         return int((weights != 0).sum()) + (q - len(weights) if rest else 0)
+
+    def unmet(self, keep: Keep) -> str | None:
+        """Return a sentence where ``keep`` asks for more than is inverted, else None."""
+        if self.vectors is None or keep is None or keep == "positive":
+            return None
+        q, rank = len(self.vectors), self.rank(keep)
+        filled, rounding = self._filled(q)
+        largest = float(filled.abs().max())
+        words = f"the {rank} that are inverted lie above rounding, {rounding / max(largest, 1e-300):.1e} of the largest"
+        if isinstance(keep, int):
+            if rank >= min(keep, q):
+                return None
+            return f"keep={keep} eigenvalues were asked for, and only {rank} are inverted: {words}, and above zero."
+        lost = int(((filled.abs() > keep * largest) & (filled.abs() <= rounding)).sum())
+        unknown = q - len(self.values) if keep * largest < rounding and self.rest <= rounding else 0
+        if not lost and not unknown:
+            return None
+        return f"keep={keep:g} reaches below what {filled.dtype} determines: {words}. Use float64, or a larger keep."
 
     def solved(self, rows: Float[Tensor, "k q"], inside: Float[Tensor, "k r"], keep: Keep) -> Float[Tensor, "k q"]:
         """Return H^+ applied to rows, given also in the eigenvectors' coordinates."""
@@ -83,13 +111,16 @@ class Spectrum:
     def saved(self, store: Store) -> None:
         """Write the spectrum to a store."""
         parts = {"values": self.values, "rest": torch.tensor(self.rest, dtype=torch.float64)}
+        if self.floor is not None:
+            parts["floor"] = torch.tensor(self.floor, dtype=torch.float64)
         store.save("spectrum", parts if self.vectors is None else {**parts, "vectors": self.vectors})
 
     @staticmethod
     def loaded(store: Store, device: torch.device | str) -> Spectrum:
         """Return the spectrum of a store."""
         parts = store.load("spectrum", device)
-        return Spectrum(parts["values"], parts.get("vectors"), float(parts["rest"]))
+        floor = float(parts["floor"]) if "floor" in parts else None
+        return Spectrum(parts["values"], parts.get("vectors"), float(parts["rest"]), floor)
 
 
 def task_spectrum(
@@ -122,7 +153,7 @@ def task_spectrum(
         spectrum = Spectrum(torch.ones_like(w), None, 0.0)
     elif curvature == "hessian":
         matrix = meta_hessian(learner, w, tasks, l2=shift, processes=processes, store=store)
-        spectrum = Spectrum(*torch.linalg.eigh(matrix), 0.0)
+        spectrum = Spectrum(*(part.to(matrix) for part in torch.linalg.eigh(matrix.double())), 0.0)
     else:
         spectrum = spectrum_of_rows(gauss_newton_rows(learner, w, tasks) / len(tasks) ** 0.5, shift=shift)
     if store is not None:
@@ -131,10 +162,21 @@ def task_spectrum(
 
 
 def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spectrum:
-    """Return the spectrum of V^T V + shift I for rows V; the smaller of V V^T and V^T V is taken apart."""
+    """Return the spectrum of V^T V + shift I for rows V; the smaller of V V^T and V^T V is taken apart, in float64.
+
+    Directions whose eigenvalue is rounding of the rows, below ``gram_floor`` of the largest whatever q is, belong to
+    the rest; ``len(values)`` is the rank.
+
+    Args:
+        rows: V.
+        shift: ridge and damping, >= 0.
+    """
     m, q = rows.shape
-    values, vectors = torch.linalg.eigh(rows.T @ rows if q <= m else rows @ rows.T)
-    real = values > values[-1] * max(m, q) * torch.finfo(rows.dtype).eps
+    values, vectors = torch.linalg.eigh(float64_gram(rows.T if q <= m else rows))
+    floor = gram_floor(rows.dtype, len(values))
+    real = values > floor * values[-1]
+    values, vectors = values[real], vectors[:, real]
     if q > m:
-        vectors = rows.T @ (vectors / torch.where(real, values, 1.0).sqrt())
-    return Spectrum(values[real] + shift, vectors[:, real], shift)
+        vectors = (vectors / values.sqrt()).T
+        vectors = torch.cat([(vectors @ part.double()).to(rows) for part in rows.split(COLUMNS, dim=1)], dim=1).T
+    return Spectrum((values + shift).to(rows), vectors.to(rows), shift, floor)

@@ -31,6 +31,7 @@ from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.risk import NotAtMinimumWarning
 from explainlib.solvers.dense import Keep, require_keep
+from explainlib.solvers.solution import SolverWarning
 from explainlib.storage import FINGERPRINT, Store, fingerprint
 
 CURVATURES = ("hessian", "gauss_newton", "identity")
@@ -133,6 +134,9 @@ class TaskInfluence:
         largest = float(self.eigenvalues.abs().max())
         self.negative = Negative(int((self.eigenvalues < 0).sum()), int((self.eigenvalues < -BEYOND * largest).sum()))
         self.kept = spectrum.rank(self.keep)
+        unmet = spectrum.unmet(self.keep)
+        if unmet is not None:
+            warn_caller(unmet, SolverWarning)
         self.meta: Float[Tensor, "M q"] = -spectrum.solved(gradients, self._inside, self.keep)
 
     def pruned(self, keep: Keep) -> TaskInfluence:

@@ -83,8 +83,9 @@ def trak(
         else:
             train, tests = projected(sources, features, projection, generator, memory=limit)
         weighted = train if risk.weights is None else risk.weights[:, None] * train
-        factor = Factor(train.T @ weighted, damping=float(damping))
-        kernel += factor.solve(tests).required(on_failure).value @ train.T / len(ensemble)
+        factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # damping far below the top counts
+        solved = factor.solve(tests.double()).required(on_failure).value.to(train)
+        kernel += solved @ train.T / len(ensemble)
         doubts.append(log_doubt(risk.outputs(), risk.train.y))
     doubt = torch.stack(doubts).logsumexp(0) - math.log(len(ensemble))
     _warn_of_certainty(doubt)

@@ -4,7 +4,7 @@
 
 For a quadratic risk every further term is the one before times a fixed matrix:
 
-    preserve:  f/(1-f) [I - H^-1 (H_U + l2 I)]        plain:  -f H^-1 H_U
+    preserve:  f/(1-f) H_d^-1 (H - l2 I - H_U)        plain:  -f H_d^-1 H_U        H_d = H + damping I
 
 so the series converges exactly when that matrix has spectral radius below 1. For other risks the third derivative has
 its say as well, and |theta2| / |theta1| is what the series itself shows of it.
@@ -26,6 +26,7 @@ from explainlib.training.weighted import WeightedRisks, weighted_risks
 
 POWER_STEPS = 60
 TRUSTED, DOUBTFUL = 0.25, 0.5
+ROUNDING = 1e3  # eps: a matrix that shortens a vector to less is zero
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: f
     Raises:
         ValueError: a Newton step, which is no series.
 
-    Source: Basu et al. 2020, eq. (15), whose matrix it is. Deviation: the paper does not ask when its series converges.
+    Source: Basu et al. 2020, eq. (15), whose matrix it is. Deviations: the paper does not ask when its series
+    converges; damping only solves (slip 15).
     """
     if removal.theta1 is None:
         raise ValueError(f"a {removal.method} is not a term of a series; pass removal_effect(..., order=1 or 2).")
@@ -108,11 +110,12 @@ def _spectral_radius(
         if removal.weighting == "plain":
             moved, h_moved = inverse(c).required().value, c
         else:
-            c = (c + f * risk.l2 * v) / (1 - f)
+            c = (c + f * (risk.l2 + damping) * v) / (1 - f)
             moved, h_moved = f / (1 - f) * v - inverse(c).required().value, f / (1 - f) * hv - c
-        radius, before = ((hv * moved).sum(1) / (hv * v).sum(1)).abs(), radius
-        size = moved.norm(dim=1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
-        v, hv = moved / size, h_moved / size
+        size = moved.norm(dim=1, keepdim=True)
+        none = size <= ROUNDING * torch.finfo(v.dtype).eps * v.norm(dim=1, keepdim=True)  # two equal curvatures
+        radius, before = torch.where(none[:, 0], 0.0, ((hv * moved).sum(1) / (hv * v).sum(1)).abs()), radius
+        v, hv = (torch.where(none, old, new / size) for old, new in ((v, moved), (hv, h_moved)))
         if ((radius - before).abs() <= 1e-3 * radius).all():
             break
     return radius
@@ -125,7 +128,7 @@ def _in_words(ratio: float, sizes: float) -> str:
     """
     seen = f"ratio {ratio:.2f}" + ("" if sizes != sizes else f", second term {sizes:.2f} of the first")
     worst = ratio if sizes != sizes else max(ratio, sizes)
-    if worst >= 1:
+    if not worst < 1:
         return f"not trusted ({seen}): terms do not shrink, so no number of them will do; take a Newton step or retrain"
     if worst > DOUBTFUL:
         return f"doubtful ({seen}): two terms may leave out as much as they find; take a Newton step or retrain"

@@ -16,10 +16,26 @@ from torch.func import vjp
 
 from explainlib import compute
 from explainlib.batching import vmap
-from explainlib.checks import require_count
+from explainlib.checks import require_count, warn_caller
 from explainlib.datasets import Tasks
 from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Episode, Learner, require_learned
+from explainlib.solvers.low_rank import gram_floor
+
+COLUMNS = 2**14  # of the rows, made float64 at a time
+
+
+def float64_gram(rows: Float[Tensor, "m q"]) -> Float[Tensor, "m m"]:
+    """Return V V^T in float64, some columns at a time: in float32 it has a rounding of eps of the largest eigenvalue.
+
+    Args:
+        rows: V.
+    """
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for part in rows.split(COLUMNS, dim=1):
+        wide = part.double()
+        total += wide @ wide.T
+    return total
 
 
 @compute.entry
@@ -75,6 +91,9 @@ def gauss_newton_buffer(
     The buffer meets ``block`` tasks at a time; of both together the leading directions stay, found from their small
     Gram matrix. Rows are orthogonal and sorted upwards by norm; their squared norms, over M, are eigenvalues of G.
 
+    The Gram matrix is formed in float64 and cut where the rows' own rounding begins (``gram_floor``), which does not
+    depend on q; a warning says where fewer directions than ``size`` stand above it though as many rows were met.
+
     Args:
         learner: MAML or ProtoNet.
         w: where.
@@ -87,10 +106,27 @@ def gauss_newton_buffer(
     """
     require_count("size", size)
     require_count("block", block)
-    buffer = w.new_zeros(0, learner.q)
+    buffer, met = w.new_zeros(0, learner.q), 0
     for start in range(0, len(tasks), block):
-        both = torch.cat([buffer, gauss_newton_rows(learner, w, tasks[start : start + block])])
-        values, vectors = torch.linalg.eigh((both @ both.T).double())
-        kept = values[-size:] > values[-1] * len(values) * torch.finfo(both.dtype).eps
-        buffer = vectors[:, -size:][:, kept].T.to(both) @ both
+        fresh = gauss_newton_rows(learner, w, tasks[start : start + block])
+        buffer, met = leading_rows(torch.cat([buffer, fresh]), size), met + len(fresh)
+    if len(buffer) < min(size, met, learner.q):
+        warn_caller(
+            f"size={size} rows were asked for, and only {len(buffer)} directions of the {met} rows stand above the "
+            f"rounding of {w.dtype}: the matrix has that rank. Pass a smaller size, or use float64.",
+            UserWarning,
+        )
     return buffer
+
+
+def leading_rows(rows: Float[Tensor, "m q"], size: int) -> Float[Tensor, "k q"]:
+    """Return at most ``size`` orthogonal rows B, upwards by norm, with B^T B the best approximation of V^T V.
+
+    Args:
+        rows: V.
+        size: at least 1.
+    """
+    values, vectors = torch.linalg.eigh(float64_gram(rows))
+    kept = values[-size:] > values[-1] * gram_floor(rows.dtype, len(values))
+    turn = vectors[:, -size:][:, kept].T
+    return torch.cat([(turn @ part.double()).to(rows) for part in rows.split(COLUMNS, dim=1)], dim=1)

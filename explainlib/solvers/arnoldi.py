@@ -17,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_count
-from explainlib.solvers.solution import Solution
+from explainlib.solvers.solution import Solution, row_statuses, worst_of
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 AGAIN = 0.7  # a vector that orthogonalisation shortens below this has lost digits; it is done once more
+FOUND = 1e-2  # of the part of b in the kept span: what a solve on eigenpairs may leave there
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,23 @@ class Dominant:
         """Return A^-1 b on the span of the eigenvectors, nothing outside it, for rows b [b, p].
 
         The residual |A x - b| / |b| is against the whole b: what lay outside the kept directions is in it, and so is
-        what the iteration has not found yet. The status is not_positive_definite where no eigenvalue is above zero.
+        what the iteration has not found yet. The status judges the solve on the kept span, |A x - P b| / |P b| with
+        P b the part of b there: above 1% the pairs are not yet eigenpairs, and it is max_steps. It is
+        not_positive_definite where no eigenvalue is above zero.
         """
-        value = (rhs @ self.vectors.T / self.values) @ self.vectors
+        inside = rhs @ self.vectors.T
+        value = (inside / self.values) @ self.vectors
         tiny = torch.finfo(rhs.dtype).tiny
-        residual = (self.product(value) - rhs).norm(dim=1) / rhs.norm(dim=1).clamp(min=tiny)
+        moved, size = self.product(value), rhs.norm(dim=1)
+        residual = (moved - rhs).norm(dim=1) / size.clamp(min=tiny)
         detail = f"{len(self.values)} of {rhs.shape[1]} eigenvalues inverted; the residual is what was dropped"
         if len(self.values) == 0:
             return Solution(value, "not_positive_definite", self.steps, residual, detail)
         detail += f", and the least accurate pair is off by {float(self.accuracy.max()):.1e}"
-        finite = bool(torch.isfinite(value).all() and torch.isfinite(residual).all())
-        return Solution(value, "converged" if finite else "nonfinite", self.steps, residual, detail)
+        off = (moved - inside @ self.vectors).norm(dim=1)
+        rounding = 100 * torch.finfo(rhs.dtype).eps * size  # a b with nothing in the span
+        rows = row_statuses(value, off, torch.maximum(FOUND * inside.norm(dim=1), rounding), otherwise="max_steps")
+        return Solution(value, worst_of(rows), self.steps, residual, detail, rows=rows)
 
 
 def dominant_eigenpairs(

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.solvers.solution import Solution
+from explainlib.solvers.solution import Solution, row_statuses, worst_of
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 
@@ -63,13 +63,6 @@ def cg(
         direction = z + ratio[:, None] * direction
         steps += 1
     residual = (product(x) - rhs).norm(dim=1) / size.clamp(min=torch.finfo(rhs.dtype).tiny)
-    return Solution(x, _status(x, residual, tolerance, indefinite), steps, residual)
-
-
-def _status(x: Tensor, residual: Tensor, tolerance: float | Tensor, indefinite: Tensor) -> str:
-    if not (torch.isfinite(x).all() and torch.isfinite(residual).all()):
-        return "nonfinite"
-    if indefinite.any():
-        return "not_positive_definite"
     # the recurrence's residual and the true one part by rounding: ten times the tolerance still counts
-    return "converged" if (residual <= 10 * tolerance).all() else "max_steps"
+    rows = row_statuses(x, residual, 10 * tolerance, otherwise="max_steps", failed=indefinite)
+    return Solution(x, worst_of(rows), steps, residual, rows=rows)

@@ -1,6 +1,10 @@
 """Direct solves with a dense symmetric matrix: its inverse, or a pseudo-inverse that keeps chosen eigenvalues.
 
 A = Q diag(lambda) Q^T,     A^+ b = sum over kept k of q_k (q_k . b) / (lambda_k + damping).
+
+The work is done in float64 whatever the dtype, so the solve itself adds nothing to the rounding that A and b came with.
+What that rounding leaves undetermined, eigenvalues below p eps of the largest with eps of A's own dtype, is never
+inverted: at least 100 eps, where two digits would be left of a small system's answer.
 """
 
 from __future__ import annotations
@@ -10,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_nonnegative, require_shape
-from explainlib.solvers.solution import Solution
+from explainlib.solvers.solution import Solution, direct_solution
 
+FEWEST = 100  # eigenvalues below this many eps of the largest are rounding, however small the matrix
 Keep = int | float | str | None
 
 
@@ -31,22 +36,33 @@ def require_keep(keep: Keep) -> Keep:
     )
 
 
-def kept_eigenvalues(values: Float[Tensor, " p"], keep: Keep) -> Tensor:
+def rounding_share(dtype: torch.dtype, size: int) -> float:
+    """Return the share of the largest eigenvalue below which a size x size matrix of this dtype determines none."""
+    return max(FEWEST, size) * torch.finfo(dtype).eps
+
+
+def kept_eigenvalues(values: Float[Tensor, " p"], keep: Keep, *, floor: float | None = None) -> Tensor:
     """Return the mask [p] of eigenvalues (sorted upwards) that ``keep`` inverts.
 
-    An int keeps that many algebraically largest, never one <= 0; a float keeps those above it relative to the largest
-    absolute value; "positive" those above rounding. None keeps all.
+    An int keeps that many algebraically largest; a float keeps those above it relative to the largest absolute value;
+    "positive" those above zero. None of the three keeps an eigenvalue at rounding level, whose inverse would be made
+    of rounding. None keeps all.
+
+    Args:
+        values: all eigenvalues.
+        keep: see above.
+        floor: the share of the largest absolute value that is rounding; None is ``rounding_share`` of their dtype.
     """
-    largest = values.abs().max()
-    rounding = values.numel() * torch.finfo(values.dtype).eps * largest
     if keep is None:
         return torch.ones_like(values, dtype=torch.bool)
+    largest = values.abs().max()
+    rounding = (rounding_share(values.dtype, values.numel()) if floor is None else floor) * largest
     if keep == "positive":
         return values > rounding
     if isinstance(keep, float):
-        return values.abs() > keep * largest
+        return values.abs() > torch.maximum(keep * largest, rounding)
     top = torch.arange(values.numel(), device=values.device) >= values.numel() - keep
-    return top & (values > 0)
+    return top & (values > rounding)
 
 
 class Factor:
@@ -59,6 +75,7 @@ class Factor:
             judges the eigenvalues of A + damping I.
 
     Attributes:
+        matrix: A + damping I [p, p], in float64.
         rank: how many eigenvalues are inverted.
         null: how many eigenvalues lie at rounding level (0 when keep is given).
 
@@ -69,7 +86,8 @@ class Factor:
 
     def __init__(self, matrix: Float[Tensor, "p p"], *, damping: float = 0.0, keep: Keep = None) -> None:
         require_shape("matrix", matrix, [matrix.shape[0], matrix.shape[0]], meaning="(square)")
-        self.matrix = matrix.clone()
+        self.floor = rounding_share(matrix.dtype, len(matrix))
+        self.matrix = matrix.to(torch.float64, copy=True)
         self.matrix.diagonal().add_(require_nonnegative("damping", damping))
         self.keep, self.null, self.rank = require_keep(keep), 0, matrix.shape[0]
         self._triangle = self._values = self._vectors = None
@@ -79,9 +97,8 @@ class Factor:
             return  # eigh would fail without a word; solve says nonfinite
         self._values, self._vectors = torch.linalg.eigh(self.matrix)
         if keep is None:
-            rounding = len(matrix) * torch.finfo(matrix.dtype).eps * self._values.abs().max()
-            self.null = int((self._values.abs() <= rounding).sum())
-        kept = kept_eigenvalues(self._values, keep)
+            self.null = int((self._values.abs() <= self.floor * self._values.abs().max()).sum())
+        kept = kept_eigenvalues(self._values, keep, floor=self.floor)
         self.rank = int(kept.sum()) - self.null
         self._values, self._vectors = self._values[kept], self._vectors[:, kept]
 
@@ -89,8 +106,7 @@ class Factor:
         """Whether a triangle was found whose pivots all stand clear of rounding."""
         triangle, failed = torch.linalg.cholesky_ex(self.matrix)
         pivots = triangle.diagonal().square()
-        rounding = 10 * len(self.matrix) * torch.finfo(self.matrix.dtype).eps * self.matrix.diagonal().max()
-        if int(failed) or not (pivots > rounding).all():
+        if int(failed) or not (pivots > 10 * self.floor * self.matrix.diagonal().max()).all():
             return False
         self._triangle = triangle
         return True
@@ -101,26 +117,36 @@ class Factor:
         return self._triangle is not None
 
     @property
+    def lowest(self) -> float | None:
+        """The smallest eigenvalue of A + damping I that is inverted; None where a Cholesky factor shows it positive."""
+        return None if self._values is None or not len(self._values) else float(self._values[0])
+
+    @property
     def triangle(self) -> Float[Tensor, "p p"] | None:
-        """The Cholesky factor of A + damping I, lower; None where it is not clearly positive definite."""
+        """The Cholesky factor of A + damping I, lower, in float64; None where it is not clearly positive definite."""
         return self._triangle
 
     def solve(self, rhs: Float[Tensor, "k p"]) -> Solution:
-        """Return A^+ b for rows b [k, p]; status rank_deficient when keep is None and A is singular."""
+        """Return A^+ b for rows b [k, p].
+
+        The status is rank_deficient when keep is None and A is singular, and inaccurate where the residual, taken in
+        float64 before x is rounded to b's dtype, is above 1e-5.
+        """
+        b = rhs.double()
         if self._triangle is not None:
-            value = torch.cholesky_solve(rhs.T, self._triangle).T
-            projected = rhs
+            value = torch.cholesky_solve(b.T, self._triangle).T
+            projected = b
         elif self._values is None:
             nothing = torch.full_like(rhs, float("nan"))
             return Solution(nothing, "nonfinite", 0, nothing[:, 0], "the curvature itself holds NaN or infinity")
         else:
-            inside = rhs @ self._vectors
+            inside = b @ self._vectors
             value = (inside / self._values) @ self._vectors.T
             projected = inside @ self._vectors.T
         if self.null:
             detail = f"{self.null} of {len(self.matrix)} eigenvalues are at rounding level"
-            return Solution(value, "rank_deficient", 0, rhs.new_full((len(rhs),), float("inf")), detail)
-        size = projected.norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
+            return Solution(value.to(rhs), "rank_deficient", 0, rhs.new_full((len(rhs),), float("inf")), detail)
+        size = projected.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
         residual = (value @ self.matrix - projected).norm(dim=1) / size
-        status = "converged" if torch.isfinite(value).all() else "nonfinite"
-        return Solution(value, status, 0, residual, f"{self.rank} of {len(self.matrix)} eigenvalues inverted")
+        detail = f"{self.rank} of {len(self.matrix)} eigenvalues inverted"
+        return direct_solution(value, residual, detail, rhs)

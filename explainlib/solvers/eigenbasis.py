@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.curvature.ekfac import Ekfac
-from explainlib.solvers.solution import Solution
+from explainlib.solvers.solution import Solution, direct_tolerance, row_statuses, worst_of
 
 CHECKED = 8  # rows whose residual stands for all
 
@@ -22,7 +22,8 @@ def ekfac_solve(ekfac: Ekfac, rhs: Float[Tensor, "k p"], *, damping: int | float
 
     Returns:
         Solution, whose residual is the largest of the first 8 rows; rank_deficient where an eigenvalue is at rounding
-        level because neither l2 nor damping lifts it.
+        level because neither l2 nor damping lifts it, and inaccurate where the residual is above 1e-5 in float64 or
+        1e-3 in float32, and above what the rounding of a right answer leaves, 100 eps |A| |x| / |b|.
     """
     value = ekfac.inverse_product(rhs, damping=damping)
     shifted = ekfac.eigenvalues + damping
@@ -31,7 +32,11 @@ def ekfac_solve(ekfac: Ekfac, rhs: Float[Tensor, "k p"], *, damping: int | float
     if null:
         detail = f"{null} of {ekfac.p} eigenvalues of EK-FAC are at rounding level, and keep does not apply to it"
         return Solution(value, "rank_deficient", 0, rhs.new_full((len(rhs),), float("inf")), detail)
-    few, tiny = slice(0, CHECKED), torch.finfo(rhs.dtype).tiny  # a check of every row would double the work
+    few = slice(0, CHECKED)  # a check of every row would double the work
+    size = rhs[few].norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
     back = ekfac.product(value[few]) + damping * value[few]
-    residual = ((back - rhs[few]).norm(dim=1) / rhs[few].norm(dim=1).clamp(min=tiny)).max().expand(len(rhs))
-    return Solution(value, "converged" if torch.isfinite(value).all() else "nonfinite", 0, residual, "EK-FAC")
+    residual = (back - rhs[few]).norm(dim=1) / size
+    stored = 100 * torch.finfo(rhs.dtype).eps * shifted.max() * value[few].norm(dim=1) / size  # a right x, rounded
+    worst = torch.where(residual <= stored, 0.0, residual).max().expand(len(rhs))
+    rows = row_statuses(value, worst, direct_tolerance(rhs.dtype), otherwise="inaccurate")
+    return Solution(value, worst_of(rows), 0, residual.max().expand(len(rhs)), "EK-FAC")

@@ -29,7 +29,7 @@ from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.dense import Factor, Keep, require_keep
 from explainlib.solvers.eigenbasis import ekfac_solve
 from explainlib.solvers.lissa import lissa, lissa_batches
-from explainlib.solvers.low_rank import LowRank
+from explainlib.solvers.low_rank import LowRank, gram_floor
 from explainlib.solvers.neumann import MARGIN, neumann
 from explainlib.solvers.preconditioner import REMEMBER_UP_TO, block_preconditioner
 from explainlib.solvers.solution import Solution
@@ -40,6 +40,7 @@ OPERATORS: dict[str, Callable[[Risk], Operator]] = {
     "gauss_newton": gauss_newton_operator,
     "empirical_fisher": empirical_fisher_operator,
 }
+ENTRIES = 2**24  # numbers of a factor's rows in one piece
 CURVATURES = (*MATRICES, "identity", "ekfac")
 Curvature = str | Ekfac
 Inverse = Callable[[Float[Tensor, "k p"]], Solution]
@@ -128,13 +129,11 @@ class LowRankSolver:
             rows, shift = risk.n, damping
         else:
             rows, shift = risk.n * risk.n_outputs, damping + risk.l2
+        factor = empirical_fisher_factor if curvature == "empirical_fisher" else gauss_newton_factor
         if rows < risk.p:
-            factor = empirical_fisher_factor if curvature == "empirical_fisher" else gauss_newton_factor
             return LowRank(factor(risk), shift=shift, keep=keep).solve
-        square = MATRICES[curvature](risk)
-        if curvature != "empirical_fisher":
-            square.diagonal().sub_(risk.l2)
-        return LowRank(square, shift=shift, keep=keep, square=True).solve
+        floor = gram_floor(risk.theta.dtype, risk.p)
+        return LowRank(_summed(risk, factor), shift=shift, keep=keep, square=True, floor=floor).solve
 
 
 @dataclass(frozen=True)
@@ -249,6 +248,16 @@ def _of_ekfac(risk: Risk, curvature: Curvature, solver: Solver, damping: float, 
     if fitted.p != risk.p:
         raise ValueError(f"the Ekfac has {fitted.p} parameters, the risk {risk.p}; fit it on this risk.")
     return lambda rhs: ekfac_solve(fitted, rhs, damping=damping)
+
+
+def _summed(risk: Risk, factor: Callable[[Risk], Float[Tensor, "r p"]]) -> Float[Tensor, "p p"]:
+    """Return A^T A in float64, its factor A made for some examples at a time."""
+    total = torch.zeros(risk.p, risk.p, dtype=torch.float64, device=risk.theta.device)
+    step = max(1, ENTRIES // (risk.p * risk.n_outputs))
+    for part in torch.arange(risk.n).split(step):
+        rows = factor(risk.subset(part)).double()  # 1/n is 1 over their number there
+        total += rows.T @ rows * (len(part) / risk.n)
+    return total
 
 
 def _refuse_keep(keep: Keep, who: str) -> None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from explainlib.checks import require_count, require_nonnegative, require_positive
 from explainlib.curvature.spectrum import lanczos
-from explainlib.solvers.solution import Solution
+from explainlib.solvers.solution import Solution, row_statuses
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 Scale = int | float | Float[Tensor, " k"]
@@ -91,7 +91,8 @@ def neumann(
         detail += _diagnosis(damped, remainder, residual / least, width)
     elif steps is not None:
         detail += f", cut at depth {steps} as asked"
-    return Solution(h, status, depth, residual, detail)
+    rows = () if steps is not None else row_statuses(h, residual, tolerance, otherwise=status)
+    return Solution(h, status, depth, residual, detail, rows=rows)
 
 
 def neumann_sums(

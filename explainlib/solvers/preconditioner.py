@@ -27,7 +27,8 @@ def preconditioner(risk: Risk, *, damping: float = 0.0, up_to: int = 4000) -> Op
     """
     factored = risk.recall(("factor", "hessian", damping, None))
     if factored is not None and factored.definite:  # a dense solve has done the work already
-        return lambda rows: torch.cholesky_solve(rows.T, factored.triangle).T
+        known = factored.triangle.to(risk.theta)
+        return lambda rows: torch.cholesky_solve(rows.T, known).T
     if risk.p <= up_to:
         make = lambda: _lifted_triangle(hessian(risk)[None], damping)  # noqa: E731
         key = ("preconditioner", damping)

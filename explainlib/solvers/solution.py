@@ -2,16 +2,25 @@
 
 A status is a sentence for the user: what happened, the likely causes, what to pass instead. A solve that failed
 raises by default; ``on_failure="warn"`` returns what there is, with the same sentence as a warning.
+
+Every status comes from the residual |A x - b| / |b|, taken with the operator itself and not with what was made of it.
+An iterative solver has a tolerance of its own. A direct one may leave 1e-5 where it works in float64 and 1e-3 where it
+works in float32: about the loss that a condition number of 1e10, or 1e4, explains, so that more is no answer. Direct
+solves through a factorisation work in float64 whatever the dtype, and are judged before they are rounded back: the
+rounding of a right x alone may leave a residual of eps times the condition number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from explainlib.checks import require_choice, warn_caller
+
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}  # of a direct solve, by the dtype it worked in
 
 STATUSES = {
     "converged": "solved to its tolerance",
@@ -26,6 +35,8 @@ STATUSES = {
     "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs or a far too small damping",
     "rank_deficient": "the curvature is singular, so it has no inverse; add l2 or damping, or pass keep=1e-9 for the "
     "pseudo-inverse",
+    "inaccurate": "rounding has taken the answer's digits; the system is too ill-conditioned for the dtype: use "
+    "float64, or add damping or l2",
 }
 
 
@@ -52,6 +63,7 @@ class Solution:
         residual: |A x - b| / |b| for each row [k]; for a pruned inverse b is first projected on what was kept.
         detail: what this solve knows beyond its status.
         standard_error: of each entry [k, p], for a stochastic solver with repeats.
+        rows: the status of each row, where the solver judges them one by one; ``row_status`` is never empty.
     """
 
     value: Float[Tensor, "k p"]
@@ -60,11 +72,17 @@ class Solution:
     residual: Float[Tensor, " k"]
     detail: str = ""
     standard_error: Float[Tensor, "k p"] | None = None
+    rows: tuple[str, ...] = ()
 
     @property
     def converged(self) -> bool:
         """Whether the value may be used."""
         return self.status == "converged"
+
+    @property
+    def row_status(self) -> tuple[str, ...]:
+        """The status of each row; where the solver has one for all, that one."""
+        return self.rows or (self.status,) * len(self.value)
 
     @property
     def sentence(self) -> str:
@@ -80,3 +98,64 @@ class Solution:
                 raise SolverError(self.sentence, self)
             warn_caller(self.sentence, SolverWarning)
         return self
+
+
+def row_statuses(
+    value: Float[Tensor, "k p"],
+    residual: Float[Tensor, " k"],
+    tolerance: float | Float[Tensor, " k"],
+    *,
+    otherwise: str,
+    failed: Bool[Tensor, " k"] | None = None,
+    why: str = "not_positive_definite",
+) -> tuple[str, ...]:
+    """Return the status of each row: "nonfinite", ``why`` where it failed, "converged" within tolerance, or otherwise.
+
+    Args:
+        value: x.
+        residual: |A x - b| / |b|.
+        tolerance: one for all rows or one a row.
+        otherwise: the status of a finite row above its tolerance.
+        failed: rows that are not solved whatever their residual is.
+        why: their status.
+    """
+    finite = torch.isfinite(value).all(1) & torch.isfinite(residual)
+    bad = torch.zeros_like(finite) if failed is None else failed
+    judged = zip(finite.tolist(), bad.tolist(), (residual <= tolerance).tolist(), strict=True)
+    return tuple(
+        "nonfinite" if not whole else why if lost else "converged" if near else otherwise
+        for whole, lost, near in judged
+    )
+
+
+def worst_of(rows: tuple[str, ...]) -> str:
+    """Return the status that speaks for all rows: NaN first, then the first that is not converged."""
+    failed = [status for status in rows if status != "converged"]
+    return "nonfinite" if "nonfinite" in failed else (failed or ["converged"])[0]
+
+
+def direct_tolerance(dtype: torch.dtype) -> float:
+    """Return ``TOLERANCE`` of the dtype that a direct solve worked in."""
+    return TOLERANCE.get(dtype, TOLERANCE[torch.float32])
+
+
+def direct_solution(
+    value: Float[Tensor, "k p"],
+    residual: Float[Tensor, " k"],
+    detail: str,
+    like: Tensor,
+    *,
+    failed: Bool[Tensor, " k"] | None = None,
+) -> Solution:
+    """Return a direct solve, judged row by row in the dtype it worked in and then rounded to another.
+
+    Args:
+        value: x, as computed.
+        residual: |A x - b| / |b|, in the dtype the solve worked in.
+        detail: what the solver knows.
+        like: gives the dtype to return.
+        failed: rows that are inaccurate whatever their residual is.
+    """
+    options = {"otherwise": "inaccurate", "failed": failed, "why": "inaccurate"}
+    rows = row_statuses(value, residual, direct_tolerance(residual.dtype), **options)
+    return Solution(value.to(like), worst_of(rows), 0, residual.to(like), detail, rows=rows)

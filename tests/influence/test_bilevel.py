@@ -374,3 +374,33 @@ def test_a_diverging_series_is_stopped_with_its_spectrum():
     assert caught.value.solution.status == "diverged" and "eigenvalue" in caught.value.solution.detail
     with pytest.warns(SolverWarning, match="max_steps"):
         BilevelInfluence(learner, lam, tasks, solver="neumann", max_steps=2, on_failure="warn").tasks()
+
+
+@pytest.mark.filterwarnings("ignore::explainlib.risk.NotAtMinimumWarning")
+@pytest.mark.parametrize("name", ["head", "network"])
+def test_an_indefinite_curvature_says_so(name):
+    """At the start S has eigenvalues of both signs; the dense solve of a saddle was once called converged."""
+    learner, tasks = problem(name)
+    lam = learner.lam0
+    matrix = learner.total_hessian(lam, tasks) + L2 * torch.eye(learner.q, dtype=DOUBLE)
+    assert torch.linalg.eigvalsh(matrix)[0] < -1
+    dense = BilevelInfluence(learner, lam, tasks)
+    with pytest.warns(SolverWarning, match="not_positive_definite.*lowest eigenvalue is -.*saddle"):
+        found = dense.tasks()
+    assert dense.solution.status == "not_positive_definite"
+    want = -torch.linalg.solve(matrix, learner.total_gradients(lam, tasks).T).T
+    assert relative_error(found, want) < 1e-9  # of the stationary point that a Newton step would take
+    with pytest.warns(SolverWarning, match="not_positive_definite"):
+        dense.without_task(0, newton=True)
+    for solver, status in (("cg", "not_positive_definite"), ("neumann", "diverged")):
+        with pytest.raises(SolverError, match=status):
+            BilevelInfluence(learner, lam, tasks, solver=solver).tasks()
+
+
+@pytest.mark.parametrize("solver", ["dense", "cg", "neumann"])
+def test_a_minimum_is_called_converged(case, solver, recwarn):
+    learner, lam, tasks, _ = case
+    influence = BilevelInfluence(learner, lam, tasks, solver=solver)
+    influence.tasks()
+    assert influence.solution.status == "converged"
+    assert not [caught for caught in recwarn if issubclass(caught.category, SolverWarning)]

@@ -11,6 +11,7 @@ from tests.problems import (
     group_weights,
     logistic_risk,
     network_risk,
+    normal,
     relative_error,
     resolved,
     ridge_risk,
@@ -219,3 +220,42 @@ def test_preserve_needs_an_unweighted_risk_and_plain_keeps_its_weights():
     assert torch.allclose(truth, resolved(base, rest) - risk.theta, atol=1e-8)
     got = removal_effect(risk, [[6, 7]], order=2, weighting="plain", third_derivative=True).change[0]
     assert relative_error(got, truth) < 0.1
+
+
+def indefinite_group(strength=1.0):
+    """Return a least-squares risk, and groups of which one leaves a remaining problem of negative curvature."""
+    x = normal(12, 2, seed=1)
+    x[:4, 1] = 3.0
+    x[4:, 1] *= 0.1
+    y = x @ normal(2, 1, seed=2) + 0.1 * normal(12, 1, seed=3)
+    model = torch.nn.Linear(2, 1, bias=False, dtype=torch.float64)
+    weights = torch.ones(12, dtype=torch.float64)
+    weights[8:] = -0.5 * strength  # extrapolated weights: without the first four, some curvature is below zero
+    risk = xl.Risk(model, xl.datasets.Examples(x, y), loss="squared_error", l2=1e-3).reweighted(weights)
+    return risk.at(torch.linalg.solve(xl.curvature.hessian(risk), -risk.gradient()) + risk.theta)
+
+
+@pytest.mark.parametrize("batch", [2**23, 1])
+def test_the_status_is_each_groups_own(monkeypatch, batch):
+    """One group whose remaining problem is indefinite was once everyone's status, or the other way about."""
+    monkeypatch.setattr("explainlib.influence.group.ENTRIES", batch)
+    risk, groups = indefinite_group(), [[0], [4, 5, 6, 7], [1, 2]]
+    lowest = [
+        float(torch.linalg.eigvalsh(xl.curvature.hessian(risk.reweighted(rest)))[0])
+        for rest in xl.influence.removal.removal_weights(risk, [torch.tensor(g) for g in groups], "plain")
+    ]
+    assert [value < 0 for value in lowest] == [False, True, False]
+    with pytest.warns(xl.solvers.SolverWarning, match="not_positive_definite"):
+        got = removal_effect(risk, groups, order="newton", weighting="plain", on_failure="warn")
+    assert [status.split(",")[0] for status in got.status] == ["converged", "not_positive_definite", "converged"]
+    with pytest.raises(xl.solvers.SolverError, match=r"not_positive_definite.*groups 1\)"):
+        removal_effect(risk, groups, order="newton", weighting="plain")
+
+
+def test_the_status_names_the_term_that_failed():
+    risk = logistic_risk()
+    solver = xl.solvers.CG(tolerance=1e-13, max_steps=1)
+    with pytest.warns(xl.solvers.SolverWarning, match="max_steps"):
+        got = removal_effect(risk, [GROUP, [1]], order=2, solver=solver, on_failure="warn")
+    assert all(status.startswith("max_steps (theta1), |gradient|") for status in got.status)
+    assert all(status.startswith("converged, ") for status in removal_effect(risk, [GROUP, [1]], order=2).status)

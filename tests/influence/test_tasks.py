@@ -7,10 +7,13 @@ import torch
 
 from explainlib.datasets import Tasks
 from explainlib.influence import TaskInfluence
+from explainlib.influence.task_curvature import spectrum_of_rows
 from explainlib.meta import Maml, gauss_newton_rows, meta_hessian, minimise
 from explainlib.meta.hessian import hessian_operator
 from explainlib.risk import NotAtMinimumWarning
+from explainlib.solvers import SolverWarning
 from tests.meta.few_shot import DOUBLE, bn_maml, linear_protonet, random_tasks, smooth_protonet, tanh_maml
+from tests.problems import normal
 
 STEP = 4e-3  # how far the minimum moves at the widest
 
@@ -235,3 +238,49 @@ def test_bad_groups_and_learners():
     first = Maml(learner.model_at(learner.w0), inner_lr=0.1, first_order=True)
     with pytest.raises(ValueError, match="first-order"):
         quiet(first, first.w0, tasks)
+
+
+def graded(rows, q, dtype):
+    """Rows of which the eigenvalues of V^T V fall from 1 to 1e-8, and these eigenvalues, upwards."""
+    values = torch.logspace(-8, 0, rows, dtype=DOUBLE)
+    turned = torch.linalg.qr(normal(rows, rows, seed=1))[0] @ torch.diag(values.sqrt())
+    return (turned @ torch.linalg.qr(normal(q, rows))[0].T).to(dtype), values
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("q", [40, 30_000])
+def test_the_spectrum_of_rows_does_not_depend_on_their_length(dtype, q):
+    """A cut at max(m, q) eps lost what was below 0.4% of the top eigenvalue at q = 30,000 in float32."""
+    rows, values = graded(20, q, dtype)
+    spectrum = spectrum_of_rows(rows)
+    assert spectrum.values.dtype == dtype and spectrum.rank(1e-9) == len(spectrum.values) == 20
+    torch.testing.assert_close(spectrum.values.double(), values, rtol=1e-2, atol=0.0)
+    b = (normal(3, 20, seed=5) @ rows.double()).to(dtype)  # on the span
+    got = spectrum.solved(b, spectrum.inside(b), 1e-7)
+    top = values > 1e-7
+    assert spectrum.rank(1e-7) == int(top.sum()) and spectrum.unmet(1e-7) is None and spectrum.unmet(20) is None
+    pruned = torch.linalg.eigh(rows.double() @ rows.double().T)
+    u = (pruned.eigenvectors / pruned.eigenvalues.sqrt()).T @ rows.double()
+    want = ((b.double() @ u[top].T) / pruned.eigenvalues[top]) @ u[top]
+    assert float((got.double() - want).norm() / want.norm()) < 1e-2
+
+
+def test_a_keep_that_cannot_be_met_is_said():
+    rows, _ = graded(20, 300, torch.float32)
+    spectrum = spectrum_of_rows(torch.cat([rows, rows[:4]]))
+    assert spectrum.rank(24) == 20 and "only 20 are inverted" in spectrum.unmet(24)
+    assert spectrum.unmet(20) is None and spectrum.unmet(1e-9) is None and spectrum.unmet("positive") is None
+    assert "keep=1e-12 reaches below" in spectrum.unmet(1e-12)
+    assert spectrum_of_rows(rows.double()).unmet(1e-12) is None
+
+
+def test_task_influence_warns_of_a_keep_it_cannot_meet():
+    learner, tasks = tanh_maml(), random_tasks(3)
+    rank = int(torch.linalg.matrix_rank(gauss_newton_rows(learner, learner.w0, tasks)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotAtMinimumWarning)
+        with pytest.warns(SolverWarning, match=f"keep={learner.q} .* only {rank} are inverted"):
+            found = TaskInfluence(learner, learner.w0, tasks, curvature="gauss_newton", keep=learner.q)
+        assert found.kept == rank
+        warnings.simplefilter("error", SolverWarning)
+        assert found.pruned(3).kept == 3

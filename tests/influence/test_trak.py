@@ -1,5 +1,6 @@
 """TRAK against the dense formula without projection, and what random projections keep."""
 
+import sys
 from decimal import Decimal
 
 import pytest
@@ -18,6 +19,8 @@ from tests.problems import (
     relative_error,
     ridge_risk,
 )
+
+trak_room = sys.modules["explainlib.influence.trak"]  # the package's attribute of that name is the function
 
 
 def log_odds(risk, theta, x, y):
@@ -192,3 +195,19 @@ def test_bad_arguments():
     twins = xl.datasets.Examples(classes(24).x[:1].repeat(24, 1), classes(24).y)
     with pytest.raises(SolverError, match="rank_deficient"):
         trak(xl.Risk(risk.model, twins), test, features=20)
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_the_projection_is_drawn_in_parts_that_fit(projection, monkeypatch):
+    """p x k numbers of 8 bytes never take more than a quarter of the memory, and no fewer parts than fit are drawn."""
+    risk, test = network_risk(), classes(5, seed=3)
+    counts, drawn = [], trak_room._drawn
+    monkeypatch.setattr(trak_room, "_drawn", lambda count, *rest: counts.append(count) or drawn(count, *rest))
+    whole = trak(risk, test, features=200, damping=0.1, projection=projection)
+    assert counts == [200]
+    for memory in (100_000, 50_000, 30_000):
+        counts.clear()
+        got = trak(risk, test, features=200, damping=0.1, projection=projection, memory=memory)
+        fit = memory // 4 // (8 * risk.p)
+        assert sum(counts) == 200 and max(counts) == fit < 200 and len(counts) == -(-200 // fit)
+        assert relative_error(got, whole) < 1e-8

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from explainlib.layerwise import FallbackWarning, capture, combination, gradients, gram, norms, per_example, product
+from explainlib.layerwise import (
+    FallbackWarning,
+    GradientSource,
+    capture,
+    combination,
+    gradients,
+    gram,
+    norms,
+    per_example,
+    product,
+)
 from explainlib.params import Parameters
 from tests.layerwise.nets import FALLBACK, READ, Hidden, jacobian, picture_net, seeded
 from tests.problems import normal
@@ -239,3 +249,77 @@ def test_bad_arguments():
     ]:
         with pytest.raises(ValueError, match=words):
             work()
+
+
+@pytest.mark.parametrize("name", ["linear", "conv", "text", "batch norm"])
+@pytest.mark.parametrize("several", [False, True])
+def test_outputs_that_are_run_again_give_the_same_gradients(name, several, monkeypatch):
+    """Too little memory to keep the passes: outputs are computed once for the cotangents and once for the gradients.
+
+    The cotangents are no odd function of the outputs, so neither their sign nor their order can go astray unseen.
+    """
+    make, x = READ[name]
+    parameters, _, _ = problem(make, x)
+    C = parameters.outputs(parameters.theta, x[:1]).shape[1]
+    own = nn.functional.one_hot(torch.arange(len(x)) % C, C).double()
+    shift = normal(len(x), C, seed=7)
+
+    def slope(f):
+        assert f.shape == (len(x), C)
+        first = f.softmax(1) - own
+        return torch.stack([first, f.exp() * shift], 1) if several else first
+
+    seen, run_again = [], GradientSource._outputs
+    monkeypatch.setattr(GradientSource, "_outputs", lambda self, part: seen.append(len(part)) or run_again(self, part))
+    with_room = gradients(parameters, parameters.theta, x, slope)
+    assert not seen
+    memory = 100 * x[0].nbytes
+    again = gradients(parameters, parameters.theta, x, slope, memory=memory)
+    assert sum(seen) == len(x) and len(seen) > 1  # in parts that the memory holds
+    f = parameters.outputs(parameters.theta, x).detach()
+    cotangents = slope(f) if several else slope(f)[:, None]
+    assert torch.allclose(again.cotangents, cotangents, rtol=1e-12, atol=1e-14)
+    J = torch.stack([jacobian(parameters, x, cotangents[:, at]) for at in range(cotangents.shape[1])], 1).flatten(0, 1)
+    close(per_example(again), J)
+    close(per_example(with_room), J)
+
+
+def test_outputs_of_many_examples_are_run_again(monkeypatch):
+    """Above 65,536 examples no pass is kept."""
+    n = 2**16 + 1
+    x, net = normal(n, 1), nn.Linear(1, 2).double()
+    parameters = Parameters(net)
+    seen, run_again = [], GradientSource._outputs
+    monkeypatch.setattr(GradientSource, "_outputs", lambda self, part: seen.append(len(part)) or run_again(self, part))
+    source = gradients(parameters, parameters.theta, x, lambda f: f.exp())
+    assert sum(seen) == n
+    rows = [0, 1, n - 1]
+    close(per_example(source, rows), jacobian(parameters, x[rows], net(x[rows]).exp().detach()))
+
+
+def test_what_is_held_leaves_room_for_the_tiles(monkeypatch):
+    """Both sides would fit into the memory, but not beside a tile: gram holds what leaves room, and no more."""
+    make, x = READ["conv"]
+    parameters, cotangents, J = problem(make, x)
+    make_side = lambda k: gradients(parameters, parameters.theta, x.repeat(k, 1, 1, 1), cotangents.repeat(k, 1))  # noqa: E731
+    a, b = make_side(3), make_side(4)
+    J_, J = J.repeat(4, 1), J.repeat(3, 1)
+    cost = a.working_bytes + 2 * a.row_bytes
+    least = 2 * cost + 16
+    asked, newly = [], []
+    held = GradientSource.held
+
+    def watched(self, memory):
+        kept = held(self, memory)
+        asked.append(memory)
+        newly.append(0 if kept is self else self.n * self.row_bytes)
+        return kept
+
+    monkeypatch.setattr(GradientSource, "held", watched)
+    sides = (a.n + b.n) * a.row_bytes
+    for memory in (2 * least, 4 * least, sides + least, sides + 2 * least, 2 * sides, 4 * sides, 8 * sides):
+        asked.clear()
+        newly.clear()
+        close(gram(a, b, memory=memory), J @ J_.T)
+        assert sum(newly) <= max(0, memory - 2 * least) * 2 / 3 and max(asked) <= max(0, memory - 2 * least) / 3
+    assert all(newly)  # with plenty of memory both are held

@@ -6,10 +6,11 @@ from torch.func import hessian, jacrev
 from torch.nn.functional import cross_entropy
 
 from explainlib.meta import Maml, gauss_newton_buffer, gauss_newton_rows, meta_hessian
-from explainlib.meta.gauss_newton import softmax_factors
+from explainlib.meta.gauss_newton import float64_gram, leading_rows, softmax_factors
 from explainlib.meta.learner import Episode
 from explainlib.models import fc_bn
 from tests.meta.few_shot import DOUBLE, bn_maml, random_tasks, smooth_protonet, tanh_maml
+from tests.problems import normal
 
 
 def episode(tasks, k):
@@ -131,3 +132,30 @@ def test_what_has_no_hessian_is_refused():
         meta_hessian(learner, learner.w0, random_tasks())
     with pytest.raises(ValueError, match="two_layer"):
         meta_hessian(tanh_maml(2), tanh_maml().w0, random_tasks(), route="two_layer")
+
+
+def graded_rows(m=12, q=40_000):
+    """Orthogonal rows whose squared lengths fall from 1 to 1e-8: far above what float32 rounds, far below q eps."""
+    rows = torch.linalg.qr(normal(q, m))[0].T
+    return torch.linalg.qr(normal(m, m, seed=1))[0] @ (torch.logspace(-8, 0, m, dtype=DOUBLE).sqrt()[:, None] * rows)
+
+
+def test_a_gram_matrix_is_cut_by_rounding_and_not_by_q():
+    """At max(m, q) eps these rows kept 6 directions of 12; in float32 a Gram matrix has a rounding of eps itself."""
+    rows = graded_rows()
+    want = torch.linalg.svdvals(rows).square()
+    got = leading_rows(rows.float(), 12)
+    assert len(got) == 12
+    torch.testing.assert_close(got.double().square().sum(1).flip(0), want, rtol=1e-2, atol=0.0)
+    assert (float64_gram(rows.float()) - rows @ rows.T).abs().max() < 1e-7
+    dependent = torch.cat([rows, rows[:3]]).float()
+    assert len(leading_rows(dependent, 15)) == 12
+
+
+def test_a_buffer_says_when_the_rank_is_below_its_size():
+    learner, tasks = tanh_maml(), random_tasks(3)
+    twice = type(tasks).concat([tasks, tasks])
+    rank = int(torch.linalg.matrix_rank(gauss_newton_rows(learner, learner.w0, tasks)))
+    assert rank < learner.q
+    with pytest.warns(UserWarning, match=f"only {rank} directions"):
+        assert len(gauss_newton_buffer(learner, learner.w0, twice, size=rank + 1)) == rank

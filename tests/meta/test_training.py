@@ -89,3 +89,14 @@ def test_a_kink_is_told_not_hidden():
 def test_bad_options(options):
     with pytest.raises(ValueError, match="has to be"):
         train(tanh_maml(), random_tasks(), **options)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_minimise_does_not_depend_on_the_objectives_unit(scale):
+    """Flat directions (rotations of the embedding) are told by the largest eigenvalue, not by a number."""
+    learner, tasks = linear_protonet(), random_tasks(8, spread=2.5, queries=8)
+    want = minimise(learner, tasks)
+    found = minimise(learner, tasks, weights=torch.full((8,), scale, dtype=DOUBLE), tolerance=1e-12 * scale)
+    assert found.status == "converged"
+    assert (learner.losses(found.w, tasks) - learner.losses(want.w, tasks)).abs().max() < 1e-9
+    assert (found.w - want.w).norm() < 1e-5 * want.w.norm()  # nor does it wander along them

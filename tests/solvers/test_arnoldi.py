@@ -72,6 +72,22 @@ def test_few_steps_find_an_outlying_top_and_admit_what_they_miss():
     assert relative_error(good.solve(rhs).value, want) < 1e-8 and good.accuracy.max() < 1e-8
     poor = dominant_eigenpairs(product_of(matrix), rhs[0], 10, steps=11)
     assert poor.accuracy.max() > 1e-3 and relative_error(poor.solve(rhs).value, want) > 1e-2
+    assert good.solve(rhs).converged and poor.solve(rhs).status == "max_steps"
+
+
+def test_the_accuracy_is_each_pairs_own():
+    """|A q - lambda q| over the largest eigenvalue, pair by pair, in the order of the values."""
+    matrix, _ = symmetric(torch.cat([torch.linspace(0.0, 1, 50), torch.linspace(2, 10, 10)]))
+    found = dominant_eigenpairs(product_of(matrix), normal(60), 10, steps=14)
+    off = (found.vectors @ matrix - found.values[:, None] * found.vectors).norm(dim=1) / found.values[0]
+    assert torch.allclose(found.accuracy, off, rtol=1e-6, atol=1e-12)
+    assert found.accuracy[0] < 1e-2 * found.accuracy.max()  # they differ, so the order is seen
+    indefinite = dominant_eigenpairs(
+        product_of(matrix - 9 * torch.eye(60, dtype=torch.float64)), normal(60), 2, steps=14
+    )
+    shifted = matrix - 9 * torch.eye(60, dtype=torch.float64)
+    off = indefinite.vectors @ shifted - indefinite.values[:, None] * indefinite.vectors
+    assert torch.allclose(indefinite.accuracy, off.norm(dim=1) / indefinite.values[0], rtol=1e-6, atol=1e-12)
 
 
 def test_it_is_its_seed():

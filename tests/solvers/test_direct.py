@@ -1,10 +1,15 @@
 """Factor and LowRank against plain inverses and eigenvalue sums: exact, damped, pruned, singular, indefinite."""
 
+import copy
+
 import pytest
 import torch
 
-from explainlib.solvers import Factor, LowRank, SolverError, SolverWarning
-from tests.problems import normal, relative_error
+import explainlib as xl
+from explainlib.datasets import Examples
+from explainlib.solvers import Factor, LowRank, SolverError, SolverWarning, inverse_curvature
+from explainlib.solvers.inverse import MATRICES
+from tests.problems import classes, normal, relative_error
 
 
 def symmetric(values, seed=0):
@@ -136,3 +141,85 @@ def test_dtype_follows(dtype):
         LowRank(matrix[:2], shift=1.0).solve(rhs),
     ):
         assert solution.value.dtype == dtype
+
+
+def float32_problem(n, hidden, seed=1):
+    """Return one network problem in both dtypes, and test examples."""
+    train, test = classes(n), classes(7, seed=5)
+    model = xl.models.mlp([3, hidden, 3], "tanh", seed=seed, dtype=torch.float64)
+    risk = xl.Risk(model, train)
+    single = xl.Risk(copy.deepcopy(model).float(), Examples(train.x.float(), train.y))
+    return risk, single, test
+
+
+@pytest.mark.parametrize(("n", "hidden"), [(12, 40), (60, 4)], ids=["fewer rows than parameters", "more"])
+@pytest.mark.parametrize("curvature", ["gauss_newton", "empirical_fisher"])
+@pytest.mark.parametrize("side", ["train", "test"])
+@pytest.mark.parametrize("damping", [1e-2, 1e-4, 1e-6, 1e-8])
+def test_low_rank_in_float32_is_the_float64_answer(n, hidden, curvature, side, damping):
+    """Training gradients lie in the span: what rounding leaves outside it was once divided by the damping (1,700%)."""
+    risk, single, test = float32_problem(n, hidden)
+    examples = risk.train if side == "train" else test
+    rhs = risk.loss_gradients(examples)
+    matrix = MATRICES[curvature](risk) + damping * torch.eye(risk.p, dtype=torch.float64)
+    want = torch.linalg.solve(matrix, rhs.T).T
+    rounded = single.loss_gradients(Examples(examples.x.float(), examples.y))
+    got = inverse_curvature(single, curvature=curvature, solver="low_rank", damping=damping)(rounded)
+    assert got.converged and got.value.dtype == torch.float32
+    assert relative_error(got.value.double(), want) < 1e-3 and got.residual.max() < 1e-5
+
+
+def test_low_rank_refuses_a_part_outside_that_may_be_rounding():
+    a, rhs = normal(3, 6, seed=4), normal(1, 3, seed=5) @ normal(3, 6, seed=4)
+    q = torch.linalg.qr(a.T, mode="complete")[0][:, 5]
+    for size, status in ((1e-7, "converged"), (2e-5, "inaccurate"), (1e-3, "converged")):
+        outside = size * float(rhs.norm()) * q
+        got = LowRank(a.float(), shift=1e-8).solve((rhs + outside).float())
+        assert got.status == status, size
+        want = outside / 1e-8 if size == 1e-3 else torch.zeros_like(q)
+        if status == "converged":
+            assert (got.value.double()[0] @ q - want @ q).abs() <= 0.01 * (want.norm() + rhs.norm())
+    assert LowRank(a.float(), shift=0.1).solve((rhs + 2e-5 * q).float()).converged  # with that shift it does not show
+
+
+@pytest.mark.parametrize("solver", ["low rank", "dense"])
+def test_a_matrix_that_float32_leaves_undetermined_is_refused(solver):
+    values = torch.logspace(-9, 0, 12)
+    matrix, rhs = symmetric(values)[0].float(), normal(2, 12).float()
+    solve = (
+        (lambda d: Factor(matrix, damping=d)) if solver == "dense" else lambda d: LowRank(matrix, shift=d, square=True)
+    )
+    assert solve(1e-7).solve(rhs).status == "rank_deficient"
+    good = solve(1e-3).solve(rhs)
+    want = torch.linalg.solve(matrix.double() + 1e-3 * torch.eye(12, dtype=torch.float64), rhs.double().T).T
+    assert good.converged and relative_error(good.value.double(), want) < 1e-6
+
+
+def test_no_rounding_is_kept():
+    """keep in float32 once inverted eigenvalues of 1e-8 that were made of rounding."""
+    matrix, _ = symmetric([0.0, 0.0, 0.5, 1.0, 4.0])
+    rhs = normal(3, 5)
+    want = rhs @ torch.linalg.pinv(matrix)
+    for keep in (1e-9, 5, "positive"):
+        got = Factor(matrix.float(), keep=keep)
+        assert got.rank == 3
+        assert relative_error(got.solve(rhs.float()).value.double(), want) < 1e-5
+
+
+def test_a_square_that_is_none_is_refused():
+    matrix, _ = symmetric(INDEFINITE)
+    assert LowRank(matrix, shift=0.1, square=True).solve(normal(2, 5)).status == "not_positive_definite"
+    broken = torch.full((3, 3), float("nan"), dtype=torch.float64)
+    assert LowRank(broken, shift=0.1, square=True).solve(normal(2, 3)).status == "nonfinite"
+
+
+@pytest.mark.parametrize("make", [lambda: Factor(symmetric(POSITIVE)[0]), lambda: LowRank(normal(3, 5), shift=0.1)])
+def test_the_status_comes_from_the_residual(make):
+    """A factor that is not the matrix's: the residual is taken with the matrix itself, so it is seen."""
+    solver, rhs = make(), normal(2, 5)
+    assert solver.solve(rhs).converged
+    spoiled = "_triangle" if isinstance(solver, Factor) else "_basis"
+    setattr(solver, spoiled, getattr(solver, spoiled) * (1 + 1e-4))
+    assert solver.solve(rhs).status == "inaccurate"
+    with pytest.raises(SolverError, match="float64"):
+        solver.solve(rhs).required()

@@ -1,10 +1,13 @@
 """Woodbury through Gram matrices against the dense inverse, weights and both sides of the solve included."""
 
+import copy
+
 import pytest
 import torch
 
 import explainlib as xl
 from explainlib.curvature import empirical_fisher, gauss_newton
+from explainlib.datasets import Examples
 from explainlib.layerwise import gradients
 from explainlib.solvers import GramInverse
 from tests.problems import classes, normal
@@ -56,3 +59,28 @@ def test_no_inverse_and_no_root():
         GramInverse(wide_risk(l2=0.1), curvature="empirical_fisher", damping=0.0)
     with pytest.raises(ValueError, match="negative weight"):
         GramInverse(risk.reweighted(-torch.ones(12).double()), curvature="empirical_fisher", damping=1.0)
+
+
+@pytest.mark.parametrize("curvature", MATRICES)
+@pytest.mark.parametrize("damping", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8])
+def test_in_float32_it_is_right_or_refused(curvature, damping):
+    """G G'^T less almost all of itself: at 1e-6 nothing but rounding is left, and it was returned."""
+    train, test = classes(30), classes(7, seed=5)
+    model = xl.models.mlp([3, 60, 3], "tanh", seed=1, dtype=torch.float64)
+    risk = xl.Risk(model, train)
+    single = xl.Risk(copy.deepcopy(model).float(), Examples(train.x.float(), train.y))
+    tests = Examples(test.x.float(), test.y)
+    options = {"curvature": curvature, "damping": damping}
+    for weights in (None, torch.arange(30).double() / 10):  # both routes of the empirical Fisher matrix
+        whole = risk if weights is None else risk.reweighted(weights)
+        half = single if weights is None else single.reweighted(weights.float())
+        want = -risk.loss_gradients(test) @ inverse(whole, curvature, damping) @ risk.loss_gradients().T
+        try:
+            got = xl.influence.loss_influence(half, tests, solver="low_rank", **options)
+        except xl.solvers.SolverError as refused:
+            assert damping < 1e-3 and refused.solution.status in ("inaccurate", "not_positive_definite")
+        else:
+            assert damping > 1e-6 and float((got.double() - want).norm() / want.norm()) < 1e-2
+    whole = -risk.loss_gradients(test) @ inverse(risk, curvature, damping) @ risk.loss_gradients().T
+    got = xl.influence.loss_influence(risk, test, solver="low_rank", **options)  # in float64 nothing is refused
+    assert float((got - whole).norm() / whole.norm()) < 1e-6
