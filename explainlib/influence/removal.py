@@ -124,7 +124,7 @@ def group_statuses(solutions: Sequence[Solution]) -> tuple[str, ...]:
 
 
 def require_solved(solutions: Sequence[Solution], first: int, on_failure: str) -> None:
-    """Return nothing; raise ``SolverError``, or with "warn" only warn, where a group's solve failed; the message names the groups.
+    """Return nothing; raise or warn where a group's solve failed, naming the groups.
 
     Args:
         solutions: as for ``group_statuses``.

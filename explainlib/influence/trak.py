@@ -83,7 +83,7 @@ def trak(
         else:
             train, tests = projected(sources, features, projection, generator, memory=limit)
         weighted = train if risk.weights is None else risk.weights[:, None] * train
-        factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # damping far below the top counts
+        factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # a small damping is seen
         solved = factor.solve(tests.double()).required(on_failure).value.to(train)
         kernel += solved @ train.T / len(ensemble)
         doubts.append(log_doubt(risk.outputs(), risk.train.y))
