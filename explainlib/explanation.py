@@ -16,6 +16,7 @@ from explainlib.datasets import Examples
 from explainlib.figures import Picture, class_name, draw_example, literal, set_alt, style
 from explainlib.figures.html import example_html, html_literal
 from explainlib.influence import loss_influence
+from explainlib.memory import alternatives
 from explainlib.risk import Risk, minimum_tolerance
 from explainlib.solvers.dense import Keep
 from explainlib.solvers.inverse import Solver
@@ -178,6 +179,10 @@ class Explanation:
         return f"{self.quantity} on test example {test} ({class_name(self.test, test)}), in {self.unit}. {parts}."
 
 
+@alternatives(
+    "pass solver='cg' (no p x p matrix), curvature='ekfac' (no gradients of the training set either), or a "
+    "Risk(..., parameters='last')"
+)
 @compute.entry
 def explain(
     risk: Risk,

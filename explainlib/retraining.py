@@ -18,6 +18,7 @@ from explainlib import compute
 from explainlib.checks import require_choice, require_groups, warn_caller
 from explainlib.datasets import Examples
 from explainlib.influence.removal import Removal, removal_weights
+from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.training import Ensemble, Plateau, fit_risks, fresh_starts, minimise
 
@@ -83,6 +84,7 @@ class Retrained(Removal):
         return torch.stack([one.loss_change(test, evaluate=evaluate) for one in self.by_seed or (self,)])
 
 
+@alternatives("leave out fewer groups at a time, or make the Risk with parameters='last'")
 @compute.entry
 def leave_out(
     risk: Risk,

@@ -31,6 +31,7 @@ from explainlib.datasets import Examples
 from explainlib.gate import GRADIENT, admit_objective, require_derivatives, require_loss_derivatives
 from explainlib.gate.entry import few
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
+from explainlib.memory import require_numbers
 from explainlib.models.bayes_layers import require_certain_weights
 from explainlib.params import LinearHead, Parameters
 
@@ -200,11 +201,12 @@ class Risk:
         A trained final layer alone has the closed form dl/df x features; any other choice is vmap(grad).
         """
         examples = self.require_examples(examples)
+        what = f"{len(examples):,} gradients of p = {self.p:,} parameters"
+        require_numbers(what, 2 * len(examples) * self.p, self.theta, otherwise="see xl.layerwise.gradients")
         self.require_derivatives(GRADIENT)
         if self.head is not None:
-            features = self.features(examples)
             derivative = self.loss.gradient(self.outputs(examples), examples.y)
-            return self.head.flat(derivative[:, :, None] * features[:, None, :])
+            return self.head.flat(derivative[:, :, None] * self.features(examples)[:, None, :])
         chunk = max(16, 2**26 // max(self.p, self.train.x[0].numel() * 64))
         per_example = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0), chunk_size=chunk)
         return per_example(self.theta, examples.x, examples.y)
@@ -236,12 +238,9 @@ class Risk:
             yield (lambda theta, x=x: self.parameters.outputs(theta, x)), self.train.y[part], weights
 
     def weighted_value(self, theta: Float[Tensor, " p"], weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Return R at another theta under other weights, differentiable in both; n in 1/n stays."""
-        start, total = 0, 0.0
-        for outputs, y, _ in self.parts():
-            losses = self.loss.value(outputs(theta), y)
-            total = total + (weights[start : start + len(y)] * losses).sum()
-            start += len(y)
+        """Return R at another theta under other weights, differentiable in both."""
+        losses = torch.cat([self.loss.value(outputs(theta), y) for outputs, y, _ in self.parts()])
+        total = (weights * losses).sum()
         return total / self.n + self.l2 / 2 * theta.square().sum()
 
     def weights_or_ones(self) -> Float[Tensor, " n"]:

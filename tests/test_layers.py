@@ -9,7 +9,7 @@ import explainlib
 
 HOUSE = Path(explainlib.__file__).parent
 ROOMS = [
-    "checks", "compute", "storage", "batching", "norms", "decompositions", "losses", "modules", "params", "gate", "kernels", "layerwise",
+    "checks", "compute", "memory", "storage", "batching", "norms", "decompositions", "losses", "modules", "params", "gate", "kernels", "layerwise",
     "datasets", "models", "risk", "curvature",
     "solvers", "training", "meta", "influence", "representers", "retraining", "metrics", "studies", "figures",
     "explanation", "panels", "anatomy", "notebooks", "doctor", "__main__",

@@ -20,11 +20,11 @@ from explainlib import compute
 from explainlib.checks import require_choice, require_nonnegative
 from explainlib.curvature.gauss_newton import loss_roots
 from explainlib.curvature.kronecker import Block, Positions, covered_layers, squares_in_basis
-from explainlib.layerwise.memory import memory_limit
 from explainlib.layerwise.positions import slices
 from explainlib.layerwise.recording import recorded
 from explainlib.layerwise.trial import plan_of
 from explainlib.losses import CROSS_ENTROPY
+from explainlib.memory import memory_limit, require_memory
 from explainlib.risk import Risk
 
 LABELS = ("exact", "sampled", "data")
@@ -93,6 +93,9 @@ class Ekfac:
 
     def matrix(self) -> Float[Tensor, "p p"]:
         """Return it as a dense matrix, ridge included: p^2 numbers, for small nets."""
+        size = 3 * self.p**2 * self._like.element_size()
+        otherwise = "product and inverse_product take rows"
+        require_memory(f"EK-FAC of p = {self.p:,} parameters as a matrix", size, self._like.device, otherwise=otherwise)
         return self.product(torch.eye(self.p, dtype=self._like.dtype, device=self._like.device))
 
     @property

@@ -12,15 +12,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib import compute
+from explainlib.curvature.gauss_newton import require_dense
+from explainlib.memory import alternatives
 from explainlib.risk import Risk
 
 
+@alternatives("loss_influence(..., curvature='empirical_fisher', solver='low_rank') never forms it")
 @compute.entry
 def empirical_fisher(risk: Risk) -> Float[Tensor, "p p"]:
     """Return F [p, p]; no ridge, so it is singular whenever n < p and at every exact fit.
 
     Source: Kunstner et al. 2019, eq. (3).
     """
+    require_dense(risk, "the empirical Fisher matrix")
     g = risk.loss_gradients()
     return g.T @ (g * risk.weights_or_ones()[:, None]) / risk.n
 

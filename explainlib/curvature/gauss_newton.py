@@ -18,12 +18,28 @@ from explainlib import compute
 from explainlib.batching import vmap
 from explainlib.gate import FORWARD, FORWARD_HESSIAN, GRADIENT
 from explainlib.losses import Loss
+from explainlib.memory import alternatives, require_memory
 from explainlib.risk import PART, Risk
 
 T = TypeVar("T")
 ROWS = 128
 
 
+def require_dense(risk: Risk, what: str) -> None:
+    """Return nothing; raise if a matrix of p x p numbers, and two more to make it, do not fit into memory.
+
+    Args:
+        risk: whose p.
+        what: the matrix.
+
+    Raises:
+        TooLargeError: with what the function that was called offers instead.
+    """
+    size = 3 * risk.p**2 * risk.theta.element_size()
+    require_memory(f"{what} of p = {risk.p:,} parameters", size, risk.theta.device)
+
+
+@alternatives("gauss_newton_product(risk, v) never forms it")
 @compute.entry
 def gauss_newton(risk: Risk) -> Float[Tensor, "p p"]:
     """Return G [p, p], ridge included, symmetric; equal to the Hessian when outputs are linear in theta.
@@ -32,6 +48,7 @@ def gauss_newton(risk: Risk) -> Float[Tensor, "p p"]:
 
     Source: Schraudolph 2002; Martens 2020, section 8.
     """
+    require_dense(risk, "the Gauss-Newton matrix")
     ridge = risk.l2 * torch.eye(risk.p, dtype=risk.theta.dtype, device=risk.theta.device)
     if risk.head is not None:
         return _of_head(risk) / risk.n + ridge
@@ -74,6 +91,7 @@ def gauss_newton_blocks(risk: Risk) -> Float[Tensor, "C d d"]:
     """
     phi, weights = risk.features(), risk.weights_or_ones()
     s = risk.loss.hessian(risk.outputs(), risk.train.y).diagonal(dim1=1, dim2=2) * weights[:, None]  # [n, C]
+    require_dense(risk, "the Gauss-Newton matrix")
     ridge = risk.l2 * torch.eye(phi.shape[1], dtype=phi.dtype, device=phi.device)
     return torch.stack([phi.T @ (phi * column[:, None]) for column in s.T]) / risk.n + ridge
 
@@ -142,6 +160,9 @@ def gauss_newton_factor(risk: Risk) -> Float[Tensor, "r p"]:
     """
     risk.require_derivatives(GRADIENT, of_loss=(FORWARD_HESSIAN,))
     outputs, weights = risk.outputs(), risk.weights_or_ones()
+    rows = risk.n * (risk.n_outputs - risk.loss.lost_ranks)
+    size = 2 * rows * risk.p * risk.theta.element_size()
+    require_memory(f"a factor of {rows:,} rows of p = {risk.p:,} parameters", size, risk.theta.device)
     if (weights < 0).any():
         raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")
     root = loss_roots(risk.loss, outputs, risk.train.y).mT * (weights / risk.n).sqrt()[:, None, None]

@@ -11,13 +11,15 @@ from torch.func import grad, vjp
 
 from explainlib import compute
 from explainlib.checks import symmetrised
-from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_operator, summed_products
+from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_operator, require_dense, summed_products
 from explainlib.gate import GRADIENT, HESSIAN
+from explainlib.memory import alternatives
 from explainlib.risk import Risk
 
 ROWS = 128  # basis vectors in one batched pass
 
 
+@alternatives("hessian_product(risk, v) and top_eigenvalues(risk, k) never form it")
 @compute.entry
 def hessian(risk: Risk) -> Float[Tensor, "p p"]:
     """Return H [p, p], ridge included, symmetric.
@@ -37,6 +39,7 @@ def hessian(risk: Risk) -> Float[Tensor, "p p"]:
     """
     if risk.head is not None:
         return gauss_newton(risk)
+    require_dense(risk, "the Hessian")
     rows = hessian_operator(risk)(torch.eye(risk.p, dtype=risk.theta.dtype, device=risk.theta.device))
     return symmetrised("the Hessian", rows)
 

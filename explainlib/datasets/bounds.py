@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from explainlib.layerwise.memory import free_memory, in_words
+from explainlib.memory import free_memory, in_words
 
 ALLOWANCE = 16 * 2**20  # bytes of values that the smallest file may ask for
 AMPLIFICATION = 8  # bytes of values for a byte of the file beyond that

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from explainlib import compute
 from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
 from explainlib.influence.removal import WEIGHTINGS, Removal, group_statuses, removal_weights, require_solved
+from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
@@ -42,6 +43,7 @@ class SeriesWarning(UserWarning):
 ENTRIES = 2**23  # g x n x C numbers in one batch
 
 
+@alternatives("pass solver='cg' (no p x p matrix), fewer groups at a time, or a Risk(..., parameters='last')")
 @compute.entry
 def removal_effect(
     risk: Risk,

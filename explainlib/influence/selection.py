@@ -23,6 +23,7 @@ from explainlib.datasets import Examples
 from explainlib.influence.projections import capped_simplex_projection, l1_ball_projection
 from explainlib.influence.quadratic import GroupQuadratic, indicators, require_unweighted
 from explainlib.influence.swaps import Swaps
+from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.inverse import Solver, inverse_curvature
 from explainlib.training import minimise
@@ -35,6 +36,7 @@ TENTHS = 10
 Projection = Callable[[Tensor, float], Tensor]
 
 
+@alternatives("make the Risk with parameters='last', or on fewer training examples")
 @compute.entry
 def influential_group(
     risk: Risk,

@@ -18,6 +18,7 @@ from explainlib.checks import require_indices, require_nonnegative
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples
 from explainlib.layerwise import GradientSource, gradients, per_example, product
+from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.dense import Keep
 from explainlib.solvers.grams import GramInverse
@@ -26,6 +27,7 @@ from explainlib.solvers.inverse import Curvature, LowRankSolver, Solver, inverse
 ASSUME_A_MINIMUM = ("hessian",)  # damped Gauss-Newton has a meaning anywhere: the proximal response (Bae et al. 2022)
 
 
+@alternatives("pass solver='cg' (no p x p matrix), fewer indices, or a Risk(..., parameters='last')")
 @compute.entry
 def parameter_influence(
     risk: Risk,
@@ -80,6 +82,10 @@ def parameter_influence(
     return -inverse(rows).required(on_failure).value
 
 
+@alternatives(
+    "pass solver='cg' (no p x p matrix), curvature='ekfac' (no gradients of the training set either), or a "
+    "Risk(..., parameters='last')"
+)
 @compute.entry
 def loss_influence(
     risk: Risk,

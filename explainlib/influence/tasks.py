@@ -27,6 +27,7 @@ from explainlib.checks import require_choice, require_indices, require_nonnegati
 from explainlib.datasets import Tasks
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT
 from explainlib.influence.task_curvature import Spectrum, task_spectrum
+from explainlib.memory import alternatives, require_memory
 from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.risk import NotAtMinimumWarning
@@ -82,6 +83,7 @@ class TaskInfluence:
     Source: TLXML, eqs (4) to (7), (12), (13).
     """
 
+    @alternatives("pass curvature='identity', fewer tasks, or a learner of fewer parameters, parameters=[...]")
     @compute.entry
     def __init__(
         self,
@@ -186,6 +188,9 @@ class TaskInfluence:
 
             return vmap(along)(self.meta)
 
+        numbers = len(test_tasks) * self.meta.numel()
+        what = f"the adaptation of {len(test_tasks):,} tasks to {len(self.meta):,}, q = {self.learner.q:,} numbers each"
+        require_memory(what, 2 * numbers * self.w.element_size(), self.w.device, otherwise="ask for fewer test tasks")
         parts = vmap(one, chunk_size=max(1, self.learner.chunk(test_tasks) // len(self.meta)))
         return require_learned("adaptations", parts(Episode(*test_tasks.arrays())))
 

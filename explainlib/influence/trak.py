@@ -20,15 +20,16 @@ from explainlib import compute
 from explainlib.checks import require_choice, require_count, require_nonnegative, warn_caller
 from explainlib.datasets import Examples
 from explainlib.layerwise import GradientSource, gradients, per_example, product
-from explainlib.layerwise.memory import memory_limit
 from explainlib.layerwise.positions import slices
 from explainlib.losses import CROSS_ENTROPY
+from explainlib.memory import alternatives, memory_limit
 from explainlib.risk import Risk
 from explainlib.solvers.dense import Factor
 
 PROJECTIONS = ("rademacher", "gaussian")
 
 
+@alternatives("pass features=512, fewer test examples, or Risk(..., parameters='last')")
 @compute.entry
 def trak(
     risks: Risk | Sequence[Risk],

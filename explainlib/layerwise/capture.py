@@ -18,12 +18,12 @@ from torch import Tensor
 from explainlib import compute
 from explainlib.checks import require_finite, require_same_kind, require_shape, require_tensor
 from explainlib.layerwise.fallback import formed_rows
-from explainlib.layerwise.memory import in_words, memory_limit
 from explainlib.layerwise.pieces import Piece, pieces_of
 from explainlib.layerwise.plan import places
 from explainlib.layerwise.positions import slices
 from explainlib.layerwise.recording import Call, Watched, watched
 from explainlib.layerwise.trial import plan_of
+from explainlib.memory import in_words, memory_limit
 from explainlib.params import Parameters, require_outputs
 
 Cotangents = Tensor | Callable[[Tensor], Tensor]

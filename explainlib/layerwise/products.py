@@ -16,8 +16,8 @@ from torch import Tensor
 from explainlib import compute
 from explainlib.checks import require_indices, require_same_kind, require_shape, require_tensor
 from explainlib.layerwise.capture import Capture, GradientSource
-from explainlib.layerwise.memory import in_words, memory_limit
 from explainlib.layerwise.positions import TILE, slices
+from explainlib.memory import in_words, memory_limit, require_memory
 
 Gradients = Capture | GradientSource
 
@@ -123,7 +123,11 @@ def per_example(a: Gradients, rows: Sequence[int] | Int[Tensor, " m"] | None = N
         ValueError, TypeError: a row that is not there.
     """
     chosen = range(a.n) if rows is None else require_indices(rows, a.n, name="rows", of="gradients").tolist()
-    k, out = a.several, a.theta.new_zeros(len(chosen), a.theta.numel())
+    k, p = a.several, a.theta.numel()
+    size = len(chosen) * p * a.theta.element_size()
+    otherwise = "name fewer rows, or use gram, norms, product and combination, which form none"
+    require_memory(f"{len(chosen):,} gradients of p = {p:,} parameters", size, a.theta.device, otherwise=otherwise)
+    out = a.theta.new_zeros(len(chosen), p)
     runs = [slice(s.start * k, s.stop * k) for s in slices(a.n // k, 64)]
     for run in runs:
         here = [(at, row - run.start) for at, row in enumerate(chosen) if run.start <= row < run.stop]

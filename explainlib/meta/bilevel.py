@@ -29,7 +29,8 @@ from explainlib.checks import (
 )
 from explainlib.datasets import Tasks
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
-from explainlib.meta.bilevel_inner import inner_solutions
+from explainlib.memory import require_numbers
+from explainlib.meta.bilevel_inner import SMALLER, inner_solutions
 from explainlib.meta.bilevel_inverse import InnerInverse
 from explainlib.meta.bilevel_problem import Head, Problem, Proximal
 from explainlib.meta.bilevel_softmax import softmax_products, softmax_total_hessian
@@ -149,6 +150,8 @@ class Bilevel:
     @compute.entry
     def inner_jacobian(self, lam: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M p q"]:
         """Return dtheta_i/dlam for every task (eq. 4); M p q numbers."""
+        M, p, q = len(tasks), self.p, self.q
+        require_numbers(f"Jacobians of {M:,} tasks, {p:,} x {q:,} each", 2 * M * p * q, lam, otherwise="pass fewer")
         return torch.cat([state.jacobian() for _, state in self.settled(lam, tasks)])
 
     @compute.entry
@@ -175,6 +178,7 @@ class Bilevel:
         Source: Ren et al., Definition 4.2. Closed form for proximal softmax regression, otherwise q products.
         """
         self.require_derivatives(tasks, GRADIENT, HESSIAN, FORWARD_HESSIAN, THIRD)
+        require_numbers(f"the total Hessian of q = {self.q:,} parameters", 4 * self.q**2, lam, otherwise=SMALLER)
         total = lam.new_zeros(self.q, self.q)
         c = self._weights(tasks, weights).tasks
         for rows, state in self.settled(lam, tasks, weights=weights, inverse=inverse, start=start):
@@ -277,11 +281,7 @@ class Bilevel:
         return tasks
 
     def require_derivatives(self, tasks: Tasks, *routes: str) -> None:
-        """Return nothing, once the network's derivatives agree with differences on the support of a task.
-
-        Raises:
-            ValueError: a derivative that is wrong or missing, with the layer that causes it.
-        """
+        """Return nothing, or raise, once the network's derivatives were compared on the support of a task."""
         self.require_tasks(tasks)
         if not self.closed:
             self.problem.require_derivatives(tasks.support_x[0], routes)

@@ -16,12 +16,14 @@ from torch.func import grad_and_value, jacrev
 from torch.nn.functional import cross_entropy
 
 from explainlib.batching import vmap
+from explainlib.memory import require_memory
 from explainlib.meta.bilevel_inverse import DenseInverse, InnerInverse, head_inverse
 from explainlib.meta.bilevel_problem import Problem
 from explainlib.meta.learner import one_hot
 from explainlib.meta.task_weights import WeightedTask
 
 MAX_STEPS = 200
+SMALLER = "take inner='head', or learn fewer parameters with parameters=[...]"
 Thetas = Float[Tensor, "m p"]
 
 
@@ -141,7 +143,10 @@ def _hessians(problem: Problem, lam: Tensor, theta: Tensor, batch: WeightedTask)
 def _net(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> Tensor:
     value = vmap(lambda t, task: problem.inner(lam, t, task))
     model = vmap(lambda t, task: _quadratic(lambda v: problem.inner(lam, v, task), t))
-    eye = torch.eye(theta.shape[1], dtype=theta.dtype, device=theta.device)
+    m, p = theta.shape
+    what, size = f"the inner Hessians of {m} tasks, p = {p:,} parameters", 6 * m * p**2 * theta.element_size()
+    require_memory(what, size, theta.device, otherwise=SMALLER)
+    eye = torch.eye(p, dtype=theta.dtype, device=theta.device)
     rows = torch.arange(len(theta), device=theta.device)
     mu = theta.new_full((len(theta),), 0.1 * problem.strength)
     goal = None

@@ -18,6 +18,7 @@ from explainlib import compute
 from explainlib.batching import vmap
 from explainlib.checks import require_count, warn_caller
 from explainlib.datasets import Tasks
+from explainlib.memory import alternatives, require_memory
 from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.solvers.low_rank import gram_floor
@@ -38,6 +39,7 @@ def float64_gram(rows: Float[Tensor, "m q"]) -> Float[Tensor, "m m"]:
     return total
 
 
+@alternatives("gauss_newton_buffer holds as many rows as it is told")
 @compute.entry
 def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "m q"]:
     """Return V [M r (C-1), q] with V^T V = 1/r sum_i (Gauss-Newton matrix of task i): divide by M for the mean.
@@ -56,6 +58,10 @@ def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) ->
     learner.require_tasks(tasks)
     require_objective(learner)
     ways = tasks.ways
+
+    rows = len(tasks) * tasks.query_y.shape[1] * (tasks.ways - 1)
+    what = f"{rows:,} Gauss-Newton rows of q = {learner.q:,} parameters"
+    require_memory(what, 2 * rows * learner.q * w.element_size(), w.device)
 
     def one(task: Episode) -> Float[Tensor, "k q"]:
         logits, pull = vjp(lambda v: learner._answers(v, task, ways), w)

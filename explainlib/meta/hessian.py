@@ -22,6 +22,7 @@ from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_count, require_nonnegative, symmetrised
 from explainlib.datasets import Tasks
 from explainlib.gate import GRADIENT, HESSIAN, THIRD
+from explainlib.memory import alternatives, require_memory
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.meta.maml import Maml
 from explainlib.meta.two_layer import as_two_layer, two_layer_hessians
@@ -32,6 +33,7 @@ TASKS = 8  # tasks in one pass
 PIECE = 32  # tasks between two writes to a store
 
 
+@alternatives("learn fewer with parameters=[...] in the learner, or use gauss_newton_buffer")
 @compute.entry
 def meta_hessian(
     learner: Learner,
@@ -73,6 +75,7 @@ def meta_hessian(
     if store is not None and not isinstance(store, Store):
         made_from = {"model": learner.parameters.module, "w": w, **_tensors(tasks)}
         store = Store(store, fingerprint(made_from, {"what": "meta_hessian", **learner.options()}))
+    require_memory(f"the meta-Hessian of q = {learner.q:,} parameters", 4 * learner.q**2 * w.element_size(), w.device)
     total = w.new_zeros(learner.q, learner.q)
     done = 0
     if store is not None and "curvature" in store:

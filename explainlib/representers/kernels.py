@@ -18,6 +18,7 @@ from explainlib import compute
 from explainlib.checks import require_choice, require_nonnegative, require_tensor
 from explainlib.gate import admit
 from explainlib.layerwise import gradients, gram, per_example, product
+from explainlib.memory import alternatives
 from explainlib.modules import last_linear
 from explainlib.params import Parameters
 from explainlib.risk import Risk
@@ -26,6 +27,7 @@ from explainlib.solvers import GramInverse, inverse_curvature
 KINDS = ("last_layer", "ntk", "influence")
 
 
+@alternatives("take kind='ntk' or 'last_layer', fewer x, or for kind='influence' a Risk(..., parameters='last')")
 @compute.entry
 def kernel(
     model: nn.Module,

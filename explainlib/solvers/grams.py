@@ -18,6 +18,7 @@ from torch import Tensor
 
 from explainlib.curvature.gauss_newton import loss_roots
 from explainlib.layerwise import GradientSource, gradients, gram
+from explainlib.memory import require_memory
 from explainlib.risk import Risk
 from explainlib.solvers.low_rank import DIGITS
 from explainlib.solvers.solution import Solution, direct_solution, row_statuses, worst_of
@@ -47,6 +48,8 @@ class GramInverse:
             raise ValueError(f"{curvature!r} has a null space here, so its inverse needs {remedy}.")
         if (risk.weights_or_ones() < 0).any():
             raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")
+        rows = risk.n * (1 if curvature == "empirical_fisher" else risk.n_outputs)
+        require_memory(f"the Gram matrix of {rows:,} rows", 32 * rows**2, risk.theta.device)
         roots = lambda outputs: curvature_roots(risk, outputs, curvature)  # noqa: E731
         self.own = gradients(risk.parameters, risk.theta, risk.train.x, roots)
         self._inner = gram(self.own, self.own).double()

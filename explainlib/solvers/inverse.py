@@ -23,6 +23,7 @@ from explainlib.curvature.empirical_fisher import (
 from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_factor, gauss_newton_operator
 from explainlib.curvature.hessian import hessian, hessian_operator
 from explainlib.curvature.spectrum import lanczos
+from explainlib.memory import require_memory
 from explainlib.risk import Risk
 from explainlib.solvers.arnoldi import dominant_eigenpairs
 from explainlib.solvers.cg import Operator, cg
@@ -40,6 +41,7 @@ OPERATORS: dict[str, Callable[[Risk], Operator]] = {
     "gauss_newton": gauss_newton_operator,
     "empirical_fisher": empirical_fisher_operator,
 }
+FACTOR_BYTES = 24  # a number of a matrix in float64, of its factor, and one to work with
 ENTRIES = 2**24  # numbers of a factor's rows in one piece
 CURVATURES = (*MATRICES, "identity", "ekfac")
 Curvature = str | Ekfac
@@ -52,6 +54,9 @@ class Dense:
 
     def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
         """Return the inverse, factored; the factor is remembered by the risk, up to 8,000 parameters."""
+        size = risk.p**2 * (3 * risk.theta.element_size() + FACTOR_BYTES)
+        what = f"the {curvature.replace('_', ' ')} matrix of p = {risk.p:,} parameters and its factor"
+        require_memory(what, size, risk.theta.device)
         make = lambda: Factor(MATRICES[curvature](risk), damping=damping, keep=keep)  # noqa: E731
         if risk.p > REMEMBER_UP_TO:
             return make().solve
@@ -132,6 +137,7 @@ class LowRankSolver:
         factor = empirical_fisher_factor if curvature == "empirical_fisher" else gauss_newton_factor
         if rows < risk.p:
             return LowRank(factor(risk), shift=shift, keep=keep).solve
+        require_memory(f"{curvature} of p = {risk.p:,} parameters, summed", risk.p**2 * FACTOR_BYTES, risk.theta.device)
         floor = gram_floor(risk.theta.dtype, risk.p)
         return LowRank(_summed(risk, factor), shift=shift, keep=keep, square=True, floor=floor).solve
 

@@ -1,0 +1,135 @@
+"""How much memory there is, and what a computation may take of it.
+
+What can be done in parts takes a quarter of what is free, unless told otherwise (``memory_limit``). What has to be held
+whole is estimated before it is allocated, and refused where it does not fit (``require_memory``), with what the very
+function that was called offers instead (``alternatives``).
+"""
+
+from __future__ import annotations
+
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SMALL = 2**26  # bytes that are always there
+UNKNOWN = 4 * 2**30  # where the system does not say what is free
+
+
+def memory_limit(memory: int | float | None, device: torch.device) -> int:
+    """Return the bytes a computation may work with.
+
+    Args:
+        memory: bytes, above zero; None is a quarter of what is free on the device.
+        device: where the tensors lie.
+
+    Raises:
+        ValueError: not above zero.
+    """
+    if memory is None:
+        return free_memory(device) // 4
+    if isinstance(memory, bool) or not memory > 0:
+        raise ValueError(
+            f"memory={memory} has to be a number of bytes above zero; None takes a quarter of what is free."
+        )
+    return int(memory)
+
+
+class TooLargeError(ValueError):
+    """Something that would not fit into memory was not begun."""
+
+
+_offered: ContextVar[str | None] = ContextVar("alternatives", default=None)
+
+
+class alternatives(ContextDecorator):
+    """Say what a function offers instead, should something inside it be too large; the outermost function's counts.
+
+    Args:
+        offered: options or functions that exist, as the end of a sentence: "pass solver='cg'".
+    """
+
+    def __init__(self, offered: str) -> None:
+        self.offered = offered
+        self._tokens: list[Token | None] = []
+
+    def _recreate_cm(self) -> alternatives:
+        return alternatives(self.offered)
+
+    def __enter__(self) -> alternatives:
+        """Offer, unless somebody further out does."""
+        self._tokens.append(_offered.set(self.offered) if _offered.get() is None else None)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take the offer back."""
+        token = self._tokens.pop()
+        if token is not None:
+            _offered.reset(token)
+
+
+def require_memory(what: str, size: int | float, device: torch.device, *, otherwise: str = "use less of it") -> None:
+    """Return nothing; raise before anything is allocated if ``size`` bytes are not free.
+
+    Args:
+        what: is to be held, with the numbers that decide: "the Hessian of p = 1,001,000 parameters".
+        size: bytes, working copies included.
+        device: where.
+        otherwise: what to do instead, where no calling function says it better.
+
+    Raises:
+        TooLargeError: more than what is free on the device.
+    """
+    if size < SMALL:
+        return
+    free = free_memory(device)
+    if size > free:
+        remedy = _offered.get() or otherwise
+        raise TooLargeError(f"{what} needs {in_words(size)}, and {in_words(free)} are free; {remedy}.")
+
+
+def require_numbers(what: str, count: int | float, like: Tensor, *, otherwise: str = "use less of it") -> None:
+    """Return nothing; raise as ``require_memory`` does if ``count`` numbers of the dtype of ``like`` are not free.
+
+    Args:
+        what: is to be held.
+        count: of numbers, working copies included.
+        like: gives dtype and device.
+        otherwise: what to do instead.
+
+    Raises:
+        TooLargeError: more than what is free.
+    """
+    require_memory(what, count * like.element_size(), like.device, otherwise=otherwise)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the free bytes of a device; for the processor's memory, within the limit of its control group."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [_available(Path("/proc/meminfo")), _left(Path("/sys/fs/cgroup"))]
+    return min((bytes_ for bytes_ in found if bytes_ is not None), default=UNKNOWN)
+
+
+def _available(meminfo: Path) -> int | None:
+    if not meminfo.is_file():
+        return None
+    lines = [line.split() for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")]
+    return int(lines[0][1]) * 1024 if lines else None
+
+
+def _left(group: Path) -> int | None:
+    limit, used = group / "memory.max", group / "memory.current"
+    if not (limit.is_file() and used.is_file()) or not limit.read_text().strip().isdigit():
+        return None
+    return max(0, int(limit.read_text()) - int(used.read_text()))
+
+
+def in_words(size: int | float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit, width in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= width:
+            return f"{size / width:.3g} {unit}"
+    return f"{int(size)} bytes"
