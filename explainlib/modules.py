@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -165,13 +166,21 @@ def _same(value: list | dict, content: list | dict) -> bool:
     return all(key in value and value[key] is part for key, part in content.items())
 
 
-def last_linear(model: nn.Module) -> tuple[str, nn.Linear] | None:
-    """Return the name and layer of the model's last ``nn.Linear`` in the order of definition, or None."""
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+class ReadOut(NamedTuple):
+    """An ``nn.Linear`` of a model: its name, the layer, and whether its output was seen to be the model's."""
+
+    name: str
+    layer: nn.Linear
+    is_output: bool = False
+
+
+def last_linear(model: nn.Module) -> ReadOut | None:
+    """Return the model's last ``nn.Linear`` in the order of definition, or None."""
+    layers = [ReadOut(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     return layers[-1] if layers else None
 
 
-def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[str, nn.Linear] | None:
+def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> ReadOut | None:
     """Return the ``nn.Linear`` whose output is the model's output, or else the last that ran; None if none did.
 
     Args:
@@ -179,23 +188,24 @@ def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> tu
         run: x -> outputs.
         x: a few examples.
     """
-    calls: list[tuple[str, nn.Linear, Tensor]] = []
-    hooks = [
-        layer.register_forward_hook(lambda m, inputs, output, name=name: calls.append((name, m, output)))
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
-    ]
+    calls: list[tuple[ReadOut, Tensor, int]] = []
+
+    def watch(name: str) -> Callable:
+        return lambda m, inputs, output: calls.append((ReadOut(name, m), output, output._version))
+
+    linear = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    hooks = [layer.register_forward_hook(watch(name)) for name, layer in linear]
     try:
         with torch.no_grad():
             outputs = run(x)
     finally:
         for hook in hooks:
             hook.remove()
-    if not calls:
-        return None
-    same = [call for call in calls if isinstance(outputs, Tensor) and call[2].data_ptr() == outputs.data_ptr()]
-    name, layer, _ = (same or calls)[-1]
-    return name, layer
+    # the very tensor, not equal numbers: a final ReLU changes nothing on examples that are positive anyway
+    same = [call for call, made, version in calls if made is outputs and made._version == version]
+    if same:
+        return same[-1]._replace(is_output=True)
+    return calls[-1][0] if calls else None
 
 
 def chosen_names(named: dict[str, Tensor], choice: str | Sequence[str]) -> tuple[str, ...]:

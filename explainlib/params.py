@@ -19,6 +19,7 @@ from torch.func import functional_call
 from explainlib.decompositions import Constants, Decomposed
 from explainlib.modules import (
     AttributeState,
+    ReadOut,
     chosen_names,
     last_linear,
     no_source,
@@ -105,12 +106,12 @@ class Parameters:
                 raise ValueError(
                     "parameters='last' needs an nn.Linear layer and the model has none; name the parameters instead."
                 )
-            inside = {id(p) for p in found[1].parameters()}
+            inside = {id(p) for p in found.layer.parameters()}
             return tuple(name for name, p in named.items() if id(p) in inside)
         return chosen_names(named, choice)
 
-    def readout(self, x: Tensor | None) -> tuple[str, nn.Linear] | None:
-        """Return the name and layer of the read-out, found by running x, or by definition where x is None."""
+    def readout(self, x: Tensor | None) -> ReadOut | None:
+        """Return the read-out, found by running x, or by definition where x is None."""
         return last_linear(self.module) if x is None else readout(self.module, self.run, x[:2])
 
     def run(self, x: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ class Parameters:
         found = self.readout(x)
         if found is None:
             return None
-        prefix, layer = found
+        prefix, layer, _ = found
         own = tuple(f"{prefix}.{part}".lstrip(".") for part, _ in layer.named_parameters())
         uses = [p for m in self.module.modules() for p in m._parameters.values() if p is layer.weight]
         if own != self.names or len(uses) != 1:

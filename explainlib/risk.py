@@ -107,7 +107,6 @@ class Risk:
         return self.parameters.model_at(self.theta)
 
     def __repr__(self) -> str:
-        """One line: loss, sizes, ridge."""
         return f"Risk({self.loss.name}, n={self.n}, p={self.p}, l2={self.l2:g})"
 
     def at(self, theta: Float[Tensor, " p"], *, buffers: Mapping[str, Tensor] | None = None) -> Risk:
@@ -207,8 +206,7 @@ class Risk:
         if self.head is not None:
             derivative = self.loss.gradient(self.outputs(examples), examples.y)
             return self.head.flat(derivative[:, :, None] * self.features(examples)[:, None, :])
-        chunk = max(16, 2**26 // max(self.p, self.train.x[0].numel() * 64))
-        per_example = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0), chunk_size=chunk)
+        per_example = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0), chunk_size=self._gradient_chunk())
         return per_example(self.theta, examples.x, examples.y)
 
     def features(self, examples: Examples | None = None) -> Float[Tensor, "n d"]:
@@ -285,6 +283,9 @@ class Risk:
 
     def _loss_of_one(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self.loss.value(self.parameters.outputs(theta, x[None]), y[None])[0]
+
+    def _gradient_chunk(self) -> int:
+        return max(16, 2**26 // max(self.p, self.train.x[0].numel() * 64))
 
 
 def minimum_tolerance(risk: Risk) -> float:

@@ -54,7 +54,7 @@ def axes_for(
     return Picture(width, height).add_axes(place)
 
 
-def literal(text: str) -> str:
+def literal(text: object) -> str:
     r"""Return ``text`` so that matplotlib draws it as it is: a pair of dollar signs would be read as a formula.
 
     For every name that comes from outside: classes, methods, labels, units, titles. Texts of our own may hold formulas.

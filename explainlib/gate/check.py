@@ -47,6 +47,7 @@ def check_model(
 
     Example: a linear model passes.
 
+        >>> import torch
         >>> check_model(nn.Linear(2, 3).double(), torch.eye(2).double()).ok
         True
     """

@@ -157,7 +157,7 @@ class Head(Problem):
             parameters = [name for name in parameters if name not in self.parameters.names]
         self.body = self.network = Parameters(body, parameters)
         self.lam0, self.theta0 = self.body.theta, self.parameters.theta
-        layer = last_linear(self.parameters.module)[1]
+        layer = last_linear(self.parameters.module).layer
         self.linear = LinearHead(self.parameters, layer, layer.bias is not None)
         self._looked = False
 
@@ -198,13 +198,13 @@ class Head(Problem):
 
 def without_last_linear(model: nn.Module) -> nn.Module:
     """Return a copy of the model without its last Linear layer."""
-    name, _ = last_linear(model) or (None, None)
-    if name is None:
+    found = last_linear(model)
+    if found is None:
         raise ValueError("the model has no nn.Linear layer to be the head; use inner='proximal'.")
-    if name == "":
+    if found.name == "":
         return nn.Identity()
     body = private_copy(model)
-    body.set_submodule(name, nn.Identity())
+    body.set_submodule(found.name, nn.Identity())
     return body
 
 

@@ -35,6 +35,12 @@ def representer_points(risk: Risk, test: Examples, *, output: int) -> Float[Tens
     """
     if risk.l2 <= 0:
         raise ValueError("representer points need l2 > 0 in the risk; without it the importances are not defined.")
+    found = risk.parameters.readout(risk.train.x)
+    if found is None or not found.is_output:
+        raise ValueError(
+            "representer points need a model whose outputs are those of its last nn.Linear, and something follows it, "
+            "or there is none; use the generalized representers, kernel(model, x, z) with kind='ntk'."
+        )
     same = kernel(risk.model, test.x, risk.train.x, kind="last_layer")
     return representer_scores(target_importance(risk) / (risk.n * risk.l2), same, output=output)
 

@@ -143,7 +143,7 @@ def last_layer_features(network: Parameters, x: Tensor) -> Float[Tensor, "n d"]:
     found = network.readout(x)
     if found is None:
         raise ValueError("no nn.Linear of the model runs, so there is no last-layer kernel; use kind='ntk'.")
-    name, layer = found
+    name, layer, _ = found
     seen: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach().clone()))
     try:

@@ -263,3 +263,13 @@ def test_fit_refuses_a_last_batch_of_one_before_it_starts():
     with pytest.raises(ValueError, match="batch_size"):  # the one left out leaves a batch of one behind
         for seed in range(20):
             xl.training.fit(model, e[:12], epochs=3, batch_size=2, without=[3], seed=seed)
+
+
+def test_representer_points_need_a_read_out_that_is_the_output():
+    from explainlib.representers import representer_points
+
+    e, model = classes(), BackToFront().double()
+    assert representer_points(xl.Risk(model, e, l2=0.1), e, output=0).shape == (12, 12)
+    for after in (nn.LogSoftmax(-1), nn.ReLU(inplace=True)):
+        with pytest.raises(ValueError, match="something follows it"):
+            representer_points(xl.Risk(nn.Sequential(model, after), e, l2=0.1), e, output=0)
