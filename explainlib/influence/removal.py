@@ -124,12 +124,15 @@ def group_statuses(solutions: Sequence[Solution]) -> tuple[str, ...]:
 
 
 def require_solved(solutions: Sequence[Solution], first: int, on_failure: str) -> None:
-    """Raise ``SolverError``, or with "warn" only warn, where a group's solve failed; the message names the groups.
+    """Return nothing where every group is solved; else raise, or with "warn" only warn, and name the groups.
 
     Args:
         solutions: as for ``group_statuses``.
         first: the number of the first group among all.
         on_failure: "raise" or "warn".
+
+    Raises:
+        SolverError: a solve that failed.
     """
     require_choice("on_failure", on_failure, ("raise", "warn"))
     for solution in solutions:
@@ -137,9 +140,5 @@ def require_solved(solutions: Sequence[Solution], first: int, on_failure: str) -
             continue
         failed = [first + k for k, row in enumerate(solution.row_status) if row != "converged"]
         which = ", ".join(map(str, failed[:NAMED])) + (", ..." if len(failed) > NAMED else "")
-        detail = (
-            solution.detail + ("; " if solution.detail else "") + f"groups {which}"
-            if solution.rows
-            else solution.detail
-        )
-        replace(solution, detail=detail).required(on_failure)
+        parts = [solution.detail, f"groups {which}" if solution.rows else ""]
+        replace(solution, detail="; ".join(part for part in parts if part)).required(on_failure)
