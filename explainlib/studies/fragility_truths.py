@@ -27,6 +27,7 @@ from explainlib.studies.fragility_bench import (
 )
 from explainlib.studies.fragility_parts import SWEEPS, sweep
 from explainlib.studies.kept import REPOSITORY, kept_tables
+from explainlib.studies.record import read_record
 
 TABLES, RUN = ("iris", "repeats", "networks"), "fragility-iris-cpu"
 
@@ -173,5 +174,9 @@ def read_truths(folder: str | Path | None = None) -> Truths:
     needed = {"kind", "depth", "width", "seed", "status", "spectrum", *(f"{side}_highest_loss" for side in SIDES)}
     if lacking := sorted(needed - set(tables["networks"])):
         raise ValueError(f"{folder / stem}-networks.csv lacks {', '.join(lacking)}; run the study again.")
-    settings = json.loads(records[0].read_text())["settings"]
-    return Truths(*(tables[name] for name in TABLES), Training(**settings["training"]), settings["bayesian"][1])
+    settings = read_record(records[0], "run the study again").get("settings")
+    try:
+        training, epochs = Training(**settings["training"]), settings["bayesian"][1]
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{records[0]} does not say how the networks were trained; run the study again.") from error
+    return Truths(*(tables[name] for name in TABLES), training, epochs)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas
 
+from explainlib.studies.record import checksum, parsed, read_record
+
 REPOSITORY = Path(__file__).parents[2] / "data" / "results"
 
 
@@ -18,6 +20,8 @@ def kept_tables(stem: str, folder: str | Path | None = None) -> dict[str, pandas
 
     Raises:
         FileNotFoundError: no tables of that run; the message says how to make them.
+        ValueError: a table that cannot be read, or that is not as the run's record has it (older ones have no
+            checksums).
     """
     folder = REPOSITORY if folder is None else Path(folder)
     paths = sorted(folder.glob(f"{stem}-*.csv"))
@@ -27,4 +31,14 @@ def kept_tables(stem: str, folder: str | Path | None = None) -> dict[str, pandas
             f"no tables {stem}-*.csv in {folder}; run `python -m explainlib study {study} --scale {scale or 'cpu'} "
             f"--out {folder}`, or pass the folder that holds them."
         )
-    return {path.stem.removeprefix(f"{stem}-"): pandas.read_csv(path) for path in paths}
+    remedy = "run the study again, or restore the file"
+    record = folder / f"{stem}.json"
+    sums = read_record(record, remedy).get("tables") if record.exists() else None
+    sums = sums if isinstance(sums, dict) else {}
+    tables = {}
+    for path in paths:
+        data = path.read_bytes()
+        if path.name in sums and checksum(data) != sums[path.name]:
+            raise ValueError(f"{path} is not as its run wrote it ({record.name} has another checksum); {remedy}.")
+        tables[path.stem.removeprefix(f"{stem}-")] = parsed(data, path, remedy)
+    return tables
