@@ -187,7 +187,7 @@ class Identity:
             return self._library(value.__module__, value.__qualname__)
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         parts = {"code": value.__code__, "defaults": value.__defaults__, "keywords": value.__kwdefaults__}
-        parts |= {"attributes": vars(value), "closure": [(name, references.cell_content(cell)) for name, cell in cells]}
+        parts |= {"attributes": vars(value), "closure": {name: references.cell_content(cell) for name, cell in cells}}
         if known:  # a lambda or an inner function of an installed module
             return self._joined(self._library(value.__module__, value.__qualname__).hex(), parts.items())
         self.libraries["python"] = release("sys")  # the code of a function is that of one Python
