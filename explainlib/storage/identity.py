@@ -42,7 +42,7 @@ class Identity:
         self._done: dict[int, bytes] = {}
         self._open: dict[int, int] = {}  # what is being walked through, with its depth: the way back of a cycle
         self._alive: list[object] = []  # a number in ``_done`` must not be given to another object meanwhile
-        self._spaces: dict[tuple[int, frozenset[str]], bytes] = {}
+        self._spaces: dict[tuple[int, frozenset[str]], _Namespace] = {}
         self._trail: list[str] = []
         self._tree: set[int] = set()  # modules whose registered tensors are told elsewhere
 
@@ -198,43 +198,40 @@ class Identity:
         own, built_in = function.__globals__, vars(sys.modules["builtins"])
         for name in sorted(names):
             value = own.get(name, built_in.get(name, references.Missing))
-            yield name, _Namespace(value, attributes) if isinstance(value, types.ModuleType) else value
+            yield name, self._space(value, attributes) if isinstance(value, types.ModuleType) else value
         for name in sorted(imported & sys.modules.keys()):
-            yield f"import {name}", _Namespace(sys.modules[name], attributes)
+            yield f"import {name}", self._space(sys.modules[name], attributes)
+
+    def _space(self, module: types.ModuleType, names: frozenset[str]) -> _Namespace:
+        return self._spaces.setdefault((id(module), names), _Namespace(module, names))
 
     def _namespace(self, value: _Namespace) -> bytes:
-        key = (id(value.module), value.names)
-        if key not in self._spaces:
-            self._spaces[key] = self._seen(*value)
-        return self._spaces[key]
-
-    def _seen(self, module: types.ModuleType, names: frozenset[str]) -> bytes:
         """Return what a function sees of a module: its name, and of the attributes it may use those not installed."""
-        known = is_library(module.__name__)
+        known = is_library(value.module.__name__)
+        name = value.module.__name__ if known else ""
         if known:
-            self.libraries[module.__name__.partition(".")[0]] = release(module.__name__.partition(".")[0])
-        parts: list[tuple[str, object]] = []
+            self._noted(name)
+        return self._joined(f"module {name}", self._foreign(*value, set()))
+
+    def _foreign(self, module: types.ModuleType, names: frozenset[str], looked: set[int]) -> list[tuple[str, object]]:
+        """Return a module's attributes of these names; of an installed module, loaded or not, those put into it."""
+        known, found = is_library(module.__name__), []
+        if id(module) in looked:
+            return found
+        looked.add(id(module))
         for name in sorted(names & vars(module).keys()):
             inner = unwrapped(vars(module)[name])
-            if isinstance(inner, types.ModuleType):
-                if id(inner) not in self._open:
-                    parts.append((name, _Namespace(inner, names)))
-            elif not known or (isinstance(inner, types.FunctionType) and not of_library(inner)):
-                parts.append((name, inner))
-        with self._visiting(module):
-            return self._joined(f"module {module.__name__ if known else ''}", parts)
-
-    @contextmanager
-    def _visiting(self, module: types.ModuleType) -> Iterator[None]:
-        fresh = id(module) not in self._open
-        if fresh:
-            self._open[id(module)] = len(self._open)
-        yield
-        if fresh:
-            del self._open[id(module)]
+            if not isinstance(inner, types.ModuleType):
+                if not known or (isinstance(inner, types.FunctionType) and not of_library(inner)):
+                    found.append((name, inner))
+            elif not (known and is_library(inner.__name__)):
+                found.append((name, self._space(inner, names)))
+            elif more := self._foreign(inner, names, looked):
+                found.append((name, more))
+        return found
 
     def _imported(self, value: types.ModuleType) -> bytes:
-        return self._namespace(_Namespace(value, frozenset()))
+        return self._namespace(self._space(value, frozenset()))
 
     def _class(self, value: type) -> bytes:
         if value.__module__ == "builtins":
@@ -250,10 +247,12 @@ class Identity:
         )
 
     def _library(self, module: str, name: str) -> bytes:
+        return self._plain("library", *library_name(module, name), self._noted(module))
+
+    def _noted(self, module: str) -> str:
+        """Return the version of a module's package, and remember it."""
         top = module.partition(".")[0]
-        known = "python" if top in sys.stdlib_module_names else top
-        self.libraries[known] = release(top)
-        return self._plain("library", *library_name(module, name), self.libraries[known])
+        return self.libraries.setdefault("python" if top in sys.stdlib_module_names else top, release(top))
 
     def _module(self, module: nn.Module) -> bytes:
         if isinstance(module, torch.jit.ScriptModule):

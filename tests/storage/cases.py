@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -87,6 +88,7 @@ def tasks_of(data: int) -> Tasks:
 RISK = {"loss": 1.0, "forward": 1.0, "data": 0, "options": 0.1}
 LEARNER = {"loss": 1.0, "forward": 1.0, "data": 0, "options": 0.1}
 CHANGED = {"loss": 1.5, "forward": 1.4, "data": 7, "options": 0.2, "seed": 3, "batches": 3, "augment": 0.5}
+MOMENTS = [("link", 1, True), ("fsync", 2, False), ("replace", 1, False), ("replace", 2, True)]  # of writing a file
 GROUPS = [[0], [1, 2], [3], [4, 5]]
 
 
@@ -198,26 +200,24 @@ def _in_a_child(work: Callable[[], object]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def _killed_at(moment: str, count: int) -> None:
-    """Kill this process the count-th time that it comes to a moment of writing a file."""
+def _killed_at(moment: str, count: int, *, after: bool) -> None:
+    """Kill this process before or after the count-th time that it calls a function of ``os``."""
     left, real = [count], getattr(os, moment)
 
     def last(*arguments: object) -> object:
         left[0] -= 1
-        if moment == "link" or not left[0] % 2:  # before the call, or after it
-            done = real(*arguments)
-            if left[0] <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return done
-        if left[0] <= 0:
+        if not left[0] and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments)
+        done = real(*arguments)
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
 
     setattr(os, moment, last)
 
 
-def _killed(moment: str, count: int, name: str, store: Path) -> None:
-    _killed_at(moment, count)
+def _killed(moment: str, count: int, after: bool, name: str, store: Path) -> None:
+    _killed_at(moment, count, after=after)
     computed(name, store)
 
 
@@ -228,14 +228,14 @@ def _written(path: Path, name: str, store: Path | None) -> None:
 def kill_all(folder: Path) -> None:
     """Write for every function the result of one whole run, and of runs that were killed and went on."""
     many_files()
-    torch.func.vmap(torch.sin)(torch.ones(1))  # imports what every child would import for itself
+    import_module("torch._dynamo")  # or every child would, for itself
     for k, name in enumerate(CASES):
         (folder / str(k)).mkdir()
         assert _in_a_child(partial(_written, folder / str(k) / "whole", name, None)) == 0
-        for moment, count in (("link", 1), ("fsync", 2), ("replace", 1), ("replace", 2)):
+        for moment, count, after in MOMENTS:
             place = folder / str(k) / f"{moment}{count}"
             store = place.with_suffix(".store")
-            ended = _in_a_child(partial(_killed, moment, count, name, store))
+            ended = _in_a_child(partial(_killed, moment, count, after, name, store))
             place.with_suffix(".ended").write_text(str(ended))
             assert _in_a_child(partial(_written, place, name, store)) == 0
 

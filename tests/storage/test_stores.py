@@ -190,9 +190,9 @@ def test_two_processes_at_once(tmp_path):
     """Two that compute the same share the store; of two that compute different things one is refused."""
     (tmp_path / "same").mkdir()
     (tmp_path / "mixed").mkdir()
-    for pair in ([("same", "same"), ("same", "same")], [("mixed", "same"), ("mixed", "other")]):
-        for process in [start("run", tmp_path / folder, version) for folder, version in pair]:
-            finish(process)
+    four = [("same", "same"), ("same", "same"), ("mixed", "same"), ("mixed", "other")]
+    for process in [start("run", tmp_path / folder, version) for folder, version in four]:
+        finish(process)
     for k, name in NAMES.items():
         truths = {"same": computed(name, None), "other": computed(name, None, options=CHANGED["options"])}
         shared = [path for path in (tmp_path / "same").glob(f"{k}-same-*")]
