@@ -40,7 +40,9 @@ def write_new(text: str, path: Path) -> bool:
             raise
         return False
     except OSError as error:
-        if error.errno not in NO_LINKS or path.exists():
+        if path.exists():
+            return False
+        if error.errno not in NO_LINKS:
             raise
         _written(text.encode(), path, os.replace)
     return True

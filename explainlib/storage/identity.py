@@ -92,7 +92,7 @@ class Identity:
                 whole.update(f"\n{len(name)} {name} ".encode() + self._digest(value))
         return whole.digest()
 
-    def _plain(self, kind: str, *texts: str | bytes) -> bytes:
+    def _plain(self, kind: str, *texts: str | bytes | memoryview) -> bytes:
         whole = hashlib.sha256(kind.encode())
         for text in texts:
             data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
@@ -139,9 +139,10 @@ class Identity:
     def _tensor(self, value: Tensor) -> bytes:
         own = "" if type(value) in (Tensor, nn.Parameter, nn.Buffer) else self._digest(type(value)).hex()
         try:
-            return self._plain("tensor", own, *tensor_bytes(value))
+            told = tensor_bytes(value)
         except (RuntimeError, TypeError):  # without numbers: on "meta", or left over from a transformed call
             raise self._unidentified(value) from None
+        return self._plain("tensor", own, *told)
 
     def _array(self, value: np.ndarray | np.generic) -> bytes:
         if value.dtype.hasobject:

@@ -21,6 +21,7 @@ OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.High
 BOOKKEEPING = {
     *("__module__", "__dict__", "__weakref__", "__doc__", "__annotations__", "__qualname__", "__firstlineno__"),
     *("__static_attributes__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__"),
+    *("_backward_cls", "_autograd_function_id"),  # torch counts the functions that it has met
     *("__dataclass_params__", "__dataclass_fields__", "__match_args__", "__annotate_func__", "__annotations_cache__"),
 }
 OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_forward_hooks", "_forward_pre_hooks"}
