@@ -49,7 +49,8 @@ def train(
         seed: of the meta-batches; batch b depends on (seed, b) alone.
         augment: (tasks of a batch, number) -> tasks to use instead, such as rotated ones; the number differs in each
             batch and is the same in each run.
-        store: a folder; an interrupted run, made again, goes on from there and ends with the same numbers.
+        store: a folder; an interrupted run, made again, goes on from there and ends with the same numbers. More batches
+            go on from fewer; fewer than it has come to are refused.
 
     Raises:
         ValueError: a count below 1, a rate that is not positive, an inner step that diverges, a store of another run.
