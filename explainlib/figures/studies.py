@@ -17,7 +17,7 @@ from explainlib.figures.picture import Picture, literal, png, set_alt
 from explainlib.figures.representers_study import representers
 from explainlib.figures.tlxml import tlxml
 from explainlib.storage import write_bytes
-from explainlib.studies.kept import read_table
+from explainlib.studies.record import parsed
 
 METHODS = {"first_order": "first order", "newton_step": "Newton step"}
 
@@ -102,6 +102,6 @@ def draw(name: str, tables: Sequence[Path]) -> Path:
         name: the study.
         tables: its CSV files, ``<stem>-<table>.csv``; other files are passed over.
     """
-    read = {path.stem.rsplit("-", 1)[1]: read_table(path) for path in tables if path.suffix == ".csv"}
+    read = {path.stem.rsplit("-", 1)[1]: parsed(path.read_bytes(), path, "run the study again") for path in tables if path.suffix == ".csv"}
     first = next(path for path in tables if path.suffix == ".csv")
     return write_bytes(png(STUDY_FIGURES[name](read), dpi=120), first.with_name(first.stem.rsplit("-", 1)[0] + ".png"))

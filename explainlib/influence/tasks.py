@@ -11,7 +11,6 @@ on L_j; removing task j is the weight -1/M. A negative I_perf means that more of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,12 +27,13 @@ from explainlib.datasets import Tasks
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT
 from explainlib.influence.task_curvature import Spectrum, task_spectrum
 from explainlib.memory import alternatives, require_memory
+from explainlib.meta.fingerprints import SHAPE, learner_entries, learner_fingerprint
 from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.risk import NotAtMinimumWarning
 from explainlib.solvers.dense import Keep, require_keep
 from explainlib.solvers.solution import SolverWarning
-from explainlib.storage import FINGERPRINT, Store, fingerprint
+from explainlib.storage import FINGERPRINT, Store, differences
 
 CURVATURES = ("hessian", "gauss_newton", "identity")
 AT_REST = 1e-6  # a mean gradient below this share of a single task's is a minimum for all purposes
@@ -113,7 +113,7 @@ class TaskInfluence:
         self._judge(gradients, strict)
         options = {"l2": l2, "damping": damping, "processes": processes, "store": self.store}
         self._settle(task_spectrum(learner, w, tasks, curvature, **options), gradients)
-        if self.store is not None:
+        if self.store is not None and "influence" not in self.store:  # a finished one may be read-only
             self.store.save("influence", {"w": w, "group": self.group, "norm": torch.tensor(self.gradient_norm)})
 
     def _judge(self, gradients: Float[Tensor, "M q"], strict: bool) -> None:
@@ -156,24 +156,25 @@ class TaskInfluence:
         Raises:
             ValueError: a folder without a finished influence, or one of another learner.
         """
-        path = Path(store) / FINGERPRINT
-        if not path.is_file():
+        if not (Path(store) / FINGERPRINT).is_file():
             raise ValueError(f"store={str(store)!r} holds no influence; pass the folder a TaskInfluence was made with.")
-        found = json.loads(path.read_text())
-        wanted = fingerprint({"model": learner.parameters.module}, learner.options())
-        other = [key for key, value in wanted.items() if key != "model" and found.get(key) != value]
-        if other:
-            raise ValueError(
-                f"store={str(store)!r} belongs to another learner (it differs in {', '.join(other)}); "
-                "build the learner as it was trained."
-            )
-        folder = Store(store, found)
+        folder = Store.opened(store)
+        found = folder.fingerprint
+        if found.get("what") != "TaskInfluence":
+            raise ValueError(f"store={str(store)!r} holds {found.get('what')!r}, no influence; pass a TaskInfluence's.")
         if "influence" not in folder:
             raise ValueError(f"store={str(store)!r} is not finished; make its TaskInfluence again to resume it.")
-        self = object.__new__(cls)
         known = folder.load("influence", learner.w0.device)
+        wanted = learner_entries(learner, learner.require_w(known["w"]), found[SHAPE])
+        other = [*differences({key: found.get(key) for key in wanted if key != "model"}, {**wanted, "model": None})]
+        if other:
+            raise ValueError(
+                f"store={str(store)!r} belongs to another learner ({'; '.join(other)}); "
+                "build the learner as it was trained."
+            )
+        self = object.__new__(cls)
         self.learner, self.curvature, self.keep, self.store = learner, found["curvature"], require_keep(keep), folder
-        self.w, self.group, self.gradient_norm = learner.require_w(known["w"]), known["group"], float(known["norm"])
+        self.w, self.group, self.gradient_norm = known["w"], known["group"], float(known["norm"])
         self._settle(Spectrum.loaded(folder, learner.w0.device), folder.load("gradients", learner.w0.device)["value"])
         return self
 
@@ -244,6 +245,5 @@ class TaskInfluence:
 def _made_from(
     learner: Learner, w: Tensor, tasks: Tasks, curvature: str, l2: float, damping: float
 ) -> dict[str, object]:
-    tensors = dict(zip(Episode._fields, tasks.arrays(), strict=True))
     options = {"what": "TaskInfluence", "curvature": curvature, "l2": l2, "damping": damping}
-    return fingerprint({"model": learner.parameters.module, "w": w, **tensors}, {**learner.options(), **options})
+    return learner_fingerprint(learner, w, tasks, {"group": tasks.group}, options)

@@ -23,10 +23,11 @@ from explainlib.checks import require_choice, require_count, require_nonnegative
 from explainlib.datasets import Tasks
 from explainlib.gate import GRADIENT, HESSIAN, THIRD
 from explainlib.memory import alternatives, require_memory
+from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.meta.maml import Maml
 from explainlib.meta.two_layer import as_two_layer, two_layer_hessians
-from explainlib.storage import Store, fingerprint
+from explainlib.storage import Store
 
 ROWS = 32  # basis vectors in one batched pass; more leave the processor's cache
 TASKS = 8  # tasks in one pass
@@ -73,8 +74,8 @@ def meta_hessian(
     learner.require_derivatives(tasks, GRADIENT, HESSIAN, THIRD)
     summed = _route(learner, require_choice("route", route, ("auto", "general", "two_layer")))
     if store is not None and not isinstance(store, Store):
-        made_from = {"model": learner.parameters.module, "w": w, **_tensors(tasks)}
-        store = Store(store, fingerprint(made_from, {"what": "meta_hessian", **learner.options()}))
+        made_by = summed.__name__.strip("_")  # both routes are exact, and round differently
+        store = Store(store, learner_fingerprint(learner, w, tasks, {}, {"what": "meta_hessian", "route": made_by}))
     require_memory(f"the meta-Hessian of q = {learner.q:,} parameters", 4 * learner.q**2 * w.element_size(), w.device)
     total = w.new_zeros(learner.q, learner.q)
     done = 0
@@ -169,7 +170,3 @@ def _in_process(summed: Summed, learner: Learner, w: Tensor, tasks: Tasks) -> Te
     torch.set_num_threads(1)
     with compute.settings():
         return summed(learner, w, tasks)
-
-
-def _tensors(tasks: Tasks) -> dict[str, Tensor]:
-    return dict(zip(Episode._fields, tasks.arrays(), strict=True))

@@ -19,9 +19,10 @@ from explainlib import compute
 from explainlib.batching import vmap
 from explainlib.checks import require_count, require_groups, require_nonnegative, require_positive
 from explainlib.datasets import Tasks
+from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.meta.train import batch_rows
-from explainlib.storage import Store, fingerprint
+from explainlib.storage import Store
 from explainlib.training.steps import stepper
 
 
@@ -89,10 +90,8 @@ def leave_tasks_out(
     folder = None
     if store is not None:
         options = {"batches": batches, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "seed": seed}
-        tensors = dict(zip(Episode._fields, tasks.arrays(), strict=True))
-        sources = {"model": learner.parameters.module, "start": begin, **tensors}
         listed = {"groups": [g.tolist() for g in rows], "what": "leave_tasks_out"}
-        folder = Store(store, fingerprint(sources, {**learner.options(), **options, **listed}))
+        folder = Store(store, learner_fingerprint(learner, begin, tasks, {}, {**options, **listed}))
         if "w" in folder:
             found = folder.load("w", begin.device)
             return MetaRetrained(learner, found["w"], found["whole"])

@@ -15,9 +15,10 @@ from explainlib import compute
 from explainlib.batching import vmap
 from explainlib.checks import require_count, require_nonnegative, require_positive
 from explainlib.datasets import Tasks
+from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Episode, Learner, require_learned
 from explainlib.meta.trained import Trained
-from explainlib.storage import Store, fingerprint
+from explainlib.storage import Store, probed
 from explainlib.training.steps import adam_state, stepper
 
 SAVE_EVERY = 100  # meta-batches between two writes to a store
@@ -48,7 +49,8 @@ def train(
         seed: of the meta-batches; batch b depends on (seed, b) alone.
         augment: (tasks of a batch, number) -> tasks to use instead, such as rotated ones; the number differs in each
             batch and is the same in each run.
-        store: a folder; an interrupted run, made again, goes on from there and ends with the same numbers.
+        store: a folder; an interrupted run, made again, goes on from there and ends with the same numbers. More batches
+            go on from fewer; fewer than it has come to are refused.
 
     Raises:
         ValueError: a count below 1, a rate that is not positive, an inner step that diverges, a store of another run.
@@ -70,6 +72,11 @@ def train(
         w.copy_(state["w"])
         adam_state(step, state)
         history = state["history"].tolist()
+        if len(history) > batches:
+            raise ValueError(
+                f"store={str(store)!r} has come to {len(history)} batches, batches={batches} lies before that and is "
+                f"not kept; pass batches={len(history)} or more, or name another folder."
+            )
     for b in tqdm(range(len(history), batches), desc="meta-training", initial=len(history), total=batches):
         chosen = tasks[batch_rows(len(tasks), batch_size, seed, b)]
         gradient, loss = _mean_gradient(learner, w, augment(chosen, seed + b) if augment else chosen)
@@ -103,9 +110,15 @@ def _mean_gradient(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) -> tu
 
 
 def _opened(store: str | Path, learner: Learner, tasks: Tasks, given: dict[str, object]) -> Store:
-    options = {name: given[name] for name in ("batch_size", "lr", "weight_decay", "seed")}
-    augment = given["augment"]
-    options["augment"] = None if augment is None else getattr(augment, "__qualname__", repr(augment))
-    tensors = dict(zip(Episode._fields, tasks.arrays(), strict=True))
-    sources = {"model": learner.parameters.module, "w0": learner.w0, **tensors}
-    return Store(store, fingerprint(sources, {"what": "meta.train", **learner.options(), **options}))
+    options: dict[str, object] = {name: given[name] for name in ("batch_size", "lr", "weight_decay", "seed")}
+    augment, seed, sources = given["augment"], given["seed"], {}
+    if augment is not None:
+        first = batch_rows(len(tasks), given["batch_size"], seed, 0)
+        options |= probed("augment", lambda: _numbers(augment(tasks[first], seed)))  # copies, in every call
+        sources["augment"] = augment
+    return Store(store, learner_fingerprint(learner, learner.w0, tasks, sources, {"what": "meta.train", **options}))
+
+
+def _numbers(tasks: Tasks) -> Float[Tensor, " k"]:
+    """Return everything in tasks that training looks at, one after another."""
+    return torch.cat([part.flatten().double() for part in tasks.arrays()])

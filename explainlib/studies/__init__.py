@@ -62,7 +62,7 @@ def run(
     if "claims" in tables:
         tables["claims"] = tables["claims"].assign(scale=scale, command=command)
     paths = [write_table(frame, Path(out) / f"{stem}-{table}.csv") for table, frame in tables.items()]
-    record = Path(out) / f"{stem}.json"
-    paths.append(write_provenance(record, command=command, settings=asdict(settings), seconds=pieces.seconds()))
+    told = {"command": command, "settings": asdict(settings), "seconds": pieces.seconds(), "tables": paths}
+    paths = [*paths, write_provenance(Path(out) / f"{stem}.json", **told)]
     pieces.finish()
     return paths

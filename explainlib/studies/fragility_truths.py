@@ -14,7 +14,6 @@ from torch import Tensor
 
 from explainlib.checks import require_choice
 from explainlib.datasets import load
-from explainlib.datasets.bounds import clipped, unreadable
 from explainlib.metrics import Fidelity, fidelity
 from explainlib.studies.fragility_bench import (
     BAYESIAN,
@@ -27,7 +26,8 @@ from explainlib.studies.fragility_bench import (
     judged,
 )
 from explainlib.studies.fragility_parts import SWEEPS, sweep
-from explainlib.studies.kept import REPOSITORY, kept_tables, read_record
+from explainlib.studies.kept import REPOSITORY, kept_tables
+from explainlib.studies.record import read_record
 
 TABLES, RUN = ("iris", "repeats", "networks"), "fragility-iris-cpu"
 
@@ -69,18 +69,12 @@ class Judged:
             protocol: "highest_loss" or "most_influential".
         """
         require_choice("protocol", protocol, PROTOCOLS)
-        try:
-            removed, predicted, true = (
-                [] if not isinstance(text := row.get(f"{column}_{protocol}"), str) else json.loads(text)
-                for column in ("removed", *SIDES)
-            )
-            sides = predicted, true, json.loads(row["spectrum"])
-            numbers = [torch.tensor(side, dtype=torch.float64) for side in sides]
-            return cls(torch.tensor(removed, dtype=torch.int64), *numbers, str(row["status"]))
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise ValueError(
-                f"a row of the table networks holds no lists of numbers ({clipped(str(error))}); run the study again."
-            ) from error
+        removed, predicted, true = (
+            [] if not isinstance(text := row.get(f"{column}_{protocol}"), str) else json.loads(text)
+            for column in ("removed", *SIDES)
+        )
+        numbers = [torch.tensor(side, dtype=torch.float64) for side in (predicted, true, json.loads(row["spectrum"]))]
+        return cls(torch.tensor(removed, dtype=torch.int64), *numbers, str(row["status"]))
 
 
 @dataclass(frozen=True)
@@ -177,19 +171,12 @@ def read_truths(folder: str | Path | None = None) -> Truths:
     records = sorted(folder.glob("fragility-iris-*.json"), key=lambda path: path.stem != RUN)
     stem = records[0].stem if records else RUN
     tables = kept_tables(stem, folder)
-    if missing := [name for name in TABLES if name not in tables]:
-        raise ValueError(f"{folder} has no {stem}-{missing[0]}.csv beside the others; run the study again.")
     needed = {"kind", "depth", "width", "seed", "status", "spectrum", *(f"{side}_highest_loss" for side in SIDES)}
     if lacking := sorted(needed - set(tables["networks"])):
         raise ValueError(f"{folder / stem}-networks.csv lacks {', '.join(lacking)}; run the study again.")
-    if not records:
-        raise FileNotFoundError(
-            f"{folder} has tables and no {RUN}.json, which says how they were made; run the study again."
-        )
-    settings = read_record(records[0], {"settings": dict})["settings"]
+    settings = read_record(records[0], "run the study again").get("settings")
     try:
-        training, epochs = Training(**settings["training"]), int(settings["bayesian"][1])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        what = f"its settings are not those of this study ({clipped(repr(error))})"
-        raise unreadable(records[0], what, "run the study again") from error
+        training, epochs = Training(**settings["training"]), settings["bayesian"][1]
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{records[0]} does not say how the networks were trained; run the study again.") from error
     return Truths(*(tables[name] for name in TABLES), training, epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,7 +16,10 @@ from pathlib import Path
 import pandas
 import torch
 
-from explainlib.storage import write_text
+from explainlib.storage import write_bytes, write_new, write_text
+
+SEAL = "# checksum and seconds of this piece:"  # begins its first line
+AGAIN = "delete it, and it is computed again"
 
 
 def write_table(frame: pandas.DataFrame, path: Path) -> Path:
@@ -24,11 +28,23 @@ def write_table(frame: pandas.DataFrame, path: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    return write_text(frame.to_csv(index=False, float_format="%.7g"), path)
+    return write_text(as_csv(frame), path)
 
 
-def write_provenance(path: Path, *, command: str, settings: Mapping[str, object], seconds: Mapping[str, float]) -> Path:
-    """Write how a study's tables came about: command, settings, versions, device, seconds of each piece and in all."""
+def as_csv(frame: pandas.DataFrame) -> str:
+    """Return a table as CSV with seven significant digits."""
+    return frame.to_csv(index=False, float_format="%.7g")
+
+
+def write_provenance(
+    path: Path,
+    *,
+    command: str,
+    settings: Mapping[str, object],
+    seconds: Mapping[str, float],
+    tables: Sequence[Path] = (),
+) -> Path:
+    """Write how a study came about: command, settings, versions, device, seconds, and the checksums of its tables."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     record = {
         "command": command,
@@ -41,8 +57,55 @@ def write_provenance(path: Path, *, command: str, settings: Mapping[str, object]
         "device": device,
         "seconds": round(sum(seconds.values()), 1),
         "pieces": dict(seconds),
+        "tables": {table.name: checksum(table.read_bytes()) for table in tables},
     }
     return write_text(json.dumps(record, indent=2, default=str) + "\n", path)
+
+
+def checksum(data: bytes, *parts: str) -> str:
+    """Return the sha256 of a file's bytes and of what else they are bound to; line ends of other systems count as ours.
+
+    Args:
+        data: of the file.
+        parts: texts such as its name.
+    """
+    return hashlib.sha256(json.dumps(parts).encode() + data.replace(b"\r\n", b"\n")).hexdigest()
+
+
+def read_record(path: Path, remedy: str) -> dict[str, object]:
+    """Return the dictionary in a JSON file.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it cannot be read, for the message.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"it is a {type(found).__name__}, not a dictionary")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged and cannot be read ({error}); {remedy}.") from error
+    return found
+
+
+def parsed(data: bytes, path: Path, remedy: str) -> pandas.DataFrame:
+    """Return the table in the bytes of a CSV file.
+
+    Args:
+        data: of the file.
+        path: for the message.
+        remedy: likewise.
+
+    Raises:
+        ValueError: bytes that are no table.
+    """
+    try:
+        return pandas.read_csv(io.BytesIO(data))
+    except ValueError as error:  # pandas' own errors and those of the encoding are ValueErrors
+        raise ValueError(f"{path} is damaged and cannot be read ({error}); {remedy}.") from error
 
 
 def piece_minutes(paths: Sequence[Path]) -> list[str]:
@@ -54,50 +117,72 @@ def piece_minutes(paths: Sequence[Path]) -> list[str]:
 class Pieces:
     """The parts of a study's tables, kept on disk while it runs, so that an interrupted run goes on where it was.
 
+    The first line of a piece is its seal: how long it took, and a checksum of its numbers, its name and the settings.
+
     Args:
         folder: where the pieces lie; made if need be, deleted by ``finish``.
         settings: what the run was asked; a folder with other settings, or of another version, is refused.
 
     Raises:
-        ValueError: the folder belongs to another run.
+        ValueError: the folder belongs to another run, or its settings cannot be read.
+        OSError: the disk is full, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         self.folder = folder
-        asked = json.loads(json.dumps({"explainlib": version("explainlib"), **settings}, default=str))
+        text = json.dumps({"explainlib": version("explainlib"), **settings}, default=str, indent=2)
+        self._asked = json.loads(text)
         marker = folder / "settings.json"
-        if marker.exists():
-            found = json.loads(marker.read_text())
-            other = sorted(key for key in {*found, *asked} if found.get(key) != asked.get(key))
-            if other:
-                raise ValueError(
-                    f"{folder} holds the pieces of another run ({other[0]} was {found.get(other[0])!r}, now "
-                    f"{asked.get(other[0])!r}); delete the folder, or pass another --out."
-                )
-        else:
-            write_text(json.dumps(asked, indent=2) + "\n", marker)
+        if not marker.exists():
+            write_new(text + "\n", marker)  # False where another process was faster; then its own are compared
+        found = read_record(marker, f"delete {folder}, or pass another --out")
+        other = sorted(key for key in {*found, *self._asked} if found.get(key) != self._asked.get(key))
+        if other:
+            raise ValueError(
+                f"{folder} holds the pieces of another run ({other[0]} was {found.get(other[0])!r}, now "
+                f"{self._asked.get(other[0])!r}); delete the folder, or pass another --out."
+            )
 
     def has(self, name: str) -> bool:
         """Return whether the piece of that name is on disk."""
-        return (self.folder / f"{name}.csv").exists()
+        return self._path(name).exists()
 
     def table(self, name: str, make: Callable[[], pandas.DataFrame]) -> pandas.DataFrame:
         """Return the piece of that name; it is computed only if it is not on disk yet.
 
         A fresh piece is read back from its file, so that a resumed run ends with the very same tables.
+
+        Raises:
+            ValueError: a piece that is damaged, or of another run or name.
         """
-        path = self.folder / f"{name}.csv"
+        path = self._path(name)
         if not self.has(name):
             started = time.perf_counter()
-            made = make()
-            write_text(f"{time.perf_counter() - started:.1f}\n", self.folder / f"{name}.seconds")
-            write_table(made, path)
-        return pandas.read_csv(io.StringIO(path.read_text()))
+            data = as_csv(make()).encode()
+            seconds = f"{time.perf_counter() - started:.1f}"
+            write_bytes(f"{SEAL} {self._seal(name, seconds, data)} {seconds}\n".encode() + data, path)
+        return parsed(self._read(path)[1], path, AGAIN)
+
+    def _read(self, path: Path) -> tuple[float, bytes]:
+        """Return (seconds, the table's bytes) of a piece whose seal is whole."""
+        head, _, data = path.read_bytes().partition(b"\n")
+        words = head.decode(errors="replace").rsplit(" ", 2)
+        if len(words) != 3 or words[0] != SEAL:
+            raise ValueError(f"{path} is damaged (it does not begin with its seal); {AGAIN}.")
+        if words[1] != self._seal(path.stem, words[2], data):
+            raise ValueError(f"{path} is damaged, or of another run or name (its checksum differs); {AGAIN}.")
+        return float(words[2]), data
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.csv"
+
+    def _seal(self, name: str, seconds: str, data: bytes) -> str:
+        return checksum(data, name, seconds, json.dumps(self._asked, sort_keys=True))
 
     def seconds(self) -> dict[str, float]:
         """Return how long each piece took, in the order they were made, earlier runs included."""
-        clocks = sorted(self.folder.glob("*.seconds"), key=lambda clock: (clock.stat().st_mtime_ns, clock.name))
-        return {clock.stem: float(clock.read_text()) for clock in clocks if self.has(clock.stem)}
+        paths = sorted(self.folder.glob("[!.]*.csv"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return {path.stem: self._read(path)[0] for path in paths}
 
     def finish(self) -> None:
         """Delete the folder: the tables are complete."""

@@ -30,7 +30,8 @@ from explainlib.checks import (
 from explainlib.datasets import Examples
 from explainlib.losses import Loss, LossFunction
 from explainlib.risk import Risk, minimum_tolerance
-from explainlib.storage import Store, Tensors, fingerprint
+from explainlib.storage import Store, Tensors
+from explainlib.training.fingerprints import risk_fingerprint
 from explainlib.training.stacked import Stacked, numbers_kept, stacked
 from explainlib.training.steps import Plateau, stepper
 
@@ -150,12 +151,9 @@ def fit_risks(
     size = max(1, CACHED // numbers_kept(risk))
     kept = None
     if store is not None:
-        sources = {"model": risk.parameters.module, "train.x": risk.train.x, "train.y": risk.train.y}
-        options = {"loss": risk.loss.name, "l2": risk.l2, "parameters": list(risk.parameters.names), "epochs": epochs}
-        options |= {"lr": lr, "optimizer": optimizer, "schedule": str(schedule), "batch": size}
-        kept = Store(
-            store, {"work": "ensemble", **fingerprint({**sources, "starts": starts, "weights": weights}, options)}
-        )
+        options = {"work": "ensemble", "epochs": epochs, "lr": lr, "optimizer": optimizer, "batch": size}
+        sources = {"starts": starts, "weights": weights, "schedule": schedule}
+        kept = Store(store, risk_fingerprint(risk, starts[0], sources, {**options, "schedule": str(schedule)}))
     parts: list[Tensors] = []
     with (
         compute.settings(risk.n * risk.p),

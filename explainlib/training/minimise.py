@@ -28,7 +28,8 @@ from explainlib.checks import (
 from explainlib.risk import Risk
 from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.preconditioner import preconditioner
-from explainlib.storage import Store, Tensors, fingerprint
+from explainlib.storage import Store, Tensors
+from explainlib.training.fingerprints import risk_fingerprint
 from explainlib.training.weighted import WeightedRisks, weighted_risks
 
 ENTRIES = 2**23  # g x n x C numbers in one batch
@@ -162,9 +163,8 @@ def _newton(
     kept = None
     if store is not None:
         batch = min(batch, KEPT)
-        kept = Store(
-            store, _fingerprint(risk, weights, {"tolerance": tolerance, "max_steps": max_steps, "batch": batch})
-        )
+        options = {"work": "minimise", "tolerance": tolerance, "max_steps": max_steps, "batch": batch}
+        kept = Store(store, risk_fingerprint(risk, risk.theta, {"start": risk.theta, "weights": weights}, options))
     factored = functools.cache(lambda: preconditioner(risk))  # not at all where every batch is on disk already
     results = []
     with tqdm(total=len(weights), desc="minimise", delay=2.0, leave=False) as bar:
@@ -179,12 +179,6 @@ def _newton(
         torch.cat([result[key] for result in results]) for key in ("theta", "gradient_norm", "steps", "status")
     )
     return Minima(risk, weights, theta, tuple(list(STATUSES)[code] for code in codes.tolist()), norms, steps.cpu())
-
-
-def _fingerprint(risk: Risk, weights: Tensor, options: dict[str, object]) -> dict[str, object]:
-    sources = {"model": risk.parameters.module, "start": risk.theta, "train.x": risk.train.x, "train.y": risk.train.y}
-    own = {"loss": risk.loss.name, "l2": risk.l2, "parameters": list(risk.parameters.names)}
-    return {"work": "minimise", **fingerprint({**sources, "weights": weights}, {**own, **options})}
 
 
 def newton_batch(

@@ -53,8 +53,9 @@ def test_a_fingerprint_names_what_changed():
     before = fingerprint({"x": normal(3), "model": model}, {"l2": 0.1})
     model.running_mean += 1  # a buffer, not a parameter
     after = fingerprint({"x": normal(3), "model": model}, {"l2": 0.1})
-    assert {key for key in before if before[key] != after[key]} == {"model"}
-    assert {key for key in before if before[key] != one[key]} == {"model", "model (layers)"}
+    assert {key for key in before if before[key] != after[key]} == {"model (buffers)"}
+    changed = {"model", "model (layers)", "model (code)", "model (buffers)"}
+    assert {key for key in before if before[key] != one[key]} == changed
 
 
 def test_what_was_saved_comes_back_to_the_bit(tmp_path):
@@ -128,7 +129,7 @@ def test_a_fingerprint_is_plain(tmp_path):
             Store(tmp_path / "s", bad)
     assert not (tmp_path / "s").exists()
     Store(tmp_path / "s", MARK)
-    assert json.loads((tmp_path / "s" / FINGERPRINT).read_text()) == MARK
+    assert json.loads((tmp_path / "s" / FINGERPRINT).read_text()) == {**MARK, "store format": 2}
 
 
 def truncate(data):

@@ -1,0 +1,20 @@
+"""What long work leaves on disk: whole files, and folders that only the computation that filled them resumes from."""
+
+from explainlib.storage.files import write_bytes, write_new, write_text
+from explainlib.storage.fingerprints import UnidentifiedError, fingerprint, probed
+from explainlib.storage.store import FINGERPRINT, Store, Tensors, differences
+from explainlib.storage.tensors import digest
+
+__all__ = [
+    "FINGERPRINT",
+    "Store",
+    "Tensors",
+    "UnidentifiedError",
+    "differences",
+    "digest",
+    "fingerprint",
+    "probed",
+    "write_bytes",
+    "write_new",
+    "write_text",
+]

@@ -1,0 +1,316 @@
+"""What a callable computes, as one number: its code, what it holds, and what it refers to.
+
+Two functions of one name differ if their code, constants, defaults, closures or the globals they use differ; the same
+function written again in another process is the same. Installed code is known by its name, version and source file.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import enum
+import functools
+import hashlib
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from explainlib.storage import kinds, references
+from explainlib.storage.libraries import is_library, library_name, of_library, reachable, release, unwrapped
+from explainlib.storage.tensors import array_bytes, tensor_bytes
+
+
+class UnidentifiedError(TypeError):
+    """A callable that uses something which cannot be told from another of its kind, so no store can answer for it."""
+
+
+class Identity:
+    """Digests of values by what they compute; one object serves one fingerprint and keeps what it has seen.
+
+    Attributes:
+        libraries: the installed packages that were met, with their versions.
+    """
+
+    def __init__(self) -> None:
+        self.libraries: dict[str, str] = {}
+        self._done: dict[int, bytes] = {}
+        self._open: dict[int, int] = {}  # what is being walked through, with its depth: the way back of a cycle
+        self._alive: list[object] = []  # a number in ``_done`` must not be given to another object meanwhile
+        self._spaces: dict[tuple[int, frozenset[str]], _Namespace] = {}
+        self._trail: list[str] = []
+        self._tree: set[int] = set()  # modules whose registered tensors are told elsewhere
+
+    def of(self, name: str, value: object) -> str:
+        """Return the sha256 of a value.
+
+        Args:
+            name: the argument's name, for the message.
+            value: a function, class, object with plain contents, tensor, module, number, text, or these in containers.
+
+        Raises:
+            UnidentifiedError: something in it cannot be compared (a random generator, a lock, a file).
+        """
+        try:
+            with self._inside(name):
+                return self._digest(value).hex()
+        except RecursionError:
+            raise UnidentifiedError(f"{name} is nested too deeply to be told from another; {REMEDY}.") from None
+
+    def of_structure(self, name: str, module: nn.Module) -> str:
+        """Return the sha256 of a module tree: classes, code, hooks, attributes; not the registered tensors' values.
+
+        Args:
+            name: the argument's name, for the message.
+            module: the root.
+        """
+        self._tree = {id(part) for part in module.modules()}
+        first: dict[int, str] = {}
+        tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+        tied = [(place, first.setdefault(id(tensor), place)) for place, tensor in tensors]
+        try:
+            return self.of(name, [module, tied])
+        finally:
+            self._tree = set()
+
+    @contextmanager
+    def _inside(self, name: str) -> Iterator[None]:
+        self._trail.append(name)
+        yield
+        self._trail.pop()
+
+    def _joined(self, kind: str, parts: Iterable[tuple[str, object]]) -> bytes:
+        """Return the digest of a kind and of named parts in their order."""
+        whole = hashlib.sha256(kind.encode())
+        for name, value in parts:
+            with self._inside(name):
+                whole.update(f"\n{len(name)} {name} ".encode() + self._digest(value))
+        return whole.digest()
+
+    def _plain(self, kind: str, *texts: str | bytes | memoryview) -> bytes:
+        whole = hashlib.sha256(kind.encode())
+        for text in texts:
+            data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+            whole.update(f"\n{len(data)} ".encode() + data)
+        return whole.digest()
+
+    def _digest(self, value: object) -> bytes:
+        value = unwrapped(value)
+        kind = type(value)
+        if kind in kinds.ATOMS:
+            return self._plain(kind.__name__, value.hex() if kind is float else repr(value))
+        number = id(value)
+        if number in self._open:
+            return self._plain("cycle", str(len(self._open) - self._open[number]))
+        if number not in self._done:
+            self._open[number] = len(self._open)
+            self._alive.append(value)
+            try:
+                self._done[number] = self._composed(value)
+            finally:
+                del self._open[number]
+        return self._done[number]
+
+    def _composed(self, value: object) -> bytes:
+        kind = type(value)
+        if kind in (list, tuple, torch.Size):
+            return self._joined(kind.__name__, ((str(k), part) for k, part in enumerate(value)))
+        if kind is dict or kind is types.MappingProxyType:
+            return self._joined(
+                "dict", (pair for k, v in value.items() for pair in (("key", k), (references.shown_key(k), v)))
+            )
+        if kind in (set, frozenset):
+            return self._plain(kind.__name__, *sorted(self._digest(part) for part in value))
+        if kind is slice:
+            return self._joined("slice", zip("abc", (value.start, value.stop, value.step), strict=True))
+        for those, describe in KINDS:
+            if isinstance(value, those):
+                return describe(self, value)
+        return self._instance(value)
+
+    def _named(self, value: object) -> bytes:
+        return self._plain("named", type(value).__name__, re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)))
+
+    def _tensor(self, value: Tensor) -> bytes:
+        own = "" if type(value) in (Tensor, nn.Parameter, nn.Buffer) else self._digest(type(value)).hex()
+        try:
+            told = tensor_bytes(value)
+        except (RuntimeError, TypeError):  # without numbers: on "meta", or left over from a transformed call
+            raise self._unidentified(value) from None
+        return self._plain("tensor", own, *told)
+
+    def _array(self, value: np.ndarray | np.generic) -> bytes:
+        if value.dtype.hasobject:
+            return self._joined("array", [("shape", value.shape), ("values", value.tolist())])
+        return self._plain("array", *array_bytes(np.asarray(value)))
+
+    def _enum(self, value: enum.Enum) -> bytes:
+        return self._joined("enum", [("class", type(value).__qualname__), ("value", value.value)])
+
+    def _partial(self, value: functools.partial) -> bytes:
+        parts = {"function": value.func, "arguments": value.args, "keywords": value.keywords, "held": vars(value)}
+        return self._joined("partial", parts.items())
+
+    def _method(self, value: types.MethodType) -> bytes:
+        return self._joined("method", [("function", value.__func__), ("object", value.__self__)])
+
+    def _wrapper(self, value: staticmethod | classmethod | functools._lru_cache_wrapper) -> bytes:
+        return self._joined(type(value).__name__, [("function", value.__wrapped__)])
+
+    def _property(self, value: property) -> bytes:
+        return self._joined("property", [("get", value.fget), ("set", value.fset), ("delete", value.fdel)])
+
+    def _built_in(self, value: types.BuiltinFunctionType) -> bytes:
+        owner = getattr(value, "__self__", None)
+        installed = isinstance(owner, type) and of_library(owner)
+        if owner is None or installed or isinstance(owner, types.ModuleType):
+            place = getattr(value, "__objclass__", None) or owner
+            return self._plain("built in", getattr(place, "__name__", ""), value.__name__)
+        return self._joined("bound", [("name", value.__name__), ("object", owner)])
+
+    def _descriptor(self, value: types.MemberDescriptorType) -> bytes:
+        return self._plain("descriptor", value.__name__)
+
+    def _code(self, code: types.CodeType) -> bytes:
+        shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        parts = {"shape": shape, "names": names, "code": code.co_code, "exceptions": code.co_exceptiontable}
+        return self._joined("code", [*parts.items(), ("constants", code.co_consts)])
+
+    def _function(self, value: types.FunctionType) -> bytes:
+        known = of_library(value)
+        if known and reachable(value):
+            return self._library(value.__module__, value.__qualname__)
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        parts = {"code": value.__code__, "defaults": value.__defaults__, "keywords": value.__kwdefaults__}
+        parts |= {"attributes": vars(value), "closure": {name: references.cell_content(cell) for name, cell in cells}}
+        if known:  # a lambda or an inner function of an installed module
+            return self._joined(self._library(value.__module__, value.__qualname__).hex(), parts.items())
+        self.libraries["python"] = release("sys")  # the code of a function is that of one Python
+        return self._joined("function", [*parts.items(), *self._globals(value)])
+
+    def _globals(self, function: types.FunctionType) -> Iterator[tuple[str, object]]:
+        names, attributes, imported = references.referenced(function.__code__)
+        own, built_in = function.__globals__, vars(sys.modules["builtins"])
+        for name in sorted(names):
+            value = own.get(name, built_in.get(name, references.Missing))
+            yield name, self._space(value, attributes) if isinstance(value, types.ModuleType) else value
+        for name in sorted(imported & sys.modules.keys()):
+            yield f"import {name}", self._space(sys.modules[name], attributes)
+
+    def _space(self, module: types.ModuleType, names: frozenset[str]) -> _Namespace:
+        return self._spaces.setdefault((id(module), names), _Namespace(module, names))
+
+    def _namespace(self, value: _Namespace) -> bytes:
+        """Return what a function sees of a module: its name, and of the attributes it may use those not installed."""
+        known = is_library(value.module.__name__)
+        name = value.module.__name__ if known else ""
+        if known:
+            self._noted(name)
+        return self._joined(f"module {name}", self._foreign(*value, set()))
+
+    def _foreign(self, module: types.ModuleType, names: frozenset[str], looked: set[int]) -> list[tuple[str, object]]:
+        """Return a module's attributes of these names; of an installed module, loaded or not, those put into it."""
+        known, found = is_library(module.__name__), []
+        if id(module) in looked:
+            return found
+        looked.add(id(module))
+        for name in sorted(names & vars(module).keys()):
+            inner = unwrapped(vars(module)[name])
+            if not isinstance(inner, types.ModuleType):
+                if not known or (isinstance(inner, types.FunctionType) and not of_library(inner)):
+                    found.append((name, inner))
+            elif not (known and is_library(inner.__name__)):
+                found.append((name, self._space(inner, names)))
+            elif more := self._foreign(inner, names, looked):
+                found.append((name, more))
+        return found
+
+    def _imported(self, value: types.ModuleType) -> bytes:
+        return self._namespace(self._space(value, frozenset()))
+
+    def _class(self, value: type) -> bytes:
+        if value.__module__ == "builtins":
+            return self._plain("class", value.__name__)
+        if not (of_library(value) and reachable(value)):
+            own = [(k, v) for k, v in sorted(vars(value).items()) if k not in kinds.BOOKKEEPING]
+            bases = {"name": value.__name__, "kind": type(value), "bases": value.__bases__}
+            return self._joined("class", [*bases.items(), *own])
+        changed = [(k, v) for k, v in sorted(vars(value).items()) if references.is_foreign(v)]
+        return self._joined(
+            self._library(value.__module__, value.__qualname__).hex(),
+            [*changed, ("bases", tuple(base for base in value.__bases__ if base.__module__ != "builtins"))],
+        )
+
+    def _library(self, module: str, name: str) -> bytes:
+        return self._plain("library", *library_name(module, name), self._noted(module))
+
+    def _noted(self, module: str) -> str:
+        """Return the version of a module's package, and remember it."""
+        top = module.partition(".")[0]
+        return self.libraries.setdefault("python" if top in sys.stdlib_module_names else top, release(top))
+
+    def _module(self, module: nn.Module) -> bytes:
+        if isinstance(module, torch.jit.ScriptModule):
+            raise self._unidentified(module)
+        told = id(module) in self._tree
+        skipped = {*references.remembered_properties(type(module)), *kinds.of_module(module)}
+        own = references.without(skipped, vars(module))
+        hooks = {name: list(vars(module).get(name, {}).values()) for name in kinds.HOOKS}
+        tensors = [*module._parameters.items(), *module._buffers.items()]
+        shown = {k: v if v is None or not told else (str(v.dtype), tuple(v.shape)) for k, v in tensors}
+        parts = {"class": type(module), "training": module.training, "attributes": own, "hooks": hooks}
+        return self._joined("module", {**parts, "tensors": shown, "parts": dict(module._modules)}.items())
+
+    def _instance(self, value: object) -> bytes:
+        if isinstance(value, kinds.GENERATORS):
+            raise self._unidentified(value, "draws from a random generator that it keeps")
+        reduce = copyreg.dispatch_table.get(type(value))
+        try:
+            made = value.__reduce_ex__(4) if reduce is None else reduce(value)
+        except Exception:  # whatever an object says that has no plain contents
+            raise self._unidentified(value) from None
+        if isinstance(made, str):
+            return self._joined("global", [("class", type(value)), ("name", made)])
+        derived = references.remembered_properties(type(value))
+        state = references.without(derived, made[2] if len(made) > 2 else None)
+        contents = [list(part) for part in made[3:5] if part is not None]
+        parts = {"class": type(value), "made by": made[0], "arguments": made[1], "state": state, "contents": contents}
+        held = references.without(derived, getattr(value, "__dict__", {}))
+        return self._joined("object", {**parts, "held": held}.items())
+
+    def _unidentified(self, value: object, why: str = "cannot be told from another") -> UnidentifiedError:
+        place, kind = " > ".join(self._trail), type(value).__name__
+        return UnidentifiedError(f"{place} is a {kind}, which {why}, so no store can answer for it; {REMEDY}.")
+
+
+class _Namespace(typing.NamedTuple):
+    module: types.ModuleType
+    names: frozenset[str]
+
+
+REMEDY = "leave store out, or use plain values (numbers, tensors, functions) instead"
+KINDS = (
+    (kinds.NAMED, Identity._named),
+    (Tensor, Identity._tensor),
+    ((np.ndarray, np.generic), Identity._array),
+    (nn.Module, Identity._module),
+    (enum.Enum, Identity._enum),
+    (kinds.OPERATORS, Identity._named),
+    (type, Identity._class),
+    (types.FunctionType, Identity._function),
+    (types.CodeType, Identity._code),
+    (functools.partial, Identity._partial),
+    (types.MethodType, Identity._method),
+    ((staticmethod, classmethod, functools._lru_cache_wrapper), Identity._wrapper),
+    (property, Identity._property),
+    (kinds.BUILT_IN, Identity._built_in),
+    (kinds.DESCRIPTORS, Identity._descriptor),
+    (_Namespace, Identity._namespace),
+    (types.ModuleType, Identity._imported),
+)

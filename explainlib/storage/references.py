@@ -1,0 +1,62 @@
+"""What code refers to: the globals, attributes and modules that a function names."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import types
+
+from explainlib.storage.libraries import of_library, unwrapped
+
+
+class Missing:
+    """Stands for a name that is not defined."""
+
+
+def cell_content(cell: types.CellType) -> object:
+    """Return what a closure's cell holds, ``Missing`` if nothing yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return Missing
+
+
+def shown_key(key: object) -> str:
+    """Return a dictionary's key for a message."""
+    return key if isinstance(key, str) else "value"
+
+
+def without(names: frozenset[str] | set[str], state: object) -> object:
+    """Return a dictionary, or those in a tuple, without some names; anything else as it is."""
+    if type(state) is tuple:  # the state of an object with slots
+        return tuple(without(names, part) for part in state)
+    return {k: v for k, v in state.items() if k not in names} if type(state) is dict and names else state
+
+
+def remembered_properties(kind: type) -> frozenset[str]:
+    """Return the attributes that are remembered properties: what they hold follows from the rest."""
+    return frozenset(k for base in kind.__mro__ for k, v in vars(base).items() if type(v) is functools.cached_property)
+
+
+def is_foreign(value: object) -> bool:
+    """Whether a class attribute is a function that somebody put into an installed class."""
+    inner = getattr(value, "__func__", getattr(value, "fget", value))
+    inner = unwrapped(inner)
+    return isinstance(inner, types.FunctionType) and not of_library(inner)
+
+
+def referenced(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return (globals, attributes, imported modules) named by a code object and by the code inside it."""
+    names, attributes, imported = set(), set(), set()
+    for step in dis.get_instructions(code):
+        if step.opname.startswith("LOAD_") and step.opname.endswith(("GLOBAL", "NAME", "GLOBALS")):
+            names.add(step.argval)
+        elif step.opname == "IMPORT_NAME":
+            imported.add(step.argval)
+        elif isinstance(step.argval, str) and step.argval in code.co_names:
+            attributes.add(step.argval)
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            for known, more in zip((names, attributes, imported), referenced(inner), strict=True):
+                known |= more
+    return frozenset(names), frozenset(attributes), frozenset(imported)
