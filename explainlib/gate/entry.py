@@ -169,6 +169,15 @@ def _summed(parameters: Parameters, x: Tensor):
 
 
 def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Finding:
+    limited = _at_max_norm(parameters)
+    if limited is not None:
+        layer = called(limited, parameters)
+        return Finding(
+            f"rows of the table of {layer} are as long as its max_norm allows, where the {WORDS[route]} jumps "
+            f"(differences are off by {error:.1%}); set max_norm=None on the trained layer, or leave the table out "
+            "with parameters=[...].",
+            layer=limited,
+        )
     name = blamed(parameters, x, route)
     return Finding(
         f"the {WORDS[route]} of {called(name, parameters)} is wrong: it differs from differences of its forward by "
@@ -176,6 +185,16 @@ def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Findi
         "values written in place; use torch's own operations there, or leave its parameters out with parameters=[...].",
         layer=name,
     )
+
+
+def _at_max_norm(parameters: Parameters) -> str | None:
+    """Return the name of a chosen embedding that has rows at its ``max_norm``, if there is one."""
+    for name, layer in parameters.module.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+            lengths = torch.linalg.vector_norm(layer.weight, layer.norm_type, dim=1)
+            if f"{name}.weight".lstrip(".") in parameters.names and (lengths > (1 - 1e-5) * layer.max_norm).any():
+                return name
+    return None
 
 
 def _missing(parameters: Parameters, x: Tensor, route: str, message: str) -> Finding:
