@@ -130,6 +130,14 @@ def require_derivatives(parameters: Parameters, x: Tensor, routes: Sequence[str]
 
 
 def _compare(checked: Checked, parameters: Parameters, x: Tensor, route: str, independent: bool) -> None:
+    limited = _at_max_norm(parameters)
+    if limited is not None:
+        checked.findings[route] = Finding(
+            f"rows of the table of {called(limited, parameters)} are as long as its max_norm allows, where derivatives "
+            "jump; set max_norm=None on the trained layer, or leave the table out with parameters=[...].",
+            layer=limited,
+        )
+        return
     chosen = few(x) if independent else x
     compared, failed = None, None
     for double in (True, False):  # a forward that insists on float32 is compared in it
@@ -169,15 +177,6 @@ def _summed(parameters: Parameters, x: Tensor):
 
 
 def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Finding:
-    limited = _at_max_norm(parameters)
-    if limited is not None:
-        layer = called(limited, parameters)
-        return Finding(
-            f"rows of the table of {layer} are as long as its max_norm allows, where the {WORDS[route]} jumps "
-            f"(differences are off by {error:.1%}); set max_norm=None on the trained layer, or leave the table out "
-            "with parameters=[...].",
-            layer=limited,
-        )
     name = blamed(parameters, x, route)
     return Finding(
         f"the {WORDS[route]} of {called(name, parameters)} is wrong: it differs from differences of its forward by "
