@@ -1,11 +1,17 @@
-"""``python -m benchmarks``: print every ratio, mark those below their bar; ``groups``, ``representers`` are large."""
+"""``python -m benchmarks``: print every ratio, mark those below their bar; ``groups``, ``representers`` are large.
+
+``python -m benchmarks quality`` prints what is right and what is refused instead, and fails on anything else; with
+``--write`` it also writes docs/quality.md.
+"""
 
 from __future__ import annotations
 
 import sys
 import warnings
 
-from benchmarks import bilevel, ensembles, gate, groups, influence, representers, tasks
+import torch
+
+from benchmarks import bilevel, ensembles, gate, groups, influence, quality, representers, tasks
 from benchmarks.timing import table
 from explainlib import NotAtMinimumWarning, compute
 
@@ -24,13 +30,28 @@ def main(chosen: list[str]) -> None:
         "bilevel": bilevel,
         "representers": representers,
     }
+    if chosen[:1] == ["quality"] and set(chosen[1:]) <= {"--write"}:
+        raise SystemExit(judge(write="--write" in chosen))
     unknown = set(chosen) - set(rooms)
     if unknown:
-        raise SystemExit(f"benchmarks {sorted(unknown)} are unknown; choose from {', '.join(rooms)}.")
+        raise SystemExit(f"benchmarks {sorted(unknown)} are unknown; choose from {', '.join(rooms)}, or quality alone.")
     with warnings.catch_warnings(), compute.settings():
         warnings.simplefilter("ignore", NotAtMinimumWarning)
         names = chosen or ["gate", "influence", "ensembles", "tasks", "bilevel"]
         print(table([row for name in names for row in rooms[name].rows()]))
+
+
+def judge(*, write: bool) -> int:
+    """Print the tables of right and refused; return 1 if a cell is neither."""
+    torch.set_num_threads(1)
+    double, single = quality.measured(), quality.measured(functions=quality.SINGLE, dtype=torch.float32)
+    page = quality.document(double, single)
+    print(page)
+    if write:
+        quality.PAGE.write_text(page)
+    bad = quality.third_states(double, single)
+    print("\n".join(bad))
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

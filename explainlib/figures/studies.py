@@ -102,6 +102,7 @@ def draw(name: str, tables: Sequence[Path]) -> Path:
         name: the study.
         tables: its CSV files, ``<stem>-<table>.csv``; other files are passed over.
     """
-    read = {path.stem.rsplit("-", 1)[1]: parsed(path.read_bytes(), path, "run the study again") for path in tables if path.suffix == ".csv"}
+    files = {path.stem.rsplit("-", 1)[1]: path for path in tables if path.suffix == ".csv"}
+    read = {table: parsed(path.read_bytes(), path, "run the study again") for table, path in files.items()}
     first = next(path for path in tables if path.suffix == ".csv")
     return write_bytes(png(STUDY_FIGURES[name](read), dpi=120), first.with_name(first.stem.rsplit("-", 1)[0] + ".png"))

@@ -106,9 +106,14 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
             _copy_back(module, buffers, stored)
             state.restore()
             raise
-    sets = tuple(a for a in state.changed() if a.name != "_parameters")
-    state.restore()
-    written = _copy_back(module, buffers, stored)
+        sets = dict.fromkeys(state.changed())
+        state.restore()
+        written = _copy_back(module, buffers, stored)
+        if not written:
+            parameters.outputs(parameters.theta, few.clone())  # recurrent layers keep the parameters that they see
+            sets |= dict.fromkeys(state.changed())
+            state.restore()
+    sets = tuple(a for a in sets if a.name != "_parameters")
     writes_input = not _equal(given, few)
     parameters.writes_input, parameters.sets = writes_input, sets
     findings = list(_random_findings(parameters, watcher, others()))

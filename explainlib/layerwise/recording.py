@@ -66,7 +66,8 @@ def watched(parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor, layer
         # the input may be overwritten in place further on, so what is kept is a copy; and so is what goes on
         read = (args[0] if args else kwargs["input"]).detach().clone()
         if not output.requires_grad:
-            output = output.detach().requires_grad_()
+            with torch.enable_grad():  # a layer that is called under no_grad: what it puts out goes on as a constant
+                output = output.detach().requires_grad_()
         seen.append((layer, read, output))
         return output.clone()
 
