@@ -230,21 +230,22 @@ def chosen_names(named: dict[str, Tensor], choice: str | Sequence[str]) -> tuple
     return tuple(name for name in named if name in set(choice))
 
 
-def shorten_tables(module: nn.Module) -> tuple[str, ...]:
-    """Write the rows of embeddings with ``max_norm`` as their forward would leave them, once; return their names.
+def take_bounds(module: nn.Module) -> dict[str, tuple[float, float]]:
+    """Take ``max_norm`` off every embedding and return (bound, norm type) by the names of their tables.
 
-    The bound is no part of an objective, and at its edge nothing has a derivative: the copy goes on without it.
+    The bound is no part of an objective, and at its edge nothing has a derivative: tables are shortened once, as a
+    forward would leave them (``shortened``), and the copy goes on without it.
 
     Args:
         module: a copy of one's own.
     """
-    bounded = []
+    bounds = {}
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+            bounds[f"{name}.weight".lstrip(".")] = layer.max_norm, layer.norm_type
             layer.weight.data = renormalised(layer.weight.data, layer.max_norm, layer.norm_type)
             layer.max_norm = None
-            bounded.append(name)
-    return tuple(bounded)
+    return bounds
 
 
 def no_source() -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from explainlib.decompositions import Constants, Decomposed
+from explainlib.decompositions import Constants, Decomposed, renormalised
 from explainlib.modules import (
     AttributeState,
     ReadOut,
@@ -27,8 +27,8 @@ from explainlib.modules import (
     readout,
     require_dtype,
     require_module,
-    shorten_tables,
     structure,
+    take_bounds,
 )
 from explainlib.norms import with_batch_statistics
 
@@ -48,7 +48,7 @@ class Parameters:
     Attributes:
         writes_input: whether the forward writes into its input, so that it gets a copy; found by the gate.
         sets: attributes that the forward sets, put back after each call; found by the gate.
-        bounded: embeddings whose ``max_norm`` the copy goes on without.
+        bounds: of embedding tables whose ``max_norm`` the copy goes on without.
 
     Raises:
         TypeError: not an ``nn.Module``, a wrapped or scripted one, or parameters in half precision.
@@ -73,7 +73,7 @@ class Parameters:
         self.module = private_copy(model).requires_grad_(False)
         if batch_statistics:
             with_batch_statistics(self.module)
-        self.bounded = shorten_tables(self.module)
+        self.bounds = take_bounds(self.module)
         # torch swaps the parameters of a module once per name; one that stands at two places must be swapped once only
         every = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
         self._tied = len(every) == len(set(every))
@@ -161,12 +161,12 @@ class Parameters:
         """Write parameters and buffers by name into the private copy: what is not chosen has these values from now on.
 
         Args:
-            named: any of the model's parameters and buffers, in their shapes.
+            named: any of the model's parameters and buffers, in their shapes; tables with a bound are shortened.
         """
         own = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         with torch.no_grad():
             for name, value in named.items():
-                own[name].copy_(value)
+                own[name].copy_(renormalised(value, *self.bounds[name]) if name in self.bounds else value)
 
     def with_buffers(self, buffers: Mapping[str, Tensor]) -> Parameters:
         """Return the same with other buffers, a copy of its own.

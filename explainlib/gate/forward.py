@@ -120,7 +120,7 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     findings += [_written_finding(parameters, key) for key in written]
     if [layer.training for layer in module.modules()] != before:
         findings.append(Finding("the forward changes its own training mode; let it leave self.training alone."))
-    findings += [_bounded_finding(layer) for layer in parameters.bounded]
+    findings += [_bounded_finding(table.rpartition(".")[0]) for table in parameters.bounds]
     if not any(finding.error for finding in findings):
         findings += _repeat_findings(parameters, few, outputs, independent)
     return Forward(outputs.shape[1], tuple(findings), writes_input, sets)

@@ -62,7 +62,7 @@ def tracin(
     for c, rate in enumerate(trajectory.learning_rates):
         state = {name: value.to(total.device) for name, value in trajectory.state(c).items()}
         chosen.place(state)  # what is not chosen, and every buffer, has to stand at the checkpoint too
-        at = torch.cat([state[name].reshape(-1) for name in chosen.names]).to(total)
+        at = torch.cat([chosen.module.get_parameter(name).reshape(-1) for name in chosen.names])
         left, right = (_loss_gradients(chosen, at, part, criterion) for part in (test, train))
         total -= float(rate) * gram(left, left if test is train else right)
     return total
