@@ -200,9 +200,12 @@ def symmetrised(name: str, matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]
     return (matrix + matrix.T) / 2
 
 
+OWN_FRAMES = ("explainlib", "jaxtyping", "contextlib")  # contextlib: functions wrapped by a context
+
+
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Warn at the line outside explainlib that started the work, so that a person sees their own line."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("explainlib", "jaxtyping"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in OWN_FRAMES:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from explainlib.decompositions import renormalised
 
 DTYPES = (torch.float32, torch.float64)
+INTERNAL = frozenset(vars(nn.Module())) - {"_buffers"}  # torch's own attributes: parameters, hooks, the mode
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -115,7 +116,7 @@ class AttributeState:
 
     def __init__(self, module: nn.Module, only: Sequence[Attribute] | None = None) -> None:
         layers = dict(module.named_modules())
-        where = [(n, k) for n, m in layers.items() for k in vars(m)]
+        where = [(n, k) for n, m in layers.items() for k in vars(m) if k not in INTERNAL]
         if only is not None:
             where = [(a.layer, a.name) for a in only]
         self._vars = {name: vars(layers[name]) for name in dict.fromkeys(n for n, _ in where)}
@@ -132,6 +133,8 @@ class AttributeState:
         found = []
         for layer, attributes in self._vars.items():
             for name, value in attributes.items():
+                if name in INTERNAL:
+                    continue
                 was, content = self._was.get((layer, name), (_MISSING, None))
                 if value is not was or (content is not None and not _same(value, content)):
                     found.append(Attribute(layer, name))
@@ -140,7 +143,9 @@ class AttributeState:
     def restore(self) -> None:
         """Put everything back."""
         for layer, attributes in self._vars.items():
-            names = list(attributes) if self._only is None else [a.name for a in self._only if a.layer == layer]
+            names = [name for name in attributes if name not in INTERNAL]
+            if self._only is not None:
+                names = [a.name for a in self._only if a.layer == layer]
             for name in names:
                 if (layer, name) not in self._was:
                     attributes.pop(name, None)

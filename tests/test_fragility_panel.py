@@ -162,15 +162,15 @@ def test_tables_come_back_from_disk(truths, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is no JSON"), (b"[1, 2]", r"lacks settings \(dict\)"), (b'{"settings": {}}', "settings are not those"),
-     (b"[" * 100_000, "is no JSON"), (b'{"settings": {"training": {"a": 1}, "bayesian": [2, 150]}}', "settings are not those")],
+    [(b"", "cannot be read"), (b"[1, 2]", "it is a list"), (b'{"settings": {}}', "does not say how"),
+     (b"[" * 100_000, "cannot be read"), (b'{"settings": {"training": {"a": 1}, "bayesian": [2, 150]}}', "does not say how")],
 )  # fmt: skip
 def test_a_damaged_record_is_named(truths, tmp_path, content, message):
     stem = tmp_path / "fragility-iris-quick"
     for name, frame in zip(TABLES, (truths.summary, truths.repeats, truths.networks), strict=True):
         frame.to_csv(f"{stem}-{name}.csv", index=False)
     stem.with_suffix(".json").write_bytes(content)
-    with pytest.raises(ValueError, match=f"quick.json cannot be read: it.* {message}"):
+    with pytest.raises(ValueError, match=f"quick.json .*{message}"):
         read_truths(tmp_path)
 
 

@@ -113,7 +113,7 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
             parameters.outputs(parameters.theta, few.clone())  # recurrent layers keep the parameters that they see
             sets |= dict.fromkeys(state.changed())
             state.restore()
-    sets = tuple(a for a in sets if a.name != "_parameters")
+    sets = tuple(sets)
     writes_input = not _equal(given, few)
     parameters.writes_input, parameters.sets = writes_input, sets
     findings = list(_random_findings(parameters, watcher, others()))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from explainlib.checks import require_choice
 from explainlib.datasets import load
+from explainlib.datasets.bounds import clipped
 from explainlib.metrics import Fidelity, fidelity
 from explainlib.studies.fragility_bench import (
     BAYESIAN,
@@ -69,12 +70,18 @@ class Judged:
             protocol: "highest_loss" or "most_influential".
         """
         require_choice("protocol", protocol, PROTOCOLS)
-        removed, predicted, true = (
-            [] if not isinstance(text := row.get(f"{column}_{protocol}"), str) else json.loads(text)
-            for column in ("removed", *SIDES)
-        )
-        numbers = [torch.tensor(side, dtype=torch.float64) for side in (predicted, true, json.loads(row["spectrum"]))]
-        return cls(torch.tensor(removed, dtype=torch.int64), *numbers, str(row["status"]))
+        try:
+            removed, predicted, true = (
+                [] if not isinstance(text := row.get(f"{column}_{protocol}"), str) else json.loads(text)
+                for column in ("removed", *SIDES)
+            )
+            sides = predicted, true, json.loads(row["spectrum"])
+            numbers = [torch.tensor(side, dtype=torch.float64) for side in sides]
+            return cls(torch.tensor(removed, dtype=torch.int64), *numbers, str(row["status"]))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(
+                f"a row of the table networks holds no lists of numbers ({clipped(str(error))}); run the study again."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,8 @@ def read_truths(folder: str | Path | None = None) -> Truths:
     records = sorted(folder.glob("fragility-iris-*.json"), key=lambda path: path.stem != RUN)
     stem = records[0].stem if records else RUN
     tables = kept_tables(stem, folder)
+    if missing := [name for name in TABLES if name not in tables]:
+        raise ValueError(f"{folder} has no {stem}-{missing[0]}.csv beside the others; run the study again.")
     needed = {"kind", "depth", "width", "seed", "status", "spectrum", *(f"{side}_highest_loss" for side in SIDES)}
     if lacking := sorted(needed - set(tables["networks"])):
         raise ValueError(f"{folder / stem}-networks.csv lacks {', '.join(lacking)}; run the study again.")

@@ -26,10 +26,10 @@ def kept_tables(stem: str, folder: str | Path | None = None) -> dict[str, pandas
     folder = REPOSITORY if folder is None else Path(folder)
     paths = sorted(folder.glob(f"{stem}-*.csv"))
     if not paths:
-        study, _, scale = (*stem.split("-"), "", "")[:3]
+        study, data, scale = (*stem.split("-"), "", "")[:3]
         raise FileNotFoundError(
             f"no tables {stem}-*.csv in {folder}; run `python -m explainlib study {study} --scale {scale or 'cpu'} "
-            f"--out {folder}`, or pass the folder that holds them."
+            f"{f'--data {data} ' * bool(data)}--out {folder}`, or pass the folder that holds them."
         )
     remedy = "run the study again, or restore the file"
     record = folder / f"{stem}.json"

@@ -73,5 +73,5 @@ def test_tables_that_are_not_there_say_how_to_make_them(tmp_path):
     pandas.DataFrame({"a": [1]}).to_csv(tmp_path / "fragility-iris-cpu-two.csv", index=False)
     assert kept_tables("fragility-iris-cpu", tmp_path)["two"]["a"].tolist() == [1]
     (tmp_path / "fragility-iris-cpu-two.csv").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"cpu-two.csv cannot be read: it is no table .*; run the study again"):
+    with pytest.raises(ValueError, match=r"cpu-two.csv is damaged and cannot be read .*; run the study again"):
         kept_tables("fragility-iris-cpu", tmp_path)
