@@ -12,14 +12,14 @@ from types import FrameType
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from explainlib.gate.generators import held_generators, put_back, state_of
 from explainlib.gate.report import Finding
+from explainlib.gate.watching import Watcher
 from explainlib.modules import Attribute, AttributeState
 from explainlib.params import Parameters, require_outputs
 
 EXAMPLES = 5  # examples that are run together and alone
-OFF = {"dropout_p": 0.0, "dropout": 0.0, "p": 0.0, "train": False, "training": False}  # at these nothing is drawn
 
 
 @dataclass(frozen=True)
@@ -37,47 +37,6 @@ class Forward:
     findings: tuple[Finding, ...]
     writes_input: bool = False
     sets: tuple[Attribute, ...] = ()
-
-
-class Watcher(TorchDispatchMode):
-    """Sees every operation of a forward, and remembers those that draw random numbers, with the layer around them."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module, self.drawn, self._inside = module, [], []
-
-    @contextmanager
-    def layers(self) -> Iterator[None]:
-        """Follow which layer is running."""
-
-        def enter(name: str) -> Callable:
-            return lambda *_: self._inside.append(name)
-
-        def leave(*_: object) -> None:
-            self._inside.pop()
-
-        hooks = []
-        for name, layer in self.module.named_modules():
-            hooks += [layer.register_forward_pre_hook(enter(name)), layer.register_forward_hook(leave)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run the operation; torch tags those that read its generator."""
-        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs or {}):
-            self.drawn.append((self._inside[-1] if self._inside else "", str(func.overloadpacket)))
-        return func(*args, **(kwargs or {}))
-
-
-def _draws(func, args: tuple, kwargs: dict) -> bool:
-    """Return whether a tagged operation draws: not with a dropout of zero, or outside training."""
-    names = [argument.name for argument in func._schema.arguments]
-    given = dict(zip(names, args, strict=False)) | kwargs
-    given = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()} | given
-    return not any(name in given and given[name] == off for name, off in OFF.items())
 
 
 def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> Forward:
@@ -98,28 +57,38 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     stored = {key: value.detach().clone() for key, value in module.named_parameters()}
     state, watcher, given = AttributeState(module), Watcher(module), few.clone()
     before = [layer.training for layer in module.modules()]
-    with _generators_kept() as others, watcher.layers():
+    held = [(name, one, state_of(one)) for name, one in held_generators(module)]
+    with _generators_kept() as others:
         try:
-            with watcher:
+            with watcher.layers(), watcher:
                 outputs = require_outputs(parameters.run, given, name)
         except (ValueError, TypeError):
             _copy_back(module, buffers, stored)
             state.restore()
             raise
-        sets = dict.fromkeys(state.changed())
+        sets = state.changed()
         state.restore()
         written = _copy_back(module, buffers, stored)
-        if not written:
-            parameters.outputs(parameters.theta, few.clone())  # recurrent layers keep the parameters that they see
-            sets |= dict.fromkeys(state.changed())
+        if not written:  # with gradients, as derivatives are taken; recurrent layers keep the parameters that they see
+            graded = _graded(parameters, few, outputs)
+            sets += state.changed()
             state.restore()
-    sets = tuple(a for a in sets if a.name != "_parameters")
-    writes_input = not _equal(given, few)
+    sets = tuple(a for a in dict.fromkeys(sets) if a.name != "_parameters")
+    writes_input = given._version > 0 or not _equal(given, few)
     parameters.writes_input, parameters.sets = writes_input, sets
-    findings = list(_random_findings(parameters, watcher, others()))
+    owned = [name for name, one, was in held if put_back(one, was)]
+    findings = list(_random_findings(parameters, watcher, others(), owned))
+    findings += [_foreign_finding(parameters, *watcher.foreign[0])] if watcher.foreign else []
     findings += [_written_finding(parameters, key) for key in written]
     if [layer.training for layer in module.modules()] != before:
         findings.append(Finding("the forward changes its own training mode; let it leave self.training alone."))
+    if not findings and _differs(graded, outputs):
+        findings.append(
+            Finding(
+                "the model gives other outputs where gradients are on (torch.is_grad_enabled(), requires_grad), so its "
+                "derivatives are not those of its outputs; let it compute the same in both."
+            )
+        )
     if not findings:
         findings += _repeat_findings(parameters, few, outputs, independent)
     return Forward(outputs.shape[1], tuple(findings), writes_input, sets)
@@ -193,7 +162,9 @@ def _in_training(parameters: Parameters, name: str) -> bool:
     return parameters.module.get_submodule(name).training
 
 
-def _random_findings(parameters: Parameters, watcher: Watcher, others: list[str]) -> Iterator[Finding]:
+def _random_findings(
+    parameters: Parameters, watcher: Watcher, others: list[str], owned: list[str]
+) -> Iterator[Finding]:
     if watcher.drawn:
         name, operation = watcher.drawn[0]
         layer = called(name, parameters)
@@ -208,10 +179,25 @@ def _random_findings(parameters: Parameters, watcher: Watcher, others: list[str]
                 "while self.training (functional dropout: pass training=self.training)."
             )
         yield Finding(text, layer=name)
+    for name in owned[: not watcher.drawn]:
+        yield Finding(
+            f"{called(name, parameters)} reads a random generator of its own, so outputs are random; draw only while "
+            "self.training.",
+            layer=name,
+        )
     for generator in others:
         yield Finding(
             f"the forward reads the generator of {generator}, so outputs are random; draw only while self.training."
         )
+
+
+def _foreign_finding(parameters: Parameters, name: str, shape: list[int]) -> Finding:
+    return Finding(
+        f"{called(name, parameters)} reads a trainable parameter of shape {shape} that is not one of the model's own, "
+        "or reads its own through a function that holds the original (a lambda, a global name), which no copy can "
+        "follow; reach layers through self in a method, or freeze what was not trained (requires_grad_(False)).",
+        layer=name,
+    )
 
 
 def _written_finding(parameters: Parameters, key: str) -> Finding:
@@ -227,18 +213,30 @@ def _written_finding(parameters: Parameters, key: str) -> Finding:
 def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, independent: bool) -> list[Finding]:
     """Run again, reversed and one by one; compare."""
     run = lambda part: require_outputs(parameters.run, part.clone(), "x")  # noqa: E731
-    rounding = 1e3 * torch.finfo(outputs.dtype).eps * (1 + outputs.abs().max())
-    differs = lambda a, b: not bool(((a - b).abs() <= rounding).all() | (a.isnan() & b.isnan()).any())  # noqa: E731
     if not torch.equal(torch.nan_to_num(run(few)), torch.nan_to_num(outputs)):
         return [Finding("the model gives two outputs for the same input; remove what is random in its forward.")]
-    if parameters.module.training and differs(_evaluated(parameters, few), outputs):
+    if parameters.module.training and _differs(_evaluated(parameters, few), outputs):
         return [Finding("the model is in training mode, in which its outputs are others; call model.eval() first.")]
     if not independent:
         return []
     alone = torch.cat([run(few[i : i + 1]) for i in range(len(few))])
-    if differs(alone, outputs) or differs(run(few.flip(0)).flip(0), outputs):
+    if _differs(alone, outputs) or _differs(run(few.flip(0)).flip(0), outputs):
         return [_dependence(parameters)]
     return []
+
+
+def _graded(parameters: Parameters, few: Tensor, outputs: Tensor) -> Tensor:
+    """Return the outputs where gradients are on; where that cannot be, the derivatives will say so."""
+    try:
+        with torch.enable_grad():
+            return parameters.outputs(parameters.theta.clone().requires_grad_(), few.clone()).detach()
+    except RuntimeError:
+        return outputs
+
+
+def _differs(a: Tensor, b: Tensor) -> bool:
+    rounding = 1e3 * torch.finfo(b.dtype).eps * (1 + b.abs().max())
+    return not bool(((a - b).abs() <= rounding).all() | (a.isnan() & b.isnan()).any())
 
 
 def _evaluated(parameters: Parameters, x: Tensor) -> Tensor:

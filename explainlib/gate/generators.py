@@ -1,0 +1,76 @@
+"""Random generators that a model holds itself: whether its forward reads them, whatever it does with the numbers."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+Generator = np.random.Generator | np.random.RandomState | random.Random | torch.Generator
+DEPTH = 5  # of lists and dicts, those of the attributes included
+
+
+def held_generators(module: nn.Module) -> list[tuple[str, Generator]]:
+    """Return the generators among the attributes of layers, and those that a forward knows by a name, with its layer.
+
+    Args:
+        module: the model, or a copy: names outside the model lead to the same generators.
+    """
+    found: dict[int, tuple[str, Generator]] = {}
+    for name, layer in module.named_modules():
+        for one in _inside([vars(layer), *_names(layer)], DEPTH):
+            found.setdefault(id(one), (name, one))
+    return list(found.values())
+
+
+def state_of(generator: Generator) -> object:
+    """Return a state that can be compared, and put back."""
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state(legacy=False)
+
+
+def put_back(generator: Generator, state: object) -> bool:
+    """Return whether the generator was read since; it is then put back."""
+    if _same(state_of(generator), state):
+        return False
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
+    return True
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, dict):
+        return all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def _names(layer: nn.Module) -> Iterator[dict]:
+    """Yield the global names and closures of the forward that a layer's class (or the layer itself) brings along."""
+    forward = vars(layer).get("forward", type(layer).forward)
+    forward = getattr(forward, "__func__", forward)
+    code = getattr(forward, "__code__", None)
+    if code is None or type(layer).__module__.startswith("torch."):
+        return
+    yield {name: forward.__globals__[name] for name in code.co_names if name in forward.__globals__}
+    yield inspect.getclosurevars(forward).nonlocals
+
+
+def _inside(value: object, depth: int) -> Iterator[Generator]:
+    if isinstance(value, Generator):
+        yield value
+    elif depth and isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _inside(part, depth - 1)
