@@ -58,7 +58,7 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     state, watcher, given = AttributeState(module), Watcher(module), few.clone()
     before = [layer.training for layer in module.modules()]
     held = [(name, one, state_of(one)) for name, one in held_generators(module)]
-    with _generators_kept() as others:
+    with generators_kept() as others:
         try:
             with watcher.layers(), watcher:
                 outputs = require_outputs(parameters.run, given, name)
@@ -100,7 +100,7 @@ def spread(n: int, most: int) -> Tensor:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[Callable[[], list[str]]]:
+def generators_kept() -> Iterator[Callable[[], list[str]]]:
     """Put the generators of torch, numpy and Python back at the end; what is yielded names those of the others read."""
     numpy_state, python_state, read = np.random.get_state(), random.getstate(), []
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []

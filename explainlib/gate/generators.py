@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,9 +22,25 @@ def held_generators(module: nn.Module) -> list[tuple[str, Generator]]:
     """
     found: dict[int, tuple[str, Generator]] = {}
     for name, layer in module.named_modules():
-        for one in _inside([vars(layer), *_names(layer)], DEPTH):
+        own = (
+            []
+            if type(layer).__module__.startswith("torch.")
+            else _names(vars(layer).get("forward", type(layer).forward))
+        )
+        for one in _inside([vars(layer), *own], DEPTH):
             found.setdefault(id(one), (name, one))
     return list(found.values())
+
+
+def known_generators(function: Callable) -> list[Generator]:
+    """Return the generators that a function, or a module, knows by an attribute, a global name or its closure.
+
+    Args:
+        function: any callable.
+    """
+    if isinstance(function, nn.Module):
+        return [one for _, one in held_generators(function)]
+    return list(_inside([*_names(function), getattr(function, "__dict__", {})], DEPTH))
 
 
 def state_of(generator: Generator) -> object:
@@ -57,15 +73,13 @@ def _same(a: object, b: object) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def _names(layer: nn.Module) -> Iterator[dict]:
-    """Yield the global names and closures of the forward that a layer's class (or the layer itself) brings along."""
-    forward = vars(layer).get("forward", type(layer).forward)
-    forward = getattr(forward, "__func__", forward)
-    code = getattr(forward, "__code__", None)
-    if code is None or type(layer).__module__.startswith("torch."):
-        return
-    yield {name: forward.__globals__[name] for name in code.co_names if name in forward.__globals__}
-    yield inspect.getclosurevars(forward).nonlocals
+def _names(function: Callable) -> Iterator[dict]:
+    """Yield the global names and the closure of a function or method."""
+    plain = getattr(function, "__func__", function)
+    code = getattr(plain, "__code__", None)
+    if code is not None:
+        yield {name: plain.__globals__[name] for name in code.co_names if name in plain.__globals__}
+        yield dict(inspect.getclosurevars(plain).nonlocals)
 
 
 def _inside(value: object, depth: int) -> Iterator[Generator]:
