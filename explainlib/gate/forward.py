@@ -70,7 +70,7 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
         state.restore()
         written = _copy_back(module, buffers, stored)
         if not written:  # with gradients, as derivatives are taken; recurrent layers keep the parameters that they see
-            graded = _graded(parameters, few, outputs)
+            _graded(parameters, few, outputs)
             sets += state.changed()
             state.restore()
     sets = tuple(a for a in dict.fromkeys(sets) if a.name != "_parameters")
@@ -82,13 +82,6 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     findings += [_written_finding(parameters, key) for key in written]
     if [layer.training for layer in module.modules()] != before:
         findings.append(Finding("the forward changes its own training mode; let it leave self.training alone."))
-    if not findings and _differs(graded, outputs):
-        findings.append(
-            Finding(
-                "the model gives other outputs where gradients are on (torch.is_grad_enabled(), requires_grad), so its "
-                "derivatives are not those of its outputs; let it compute the same in both."
-            )
-        )
     if not findings:
         findings += _repeat_findings(parameters, few, outputs, independent)
     return Forward(outputs.shape[1], tuple(findings), writes_input, sets)
@@ -215,6 +208,13 @@ def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, indep
     run = lambda part: require_outputs(parameters.run, part.clone(), "x")  # noqa: E731
     if not torch.equal(torch.nan_to_num(run(few)), torch.nan_to_num(outputs)):
         return [Finding("the model gives two outputs for the same input; remove what is random in its forward.")]
+    if _differs(_graded(parameters, few, outputs), outputs):
+        return [
+            Finding(
+                "the model gives other outputs where gradients are on (torch.is_grad_enabled(), requires_grad), so its "
+                "derivatives are not those of its outputs; let it compute the same in both."
+            )
+        ]
     if parameters.module.training and _differs(_evaluated(parameters, few), outputs):
         return [Finding("the model is in training mode, in which its outputs are others; call model.eval() first.")]
     if not independent:

@@ -24,10 +24,10 @@ from explainlib.decompositions import Constants
 
 GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD = "gradient", "forward", "hessian", "forward_hessian", "third"
 ROUTES = (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD)
-STEPS = {torch.float64: (1e-6, 1e-8, 1e-4), torch.float32: (1e-3, 1e-2, 1e-4)}
-ALLOWED = {torch.float64: 1e-5, torch.float32: 3e-2}
-ROUNDED = 3e-3  # where a part is in float32 and the rest in float64
+STEPS = {torch.float64: (1e-6, 1e-8, 1e-4), torch.float32: (3e-3, 1e-2, 3e-4)}
+ALLOWED = {torch.float64: 1e-5, torch.float32: 1e-2}
 DIRECTIONS = 2
+ROUNDED = ((1e-3, 3e-3, 3e-4, 1e-4), 3e-3)  # steps and allowance where a part is in float32, the rest in float64
 
 T = TypeVar("T")
 Scalar = Callable[[Tensor, Constants | None], Tensor]
@@ -65,8 +65,8 @@ class Derivatives:
         self.function, self.at, self.sizes = function, at, sizes
         self.steps, self.allowed, self.eps = STEPS[at.dtype], ALLOWED[at.dtype], torch.finfo(at.dtype).eps
         if rounded:
-            self.steps, self.eps = STEPS[torch.float32], torch.finfo(torch.float32).eps
-            self.allowed = max(ROUNDED, self.allowed)
+            self.steps, self.eps = ROUNDED[0], torch.finfo(torch.float32).eps
+            self.allowed = max(ROUNDED[1], self.allowed)
         self._constants = Constants()
         with torch.no_grad():
             self.value = float(_run(lambda: function(at.clone().requires_grad_(), None)))
