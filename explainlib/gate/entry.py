@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from explainlib.checks import require_finite, warn_caller
 from explainlib.gate.blame import blamed
-from explainlib.gate.forward import Forward, called, generators_kept, spread, watched_forward
-from explainlib.gate.generators import known_generators, put_back, state_of
+from explainlib.gate.forward import Forward, Watcher, called, spread, watched_forward
+from explainlib.gate.generators import generators_kept, known_generators, put_back, state_of
 from explainlib.gate.report import Finding
+from explainlib.gate.rounding import rounds
 from explainlib.gate.routes import Compared, Derivatives, UnsupportedError
-from explainlib.gate.watching import Watcher, rounds
 from explainlib.losses import Loss, require_targets
 from explainlib.params import Parameters
 
@@ -134,6 +134,14 @@ def require_derivatives(parameters: Parameters, x: Tensor, routes: Sequence[str]
 
 
 def _compare(checked: Checked, parameters: Parameters, x: Tensor, route: str, independent: bool) -> None:
+    limited = _at_max_norm(parameters)
+    if limited is not None:
+        checked.findings[route] = Finding(
+            f"rows of the table of {called(limited, parameters)} are as long as its max_norm allows, where derivatives "
+            "jump; set max_norm=None on the trained layer, or leave the table out with parameters=[...].",
+            layer=limited,
+        )
+        return
     chosen = few(x) if independent else x
     compared, failed = None, None
     for double in (True, False):  # a forward that insists on float32 is compared in it
@@ -191,6 +199,16 @@ def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Findi
         "values written in place; use torch's own operations there, or leave its parameters out with parameters=[...].",
         layer=name,
     )
+
+
+def _at_max_norm(parameters: Parameters) -> str | None:
+    """Return the name of a chosen embedding that has rows at its ``max_norm``, if there is one."""
+    for name, layer in parameters.module.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+            lengths = torch.linalg.vector_norm(layer.weight, layer.norm_type, dim=1)
+            if f"{name}.weight".lstrip(".") in parameters.names and (lengths > (1 - 1e-5) * layer.max_norm).any():
+                return name
+    return None
 
 
 def _missing(parameters: Parameters, x: Tensor, route: str, message: str) -> Finding:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from explainlib.gate.generators import held_generators, put_back, state_of
+from explainlib.gate.generators import generators_kept, held_generators, put_back, state_of
 from explainlib.gate.report import Finding
-from explainlib.gate.watching import Watcher
 from explainlib.modules import Attribute, AttributeState
 from explainlib.params import Parameters, require_outputs
 
 EXAMPLES = 5  # examples that are run together and alone
+OFF = {"dropout_p": 0.0, "dropout": 0.0, "p": 0.0, "train": False, "training": False}  # at these nothing is drawn
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,53 @@ class Forward:
     findings: tuple[Finding, ...]
     writes_input: bool = False
     sets: tuple[Attribute, ...] = ()
+
+
+class Watcher(TorchDispatchMode):
+    """Sees every operation of a forward: those that draw random numbers, and those that read somebody else's parameter.
+
+    Each is remembered with the layer around it.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.drawn, self.foreign, self._inside = module, [], [], []
+
+    @contextmanager
+    def layers(self) -> Iterator[None]:
+        """Follow which layer is running."""
+
+        def enter(name: str) -> Callable:
+            return lambda *_: self._inside.append(name)
+
+        def leave(*_: object) -> None:
+            self._inside.pop()
+
+        hooks = []
+        for name, layer in self.module.named_modules():
+            hooks += [layer.register_forward_pre_hook(enter(name)), layer.register_forward_hook(leave)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run the operation; torch tags those that read its generator."""
+        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs or {}):
+            self.drawn.append((self._inside[-1] if self._inside else "", str(func.overloadpacket)))
+        for read in args:  # a private copy's own parameters require no gradient
+            if isinstance(read, nn.Parameter) and read.requires_grad:
+                self.foreign.append((self._inside[-1] if self._inside else "", list(read.shape)))
+        return func(*args, **(kwargs or {}))
+
+
+def _draws(func, args: tuple, kwargs: dict) -> bool:
+    """Return whether a tagged operation draws: not with a dropout of zero, or outside training."""
+    names = [argument.name for argument in func._schema.arguments]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    given = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()} | given
+    return not any(name in given and given[name] == off for name, off in OFF.items())
 
 
 def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> Forward:
@@ -90,44 +134,6 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
 def spread(n: int, most: int) -> Tensor:
     """Return up to ``most`` positions from the first to the last of n, of one example twice the first."""
     return torch.linspace(0, n - 1, max(2, min(n, most))).round().long()
-
-
-@contextmanager
-def generators_kept() -> Iterator[Callable[[], list[str]]]:
-    """Put the generators of torch, numpy and Python back at the end; what is yielded names those of the others read."""
-    numpy_state, python_state, read = np.random.get_state(), random.getstate(), []
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-
-    def watch(frame: FrameType, event: str, called: object) -> None:
-        if event == "c_call" and isinstance(getattr(called, "__self__", None), random.Random) and _by_a_model(frame):
-            read.append("random")
-
-    profile = sys.getprofile()
-    with torch.random.fork_rng(devices=devices):
-        sys.setprofile(watch)
-        try:
-            yield lambda: sorted(set(read))
-        finally:
-            sys.setprofile(profile)
-            now = np.random.get_state()
-            if now[2] != numpy_state[2] or not np.array_equal(now[1], numpy_state[1]):
-                read.append("numpy.random")
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
-
-
-def _by_a_model(frame: FrameType | None) -> bool:
-    """Return whether a call of Python's generator comes from a model; type checkers, torch and tempfile draw too."""
-    while frame is not None and frame.f_globals.get("__name__") == "random":
-        frame = frame.f_back
-    if frame is None or "beartype" in frame.f_code.co_filename:
-        return False
-    root = str(frame.f_globals.get("__name__", "")).split(".")[0]
-    if root != "__main__" and root in {*sys.stdlib_module_names, "torch", "beartype", "jaxtyping"}:
-        return False
-    while frame is not None and "importlib" not in frame.f_code.co_filename:
-        frame = frame.f_back
-    return frame is None  # not while a module is being imported
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -227,9 +233,10 @@ def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, indep
 
 def _graded(parameters: Parameters, few: Tensor, outputs: Tensor) -> Tensor:
     """Return the outputs where gradients are on; where that cannot be, the derivatives will say so."""
+    own = {name: parameters.module.get_parameter(name).detach().clone().requires_grad_() for name in parameters.names}
     try:
         with torch.enable_grad():
-            return parameters.outputs(parameters.theta.clone().requires_grad_(), few.clone()).detach()
+            return parameters.call(own, few.clone()).detach()
     except RuntimeError:
         return outputs
 

@@ -1,10 +1,13 @@
-"""Random generators that a model holds itself: whether its forward reads them, whatever it does with the numbers."""
+"""Random generators, torch's, numpy's, Python's and those a model holds: whether they are read, and all put back."""
 
 from __future__ import annotations
 
 import inspect
 import random
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import numpy as np
 import torch
@@ -12,6 +15,44 @@ from torch import nn
 
 Generator = np.random.Generator | np.random.RandomState | random.Random | torch.Generator
 DEPTH = 5  # of lists and dicts, those of the attributes included
+
+
+@contextmanager
+def generators_kept() -> Iterator[Callable[[], list[str]]]:
+    """Put the generators of torch, numpy and Python back at the end; what is yielded names those of the others read."""
+    numpy_state, python_state, read = np.random.get_state(), random.getstate(), []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+    def watch(frame: FrameType, event: str, called: object) -> None:
+        if event == "c_call" and isinstance(getattr(called, "__self__", None), random.Random) and _by_a_model(frame):
+            read.append("random")
+
+    profile = sys.getprofile()
+    with torch.random.fork_rng(devices=devices):
+        sys.setprofile(watch)
+        try:
+            yield lambda: sorted(set(read))
+        finally:
+            sys.setprofile(profile)
+            now = np.random.get_state()
+            if now[2] != numpy_state[2] or not np.array_equal(now[1], numpy_state[1]):
+                read.append("numpy.random")
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def _by_a_model(frame: FrameType | None) -> bool:
+    """Return whether a call of Python's generator comes from a model; type checkers, torch and tempfile draw too."""
+    while frame is not None and frame.f_globals.get("__name__") == "random":
+        frame = frame.f_back
+    if frame is None or "beartype" in frame.f_code.co_filename:
+        return False
+    root = str(frame.f_globals.get("__name__", "")).split(".")[0]
+    if root != "__main__" and root in {*sys.stdlib_module_names, "torch", "beartype", "jaxtyping"}:
+        return False
+    while frame is not None and "importlib" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is None  # not while a module is being imported
 
 
 def held_generators(module: nn.Module) -> list[tuple[str, Generator]]:
