@@ -39,8 +39,11 @@ class Loss:
     def value(self, outputs: Outputs, y: Tensor, *, constants: Constants | None = None) -> Float[Tensor, "*g n"]:
         """Return l for each example; ``constants`` is a tape as in ``Decomposed``."""
         labels = y.expand(*outputs.shape[:-2], *y.shape).reshape(-1, *y.shape[1:])
+        rows = outputs.reshape(-1, outputs.shape[-1])
+        if type(self) is Loss:  # somebody's function may write into what it gets
+            rows, labels = rows.clone(), labels.clone()
         with Decomposed(constants) if type(self) is Loss else nullcontext():
-            losses = self.function(outputs.reshape(-1, outputs.shape[-1]), labels)
+            losses = self.function(rows, labels)
         require_shape("the loss", losses, [len(labels)], meaning="(one per example; pass reduction='none')")
         return losses.view(outputs.shape[:-1])
 

@@ -72,12 +72,35 @@ def private_copy(model: nn.Module) -> nn.Module:
     """
     memo = {id(kept): kept.detach().clone() for kept in _kept_tensors(model)}
     try:
-        return copy.deepcopy(model, memo)
+        copied = copy.deepcopy(model, memo)
     except Exception as error:  # whatever somebody's __deepcopy__ raises
         raise TypeError(
             f"the model cannot be copied ({type(error).__name__}: {str(error)[:200]}); remove the attribute that "
             "copy.deepcopy(model) stumbles over."
         ) from error
+    if not _faithful(model, copied):
+        raise TypeError(
+            f"copy.deepcopy of the model ({type(model).__name__}) gives another model, or one that shares its layers; "
+            "let its __deepcopy__ copy every attribute, or remove it."
+        )
+    return copied
+
+
+def _faithful(model: nn.Module, copied: nn.Module) -> bool:
+    """Return whether a copy has the same layers, plain attributes and tensors, and each of them for itself."""
+    layers, theirs = list(model.named_modules()), list(copied.named_modules())
+    if [name for name, _ in layers] != [name for name, _ in theirs]:
+        return False
+    for (_, layer), (_, other) in zip(layers, theirs, strict=True):
+        mine, own = vars(layer), vars(other)
+        plain = {key for key, value in mine.items() if isinstance(value, int | float | str | bool)}
+        if layer is other or any(key not in own or own[key] not in (mine[key],) for key in plain):
+            return False
+        for key, held in (*layer._parameters.items(), *layer._buffers.items()):
+            made = {**other._parameters, **other._buffers}.get(key)
+            if (held is None) != (made is None) or (held is not None and (held is made or held.shape != made.shape)):
+                return False
+    return True
 
 
 def _kept_tensors(model: nn.Module) -> Iterator[Tensor]:

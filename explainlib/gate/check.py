@@ -104,8 +104,9 @@ def _notes(model: nn.Module, parameters: Parameters, forward) -> list[Finding]:
         notes.append(Finding(f"{len(frozen)} parameters are frozen ({some}) and stand still.", error=False))
     if forward.writes_input:
         notes.append(Finding("the forward writes into its input; it is given copies.", error=False))
-    if forward.sets:
-        names = ", ".join(repr(f"{a.layer}.{a.name}".lstrip(".")) for a in forward.sets[:3])
+    sets = [a for a in forward.sets if not type(model.get_submodule(a.layer)).__module__.startswith("torch.")]
+    if sets:
+        names = ", ".join(repr(f"{a.layer}.{a.name}".lstrip(".")) for a in sets[:3])
         notes.append(
             Finding(f"the forward sets {names}, which are put back after each call: it has no memory.", error=False)
         )

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 
 from explainlib.checks import require_finite, warn_caller
 from explainlib.gate.blame import blamed
-from explainlib.gate.forward import Forward, called, spread, watched_forward
+from explainlib.gate.forward import Forward, Watcher, called, spread, watched_forward
+from explainlib.gate.generators import generators_kept, known_generators, put_back, state_of
 from explainlib.gate.report import Finding
+from explainlib.gate.rounding import rounds
 from explainlib.gate.routes import Compared, Derivatives, UnsupportedError
 from explainlib.losses import Loss, require_targets
 from explainlib.params import Parameters
 
 EXAMPLES = 3  # that derivatives are compared on
+MANY = 32  # examples whose losses are compared together and alone
+ANOTHER = 1e-2  # relative difference of outputs in float32 and float64 that is not rounding
 WORDS = {
     "gradient": "gradient", "forward": "forward-mode derivative", "hessian": "second derivative (reverse over reverse)",
     "forward_hessian": "second derivative (forward over reverse)", "third": "third derivative",
@@ -144,8 +148,11 @@ def _compare(checked: Checked, parameters: Parameters, x: Tensor, route: str, in
         at = parameters.double() if double else parameters
         seen = chosen.double() if double and chosen.is_floating_point() else chosen
         try:
-            derivatives = Derivatives(_summed(at, seen), at.theta, at.sizes)
-        except UnsupportedError as error:
+            rounded = rounds(at, seen)
+            if double and _another(parameters, chosen, at, seen):
+                continue  # what runs in float64 is not what the caller's dtype gets
+            derivatives = Derivatives(_summed(at, seen), at.theta, at.sizes, rounded=rounded)
+        except (UnsupportedError, RuntimeError) as error:
             failed = failed or error
             continue
         try:
@@ -160,6 +167,14 @@ def _compare(checked: Checked, parameters: Parameters, x: Tensor, route: str, in
         checked.routes[route] = compared
     else:
         checked.findings[route] = _wrong(at, seen, route, compared.error)
+
+
+def _another(parameters: Parameters, x: Tensor, double: Parameters, x_double: Tensor) -> bool:
+    """Return whether the model computes something else in float64, beyond rounding."""
+    with torch.no_grad():
+        own, other = parameters.outputs(parameters.theta, x), double.outputs(double.theta, x_double)
+    away = (own.double() - other.double()).abs().max() / (1e-30 + other.double().abs().max())
+    return parameters.theta.dtype != torch.float64 and bool(away > ANOTHER)
 
 
 def _summed(parameters: Parameters, x: Tensor):
@@ -219,7 +234,7 @@ def require_loss_derivatives(
     for route in ("value", *routes):
         key = (route, n_outputs, y.dtype, y.shape[1:])
         if key not in known:
-            known[key] = _loss_finding(loss, outputs().detach(), few(y), route)
+            known[key] = _loss_finding(loss, outputs().detach(), y, route)
         finding = known[key]
         if finding is not None and finding.error:
             raise finding.kind(finding.text)
@@ -244,7 +259,8 @@ def _weak(function: object) -> bool:
 
 def _loss_finding(loss: Loss, outputs: Tensor, y: Tensor, route: str) -> Finding | None:
     if route == "value":
-        return _loss_values(loss, outputs, y)
+        return _loss_values(loss, outputs, y[spread(len(y), MANY)[:MANY].to(y.device)])
+    y = few(y)
     weights = torch.linspace(0.7, 1.3, len(outputs), dtype=torch.float64)
     for dtype in (torch.float64, outputs.dtype):
         at, target = outputs.to(dtype), y.to(dtype) if y.is_floating_point() else y
@@ -279,10 +295,16 @@ def _loss_finding(loss: Loss, outputs: Tensor, y: Tensor, route: str) -> Finding
 
 
 def _loss_values(loss: Loss, outputs: Tensor, y: Tensor) -> Finding | None:
-    together, again = (loss.value(outputs.clone(), y.clone()) for _ in range(2))
-    if not torch.equal(torch.nan_to_num(together), torch.nan_to_num(again)):
+    """Compare the losses of many targets together, again, and alone; the few outputs take turns."""
+    outputs = outputs[torch.arange(len(y), device=outputs.device) % len(outputs)]
+    held = [(one, state_of(one)) for one in known_generators(loss.function)]
+    with generators_kept() as others, Watcher(nn.Module()) as watcher:
+        together, again = (loss.value(outputs, y) for _ in range(2))
+    read = [put_back(*one) for one in held]
+    same = torch.equal(torch.nan_to_num(together), torch.nan_to_num(again))
+    if watcher.drawn or others() or any(read) or not same:
         return Finding(f"the loss {loss.name!r} gives two values for the same outputs; remove what is random in it.")
-    alone = torch.cat([loss.value(outputs[i : i + 1].clone(), y[i : i + 1].clone()) for i in range(len(outputs))])
+    alone = torch.cat([loss.value(outputs[i : i + 1], y[i : i + 1]) for i in range(len(outputs))])
     rounding = 1e3 * torch.finfo(outputs.dtype).eps * (1 + together.abs().nan_to_num().max())
     if ((alone - together).abs().nan_to_num() > rounding).any():
         return Finding(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from explainlib.gate.generators import generators_kept, held_generators, put_back, state_of
 from explainlib.gate.report import Finding
 from explainlib.modules import Attribute, AttributeState
 from explainlib.params import Parameters, require_outputs
@@ -40,11 +37,14 @@ class Forward:
 
 
 class Watcher(TorchDispatchMode):
-    """Sees every operation of a forward, and remembers those that draw random numbers, with the layer around them."""
+    """Sees every operation of a forward: those that draw random numbers, and those that read somebody else's parameter.
+
+    Each is remembered with the layer around it.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module, self.drawn, self._inside = module, [], []
+        self.module, self.drawn, self.foreign, self._inside = module, [], [], []
 
     @contextmanager
     def layers(self) -> Iterator[None]:
@@ -69,6 +69,9 @@ class Watcher(TorchDispatchMode):
         """Run the operation; torch tags those that read its generator."""
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs or {}):
             self.drawn.append((self._inside[-1] if self._inside else "", str(func.overloadpacket)))
+        for read in args:  # a private copy's own parameters require no gradient
+            if isinstance(read, nn.Parameter) and read.requires_grad:
+                self.foreign.append((self._inside[-1] if self._inside else "", list(read.shape)))
         return func(*args, **(kwargs or {}))
 
 
@@ -98,25 +101,28 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     stored = {key: value.detach().clone() for key, value in module.named_parameters()}
     state, watcher, given = AttributeState(module), Watcher(module), few.clone()
     before = [layer.training for layer in module.modules()]
-    with _generators_kept() as others, watcher.layers():
+    held = [(name, one, state_of(one)) for name, one in held_generators(module)]
+    with generators_kept() as others:
         try:
-            with watcher:
+            with watcher.layers(), watcher:
                 outputs = require_outputs(parameters.run, given, name)
         except (ValueError, TypeError):
             _copy_back(module, buffers, stored)
             state.restore()
             raise
-        sets = dict.fromkeys(state.changed())
+        sets = state.changed()
         state.restore()
         written = _copy_back(module, buffers, stored)
-        if not written:
-            parameters.outputs(parameters.theta, few.clone())  # recurrent layers keep the parameters that they see
-            sets |= dict.fromkeys(state.changed())
+        if not written:  # with gradients, as derivatives are taken; recurrent layers keep the parameters that they see
+            _graded(parameters, few, outputs)
+            sets += state.changed()
             state.restore()
-    sets = tuple(sets)
-    writes_input = not _equal(given, few)
+    sets = tuple(dict.fromkeys(sets))
+    writes_input = given._version > 0 or not _equal(given, few)
     parameters.writes_input, parameters.sets = writes_input, sets
-    findings = list(_random_findings(parameters, watcher, others()))
+    owned = [name for name, one, was in held if put_back(one, was)]
+    findings = list(_random_findings(parameters, watcher, others(), owned))
+    findings += [_foreign_finding(parameters, *watcher.foreign[0])] if watcher.foreign else []
     findings += [_written_finding(parameters, key) for key in written]
     if [layer.training for layer in module.modules()] != before:
         findings.append(Finding("the forward changes its own training mode; let it leave self.training alone."))
@@ -129,44 +135,6 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
 def spread(n: int, most: int) -> Tensor:
     """Return up to ``most`` positions from the first to the last of n, of one example twice the first."""
     return torch.linspace(0, n - 1, max(2, min(n, most))).round().long()
-
-
-@contextmanager
-def _generators_kept() -> Iterator[Callable[[], list[str]]]:
-    """Put the generators of torch, numpy and Python back at the end; what is yielded names those of the others read."""
-    numpy_state, python_state, read = np.random.get_state(), random.getstate(), []
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-
-    def watch(frame: FrameType, event: str, called: object) -> None:
-        if event == "c_call" and isinstance(getattr(called, "__self__", None), random.Random) and _by_a_model(frame):
-            read.append("random")
-
-    profile = sys.getprofile()
-    with torch.random.fork_rng(devices=devices):
-        sys.setprofile(watch)
-        try:
-            yield lambda: sorted(set(read))
-        finally:
-            sys.setprofile(profile)
-            now = np.random.get_state()
-            if now[2] != numpy_state[2] or not np.array_equal(now[1], numpy_state[1]):
-                read.append("numpy.random")
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
-
-
-def _by_a_model(frame: FrameType | None) -> bool:
-    """Return whether a call of Python's generator comes from a model; type checkers, torch and tempfile draw too."""
-    while frame is not None and frame.f_globals.get("__name__") == "random":
-        frame = frame.f_back
-    if frame is None or "beartype" in frame.f_code.co_filename:
-        return False
-    root = str(frame.f_globals.get("__name__", "")).split(".")[0]
-    if root != "__main__" and root in {*sys.stdlib_module_names, "torch", "beartype", "jaxtyping"}:
-        return False
-    while frame is not None and "importlib" not in frame.f_code.co_filename:
-        frame = frame.f_back
-    return frame is None  # not while a module is being imported
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -194,7 +162,9 @@ def _in_training(parameters: Parameters, name: str) -> bool:
     return parameters.module.get_submodule(name).training
 
 
-def _random_findings(parameters: Parameters, watcher: Watcher, others: list[str]) -> Iterator[Finding]:
+def _random_findings(
+    parameters: Parameters, watcher: Watcher, others: list[str], owned: list[str]
+) -> Iterator[Finding]:
     if watcher.drawn:
         name, operation = watcher.drawn[0]
         layer = called(name, parameters)
@@ -209,10 +179,25 @@ def _random_findings(parameters: Parameters, watcher: Watcher, others: list[str]
                 "while self.training (functional dropout: pass training=self.training)."
             )
         yield Finding(text, layer=name)
+    for name in owned[: not watcher.drawn]:
+        yield Finding(
+            f"{called(name, parameters)} reads a random generator of its own, so outputs are random; draw only while "
+            "self.training.",
+            layer=name,
+        )
     for generator in others:
         yield Finding(
             f"the forward reads the generator of {generator}, so outputs are random; draw only while self.training."
         )
+
+
+def _foreign_finding(parameters: Parameters, name: str, shape: list[int]) -> Finding:
+    return Finding(
+        f"{called(name, parameters)} reads a trainable parameter of shape {shape} that is not one of the model's own, "
+        "or reads its own through a function that holds the original (a lambda, a global name), which no copy can "
+        "follow; reach layers through self in a method, or freeze what was not trained (requires_grad_(False)).",
+        layer=name,
+    )
 
 
 def _written_finding(parameters: Parameters, key: str) -> Finding:
@@ -237,18 +222,38 @@ def _bounded_finding(name: str) -> Finding:
 def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, independent: bool) -> list[Finding]:
     """Run again, reversed and one by one; compare."""
     run = lambda part: require_outputs(parameters.run, part.clone(), "x")  # noqa: E731
-    rounding = 1e3 * torch.finfo(outputs.dtype).eps * (1 + outputs.abs().max())
-    differs = lambda a, b: not bool(((a - b).abs() <= rounding).all() | (a.isnan() & b.isnan()).any())  # noqa: E731
     if not torch.equal(torch.nan_to_num(run(few)), torch.nan_to_num(outputs)):
         return [Finding("the model gives two outputs for the same input; remove what is random in its forward.")]
-    if parameters.module.training and differs(_evaluated(parameters, few), outputs):
+    if _differs(_graded(parameters, few, outputs), outputs):
+        return [
+            Finding(
+                "the model gives other outputs where gradients are on (torch.is_grad_enabled(), requires_grad), so its "
+                "derivatives are not those of its outputs; let it compute the same in both."
+            )
+        ]
+    if parameters.module.training and _differs(_evaluated(parameters, few), outputs):
         return [Finding("the model is in training mode, in which its outputs are others; call model.eval() first.")]
     if not independent:
         return []
     alone = torch.cat([run(few[i : i + 1]) for i in range(len(few))])
-    if differs(alone, outputs) or differs(run(few.flip(0)).flip(0), outputs):
+    if _differs(alone, outputs) or _differs(run(few.flip(0)).flip(0), outputs):
         return [_dependence(parameters)]
     return []
+
+
+def _graded(parameters: Parameters, few: Tensor, outputs: Tensor) -> Tensor:
+    """Return the outputs where gradients are on; where that cannot be, the derivatives will say so."""
+    own = {name: parameters.module.get_parameter(name).detach().clone().requires_grad_() for name in parameters.names}
+    try:
+        with torch.enable_grad():
+            return parameters.call(own, few.clone()).detach()
+    except RuntimeError:
+        return outputs
+
+
+def _differs(a: Tensor, b: Tensor) -> bool:
+    rounding = 1e3 * torch.finfo(b.dtype).eps * (1 + b.abs().max())
+    return not bool(((a - b).abs() <= rounding).all() | (a.isnan() & b.isnan()).any())
 
 
 def _evaluated(parameters: Parameters, x: Tensor) -> Tensor:

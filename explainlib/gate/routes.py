@@ -27,6 +27,7 @@ ROUTES = (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD)
 STEPS = {torch.float64: (1e-6, 1e-8, 1e-4), torch.float32: (3e-3, 1e-2, 3e-4)}
 ALLOWED = {torch.float64: 1e-5, torch.float32: 1e-2}
 DIRECTIONS = 2
+ROUNDED = ((1e-3, 3e-3, 3e-4, 1e-4), 3e-3)  # steps and allowance where a part is in float32, the rest in float64
 
 T = TypeVar("T")
 Scalar = Callable[[Tensor, Constants | None], Tensor]
@@ -57,11 +58,15 @@ class Derivatives:
         function: (v, tape of constants or None) -> F, differentiable in v.
         at: v, float64 or float32.
         sizes: lengths of the parameter tensors in v; each gets a like share of every direction.
+        rounded: whether the function rounds to float32 inside, or less.
     """
 
-    def __init__(self, function: Scalar, at: Tensor, sizes: tuple[int, ...]) -> None:
+    def __init__(self, function: Scalar, at: Tensor, sizes: tuple[int, ...], *, rounded: bool = False) -> None:
         self.function, self.at, self.sizes = function, at, sizes
-        self.steps, self.allowed = STEPS[at.dtype], ALLOWED[at.dtype]
+        self.steps, self.allowed, self.eps = STEPS[at.dtype], ALLOWED[at.dtype], torch.finfo(at.dtype).eps
+        if rounded:
+            self.steps, self.eps = ROUNDED[0], torch.finfo(torch.float32).eps
+            self.allowed = max(ROUNDED[1], self.allowed)
         self._constants = Constants()
         with torch.no_grad():
             self.value = float(_run(lambda: function(at.clone().requires_grad_(), None)))
@@ -127,7 +132,7 @@ class Derivatives:
         def difference(function: Callable, u: Tensor, h: float) -> Tensor:
             return (_plain(function, self.at + h * u) - _plain(function, self.at - h * u)) / (2 * h)
 
-        typical = lambda u, h: max(float((g * u).norm()), _eps(self.at) * abs(self.value) / h / self.allowed)  # noqa: E731
+        typical = lambda u, h: max(float((g * u).norm()), self.eps * abs(self.value) / h / self.allowed)  # noqa: E731
         return _worst([self._best(found, difference, typical, u) for u in self.directions])
 
     def _gradient(self) -> Compared:
@@ -144,7 +149,7 @@ class Derivatives:
             slope = grad(function)
             return (_run(lambda: slope(self.at + h * u)) - _run(lambda: slope(self.at - h * u))) / (2 * h)
 
-        floor = lambda u, h: float(10 * _eps(self.at) * g / h / self.allowed)  # noqa: E731
+        floor = lambda u, h: float(10 * self.eps * g / h / self.allowed)  # noqa: E731
         return _worst([self._best(product, difference, floor, u) for u in self.directions])
 
     def _hessian(self) -> Compared:
@@ -175,7 +180,7 @@ class Derivatives:
         curved = lambda v: vjp(grad(self._frozen(None)), v)[1](u)[0]  # noqa: E731
         along = lambda v: jvp(grad(self._frozen(None)), (v,), (u,))[1]  # noqa: E731
         size = float(_run(lambda: curved(self.at)).norm())
-        floor = lambda _, h: 10 * _eps(self.at) * size / h / self.allowed  # noqa: E731
+        floor = lambda _, h: 10 * self.eps * size / h / self.allowed  # noqa: E731
 
         def difference(function: Callable, direction: Tensor, h: float) -> Tensor:
             bent = lambda v: vjp(grad(function), v)[1](u)[0]  # noqa: E731
@@ -192,10 +197,6 @@ class Derivatives:
 def _worst(seen: list[Compared]) -> Compared:
     worst = max(seen, key=lambda one: one.error / one.allowed)
     return Compared(worst.error, worst.allowed, any(one.frozen for one in seen))
-
-
-def _eps(like: Tensor) -> float:
-    return torch.finfo(like.dtype).eps
 
 
 def _plain(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
