@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_groups, require_indices, warn_caller
+from explainlib.checks import require_choice, require_indices, require_some, warn_caller
 from explainlib.datasets import Tasks
 from explainlib.influence.bilevel_curvature import (
     HESSIANS,
@@ -37,6 +37,7 @@ from explainlib.influence.bilevel_curvature import (
 from explainlib.influence.bilevel_edits import newton_edit
 from explainlib.meta.bilevel import Bilevel
 from explainlib.meta.bilevel_state import Settled
+from explainlib.meta.solve import require_bilevel
 from explainlib.meta.task_weights import TaskWeights
 from explainlib.solvers.solution import Solution, SolverWarning
 
@@ -94,7 +95,8 @@ class BilevelInfluence:
         self.solver = require_choice("solver", solver, SOLVERS)
         self.inner_hessian = require_choice("inner_hessian", inner_hessian, INNER_HESSIANS)
         self.on_failure = require_choice("on_failure", on_failure, ("raise", "warn"))
-        self.bilevel, self.lam, self.tasks_given = bilevel, bilevel.require_w(lam), bilevel.require_tasks(tasks)
+        self.bilevel, self.lam = require_bilevel(bilevel), bilevel.require_w(lam)
+        self.tasks_given = bilevel.require_tasks(tasks)
         self.weights = TaskWeights.checked(tasks, weights)
         self.options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
         self._inverse = None if inner_hessian == "exact" else EkfacInverse
@@ -192,7 +194,7 @@ class BilevelInfluence:
         Raises:
             ValueError: all tasks removed, an index outside the tasks; newton with hessian="gamma".
         """
-        rows = require_groups([indices], len(self.tasks_given), of="training tasks")[0]
+        rows = require_some(indices, len(self.tasks_given), of="training tasks")
         if not newton:
             return self.lam - self.weights.tasks[rows] @ self.tasks()[rows]
         return self._newton(rows, None)

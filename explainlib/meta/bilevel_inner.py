@@ -184,6 +184,6 @@ def _quadratic(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor
 def _unsolved(rows: Tensor, problem: Problem) -> str:
     return (
         f"{len(rows)} inner problems, the first of task {int(rows[0])} of its batch, did not converge in {MAX_STEPS} "
-        f"Newton steps at strength={problem.strength:.3g}; raise strength, scale the examples, use float64, or smooth "
-        "activations (tanh, not ReLU, whose kinks have no gradient to end at)."
+        f"Newton steps; build the Bilevel with a strength above {problem.strength:.3g}, scale the examples, or use "
+        "float64 and smooth activations (tanh, not ReLU, whose kinks have no gradient to end at)."
     )

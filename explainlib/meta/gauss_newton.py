@@ -52,9 +52,8 @@ def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) ->
 
     Source: TLXML, eqs (8) and (14). Deviation: C - 1 rows an example instead of C, the exact rank.
     """
-    w = learner.require_w(w)
+    w = require_objective(learner).require_w(w)
     learner.require_tasks(tasks)
-    require_objective(learner)
     ways = tasks.ways
 
     def one(task: Episode) -> Float[Tensor, "k q"]:
@@ -65,7 +64,7 @@ def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) ->
         return vmap(lambda row: pull(row)[0])(cotangents)
 
     rows = vmap(one, chunk_size=max(1, learner.chunk(tasks) // (4 * tasks.query_y.shape[1])))(Episode(*tasks.arrays()))
-    return require_learned("Gauss-Newton rows", rows).flatten(0, 1)
+    return require_learned(learner, "Gauss-Newton rows", rows).flatten(0, 1)
 
 
 def softmax_factors(s: Float[Tensor, "n C"]) -> Float[Tensor, "n k C"]:
@@ -106,7 +105,7 @@ def gauss_newton_buffer(
     """
     require_count("size", size)
     require_count("block", block)
-    buffer, met = w.new_zeros(0, learner.q), 0
+    buffer, met = w.new_zeros(0, require_objective(learner).q), 0
     for start in range(0, len(tasks), block):
         fresh = gauss_newton_rows(learner, w, tasks[start : start + block])
         buffer, met = leading_rows(torch.cat([buffer, fresh]), size), met + len(fresh)

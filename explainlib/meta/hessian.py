@@ -22,7 +22,7 @@ from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_count, require_nonnegative, symmetrised
 from explainlib.datasets import Tasks
 from explainlib.gate import GRADIENT, HESSIAN, THIRD
-from explainlib.meta.learner import Episode, Learner, require_learned
+from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.meta.maml import Maml
 from explainlib.meta.two_layer import as_two_layer, two_layer_hessians
 from explainlib.storage import Store, fingerprint
@@ -65,9 +65,8 @@ def meta_hessian(
     """
     require_nonnegative("l2", l2)
     require_count("processes", processes)
-    w = learner.require_w(w)
+    w = require_objective(learner).require_w(w)
     learner.require_tasks(tasks)
-    require_objective(learner)
     learner.require_derivatives(tasks, GRADIENT, HESSIAN, THIRD)
     summed = _route(learner, require_choice("route", route, ("auto", "general", "two_layer")))
     if store is not None and not isinstance(store, Store):
@@ -84,7 +83,7 @@ def meta_hessian(
         done += len(piece)
         if store is not None:
             store.save("curvature", {"sum": total, "done": torch.tensor(done)})
-    total = require_learned("the meta-Hessian's rows", total) / len(tasks)
+    total = require_learned(learner, "the meta-Hessian's rows", total) / len(tasks)
     total = symmetrised("the meta-Hessian", total)
     total.diagonal().add_(l2)
     return total
@@ -92,7 +91,7 @@ def meta_hessian(
 
 def require_objective(learner: Learner) -> Learner:
     """Return the learner if its training direction is the gradient of an objective."""
-    if getattr(learner, "first_order", False):
+    if getattr(require_learner(learner), "first_order", False):
         raise ValueError(
             "first-order MAML follows a direction that is not the gradient of any objective, so there is no Hessian; "
             "explain the same w with Maml(model, inner_lr=..., first_order=False)."
