@@ -222,8 +222,8 @@ class BilevelInfluence:
     def _newton(self, rows: list[int] | Tensor, now: TaskWeights | None) -> Float[Tensor, " q"]:
         if self.hessian != "exact" or self.inner_hessian != "exact":
             raise ValueError(
-                "newton=True takes the exact step of the remaining problem; make the influence with hessian='exact' "
-                "and inner_hessian='exact', or pass newton=False."
+                "newton=True takes the exact step of the remaining problem; make it with "
+                "BilevelInfluence(..., hessian='exact', inner_hessian='exact'), or pass newton=False."
             )
         whole = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
         options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
@@ -266,7 +266,7 @@ class BilevelInfluence:
         if self.bilevel.inner != "proximal":
             raise ValueError(
                 f"{name} multiplies a gradient in theta [{self.bilevel.p}] with lam's shape [{self.bilevel.q}], which "
-                "only inner='proximal' gives; use the total gradient (performance(), task())."
+                "only Bilevel(..., inner='proximal') gives; use the total gradient (performance(), task())."
             )
 
     def _settled(self) -> Iterator[tuple[slice, Settled]]:

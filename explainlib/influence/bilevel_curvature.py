@@ -210,12 +210,13 @@ class EkfacInverse:
         self._fits = []
         for k, at in enumerate(theta):
             x, y = batch.support_x[k], batch.support_y[k]
+            chosen: str | tuple[str, ...] = "all"
             if isinstance(problem, Proximal):
-                model = problem.parameters.model_at(at)
+                model, chosen = problem.parameters.model_at(at), problem.parameters.names
             else:
                 model = problem.head_at(at)
                 x = problem.features(lam, x)[:, : model.in_features].detach()
-            risk = Risk(model, Examples(x, y), l2=problem.strength / self._size)
+            risk = Risk(model, Examples(x, y), l2=problem.strength / self._size, parameters=chosen)
             self._fits.append(_fitted(risk.reweighted(batch.training[k])))
 
     def solve(self, rows: Float[Tensor, "m k p"]) -> Float[Tensor, "m k p"]:

@@ -91,7 +91,8 @@ class Spectrum:
         unknown = q - len(self.values) if keep * largest < rounding and self.rest <= rounding else 0
         if not lost and not unknown:
             return None
-        return f"keep={keep:g} reaches below what {filled.dtype} determines: {words}. Use float64, or a larger keep."
+        precise = "Pass " if filled.dtype == torch.float64 else "Use float64, or pass "
+        return f"keep={keep:g} reaches below what {filled.dtype} determines: {words}. {precise}a larger keep."
 
     def solved(self, rows: Float[Tensor, "k q"], inside: Float[Tensor, "k r"], keep: Keep) -> Float[Tensor, "k q"]:
         """Return H^+ applied to rows, given also in the eigenvectors' coordinates."""

@@ -110,9 +110,10 @@ def gauss_newton_buffer(
         fresh = gauss_newton_rows(learner, w, tasks[start : start + block])
         buffer, met = leading_rows(torch.cat([buffer, fresh]), size), met + len(fresh)
     if len(buffer) < min(size, met, learner.q):
+        advice = "Pass a smaller size" if w.dtype == torch.float64 else "Use float64, or pass a smaller size"
         warn_caller(
             f"size={size} rows were asked for, and only {len(buffer)} directions of the {met} rows stand above the "
-            f"rounding of {w.dtype}: the matrix has that rank. Pass a smaller size, or use float64.",
+            f"rounding of {w.dtype}: the matrix has that rank. {advice}.",
             UserWarning,
         )
     return buffer

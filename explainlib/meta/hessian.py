@@ -106,7 +106,8 @@ def _route(learner: Learner, route: str) -> Summed:
     fits = isinstance(learner, Maml) and learner.steps == 1 and as_two_layer(learner.given) is not None
     if route == "two_layer" and not fits:
         raise ValueError(
-            "route='two_layer' needs one-step Maml on Linear, BatchNorm (or none), activation, Linear; pass 'general'."
+            "route='two_layer' needs one-step Maml on Linear, BatchNorm (or none), activation, Linear; "
+            "pass route='general'."
         )
     return _general_sum if route == "general" or not fits else _two_layer_sum
 

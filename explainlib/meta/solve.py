@@ -90,8 +90,8 @@ def solve(
         precise = "" if lam.dtype == torch.float64 else "use float64, "
         message = (
             f"solve ended with status {trained.status}, |gradient| = {trained.gradient_norm:.1e} above the tolerance "
-            f"{tolerance:.1e}; {more}{precise}pass a larger tolerance, or build the Bilevel with a larger l2 or "
-            "strength and a smooth network (tanh, not ReLU)."
+            f"{tolerance:.1e}; {more}{precise}build the Bilevel with a larger strength, so that no inner problem has "
+            "two solutions, a larger l2 or a smooth network (tanh, not ReLU), or pass a larger tolerance."
         )
         if on_failure == "raise":
             raise SolveError(message, trained)
@@ -111,7 +111,7 @@ def require_bilevel(bilevel: Bilevel) -> Bilevel:
     if isinstance(bilevel, Learner):
         remedy = "Maml and ProtoNet have xl.meta.train and xl.influence.TaskInfluence"
     elif type(bilevel).__module__.startswith("learn2learn"):
-        remedy = "pass the network in it as xl.meta.Bilevel(learner.module, strength=..., l2=...)"
+        remedy = "pass the network in it as xl.meta.Bilevel(bilevel.module, strength=..., l2=...)"
     raise TypeError(f"bilevel is a {type(bilevel).__name__}, expected xl.meta.Bilevel; {remedy}.")
 
 

@@ -56,7 +56,7 @@ class GramInverse:
         other = "solver='dense'" if "solver" in offers else "curvature='hessian'"
         if (risk.weights_or_ones() < 0).any():
             raise ValueError(f"a negative weight has no square root; use {other} for this risk.")
-        self._remedies = risk_remedies(offers=offers, curvature=curvature, solver="low_rank")
+        self._remedies = risk_remedies(risk.theta.dtype, offers=offers, curvature=curvature, solver="low_rank")
         roots = lambda outputs: curvature_roots(risk, outputs, curvature, otherwise=f"use {other}")  # noqa: E731
         self.own = gradients(risk.parameters, risk.theta, risk.train.x, roots)
         self._inner = gram(self.own, self.own).double()

@@ -107,7 +107,8 @@ class Lissa:
         floor = damping + (0.0 if curvature == "empirical_fisher" else risk.l2)
         if self.steps is None and floor == 0:
             raise ValueError(
-                "LiSSA on batches cannot tell when to stop without l2 or damping; pass steps or a damping."
+                "LiSSA on batches cannot tell when to stop without l2 or damping; pass damping > 0, or "
+                "xl.solvers.Lissa(steps=..., batch_size=...)."
             )
         size = require_count("batch_size", self.batch_size)
         steps = self.steps or min(20_000, math.ceil(scale / floor * math.log(1 / max(self.tolerance, 1e-4))))
@@ -238,7 +239,7 @@ def inverse_curvature(
         kind, solve = curvature, solver.prepared(risk, curvature, damping, keep)
     name = next(name for name, made in SOLVERS.items() if type(solver) is made)
     ridge = getattr(risk, "has_ridge", True)
-    remedies = risk_remedies(offers=offers, curvature=kind, solver=name, has_ridge=ridge)
+    remedies = risk_remedies(risk.theta.dtype, offers=offers, curvature=kind, solver=name, has_ridge=ridge)
     return lambda rhs: replace(solve(rhs), remedies=remedies)
 
 

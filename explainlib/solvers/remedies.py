@@ -20,7 +20,7 @@ ORDER = {  # what helps after each status, the most likely first
     "rank_deficient": ("shift", "pruned"),
     "inaccurate": ("precision", "shift", "pruned", "direct"),
 }
-BEYOND = 1.1  # a scale this many times the eigenvalue that was too large
+BEYOND = 1.1  # a scale this many times the eigenvalue that was too large, a shift this many times a negative one
 CONFIGURED = {  # how each iterative solver is told to go on for longer
     "cg": "CG(max_steps=...)",
     "lissa": "Lissa(steps=...)",
@@ -29,6 +29,7 @@ CONFIGURED = {  # how each iterative solver is told to go on for longer
 }
 SCALED = {"lissa": "Lissa(scale=...)", "neumann": "Neumann(scale=...)"}
 FLOAT64 = "use float64 for model and data"
+AS_THEY_ARE = "solver='dense', which inverts negative eigenvalues as they are, though no zeros"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Remedies:
         pruned: a pseudo-inverse, or fewer dimensions.
         longer: more steps.
         scale: of a series; its "..." becomes the number, where one is known.
-        precision: float64; left out where the solve was in float64 already.
+        precision: float64; None goes by the dtype of the solve.
         direct: another solver.
     """
 
@@ -50,7 +51,7 @@ class Remedies:
     pruned: str = ""
     longer: str = ""
     scale: str = ""
-    precision: str = FLOAT64
+    precision: str | None = None
     direct: str = ""
 
     def after(self, status: str, dtype: torch.dtype, eigenvalue: float | None = None) -> str:
@@ -63,21 +64,29 @@ class Remedies:
                 the diagonal has to grow, above zero how large a scale has to be.
         """
         clauses = {name: getattr(self, name) for name in ORDER.get(status, ())}
-        if dtype == torch.float64:
-            clauses.pop("precision", None)
+        if self.precision is None and "precision" in clauses:
+            clauses["precision"] = precise(dtype)
         if eigenvalue is not None and eigenvalue > 0:
             number = f"{BEYOND * eigenvalue:.3g}"
             clauses = {"scale": self.scale.replace("...", number), "direct": self.direct}
         elif eigenvalue is not None:
             clauses.pop("scale", None)
-            clauses["shift"] = self.shift and f"{self.shift}, by {-eigenvalue:.2g} or more"
+            clauses["shift"] = self.shift and f"{self.shift}, by {-BEYOND * eigenvalue:.2g} or more"
         return ", or ".join(clause for clause in clauses.values() if clause)
 
 
-def risk_remedies(*, offers: Sequence[str], curvature: str, solver: str, has_ridge: bool = True) -> Remedies:
+def precise(dtype: torch.dtype) -> str:
+    """Return the advice to use float64, "" where it is used already."""
+    return "" if dtype == torch.float64 else FLOAT64
+
+
+def risk_remedies(
+    dtype: torch.dtype, *, offers: Sequence[str], curvature: str, solver: str, has_ridge: bool = True
+) -> Remedies:
     """Return what the caller of a function of a ``Risk`` can change about a solve with its curvature.
 
     Args:
+        dtype: of the model.
         offers: the function's own options among "curvature", "solver", "damping" and "keep".
         curvature: what is inverted now.
         solver: how, by name.
@@ -88,13 +97,16 @@ def risk_remedies(*, offers: Sequence[str], curvature: str, solver: str, has_rid
     pseudo = "keep" in offers and curvature != "ekfac"
     choose = "solver" in offers and curvature not in ("ekfac", "identity")
     ways = ["curvature='gauss_newton'"] * ("curvature" in offers and curvature == "hessian")
-    ways += ["solver='dense', which inverts negative eigenvalues as they are"] * (choose and solver != "dense")
-    ways += ["keep='positive'" + ("" if solver == "dense" else " with solver='dense'")] * pseudo
+    if pseudo:
+        ways += ["keep='positive'" + ("" if solver == "dense" else " with solver='dense'")]
+    elif choose and solver != "dense":
+        ways += [AS_THEY_ARE]
     configured = {"longer": CONFIGURED, "scale": SCALED} if choose else {}
     return Remedies(
         shift="pass " + " or ".join(kinds) if kinds else "",
-        definite="pass " + " or ".join(ways) if ways else "",
+        definite="pass " + ", or ".join(ways) if ways else "",
         pruned="pass keep=1e-9 for the pseudo-inverse" if pseudo else "",
+        precision=precise(dtype),
         direct=f"pass {_other_solver(solver)}" if choose and solver != "dense" else "",
         **{name: f"pass solver=xl.solvers.{how[solver]}" for name, how in configured.items() if solver in how},
     )

@@ -172,7 +172,7 @@ def test_lissa_on_batches_that_diverges_says_so():
 def test_lissa_without_an_end_is_refused():
     base = logistic_risk()
     flat = xl.Risk(base.model, base.train)
-    with pytest.raises(ValueError, match="steps or a damping"):
+    with pytest.raises(ValueError, match=r"damping > 0, or .*Lissa\(steps"):
         inverse_curvature(flat, solver=Lissa(batch_size=5))
 
 
