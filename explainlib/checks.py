@@ -49,14 +49,13 @@ def require_tensor(name: str, value: object) -> Tensor:
     return value
 
 
-def require_finite(name: str, value: Tensor) -> Tensor:
+def require_finite(name: str, value: Tensor, *, remedy: str = "") -> Tensor:
     """Return ``value`` if no entry is NaN or infinite; the message counts them and names the first row."""
     if value.is_floating_point() and not torch.isfinite(value).all():
         bad = ~torch.isfinite(value)
         first = bad.nonzero()[0].tolist()
-        raise ValueError(
-            f"{name} holds {int(bad.sum())} NaN or infinite values, the first at {first}; remove or repair those rows."
-        )
+        remedy = remedy or ("remove or repair those rows" if value.ndim > 1 else "pass finite numbers")
+        raise ValueError(f"{name} holds {int(bad.sum())} NaN or infinite values, the first at {first}; {remedy}.")
     return value
 
 
@@ -100,14 +99,16 @@ def require_indices(
         ValueError: empty, outside the range, or repeated.
     """
     chosen = torch.as_tensor(indices)
+    given = name if isinstance(indices, Tensor) else f"torch.as_tensor({name})"
     if chosen.dtype == torch.bool:
-        raise TypeError(f"{name} is a boolean mask; pass positions instead: {name}.nonzero().flatten().")
+        raise TypeError(f"{name} is a boolean mask; pass positions instead: {given}.nonzero().flatten().")
     if chosen.numel() == 0:
         raise ValueError(f"{name} is empty; name at least one of the {size} {of}.")
     if chosen.is_floating_point() or chosen.is_complex():
-        raise TypeError(f"{name} has dtype {chosen.dtype}, expected whole numbers; pass {name}.long().")
+        raise TypeError(f"{name} has dtype {chosen.dtype}, expected whole numbers; pass {given}.long().")
     if chosen.ndim != 1:
-        raise ValueError(f"{name} has shape {list(chosen.shape)}, expected one dimension; pass {name}.flatten().")
+        flat = f"[{int(chosen)}]" if chosen.ndim == 0 else f"{given}.flatten()"
+        raise ValueError(f"{name} has shape {list(chosen.shape)}, expected one dimension; pass {flat}.")
     chosen = chosen.long()
     outside = chosen[(chosen < 0) | (chosen >= size)]
     if outside.numel():
@@ -131,15 +132,31 @@ def require_groups(
         raise TypeError("groups is one row of indices, expected a list of index lists; pass [indices] for one group.")
     if len(groups) == 0:
         raise ValueError("groups is empty; pass at least one list of indices.")
+    require_lists(groups)
+    return [require_some(group, size, name=f"groups[{g}]", of=of) for g, group in enumerate(groups)]
+
+
+def require_some(
+    indices: Sequence[int] | Int[Tensor, " k"], size: int, *, name: str = "indices", of: str = "training examples"
+) -> Int[Tensor, " k"]:
+    """Return ``indices`` as ``require_indices`` does, if they leave something behind.
+
+    Raises:
+        TypeError, ValueError: as ``require_indices``, or all of them.
+    """
+    chosen = require_indices(indices, size, name=name, of=of)
+    if chosen.numel() == size:
+        raise ValueError(f"{name} is all {size} {of}; leave at least one, or there is nothing to train on.")
+    return chosen
+
+
+def require_lists(groups: Sequence[object]) -> None:
+    """Raise if groups holds single numbers instead of lists of them."""
     if any(isinstance(group, int) or (isinstance(group, Tensor) and group.ndim == 0) for group in groups):
         raise TypeError(
-            "groups holds single numbers, expected index lists; pass [[i] for i in indices] to leave one out."
+            "groups holds single numbers, expected index lists; pass [indices] for one group, or "
+            "[[i] for i in indices] to leave one out."
         )
-    checked = [require_indices(group, size, name=f"groups[{g}]", of=of) for g, group in enumerate(groups)]
-    for g, group in enumerate(checked):
-        if group.numel() == size:
-            raise ValueError(f"groups[{g}] is all {size} {of}; leave at least one, or there is nothing to train on.")
-    return checked
 
 
 def require_labels(name: str, y: Tensor, classes: int) -> Int[Tensor, " n"]:
@@ -147,7 +164,7 @@ def require_labels(name: str, y: Tensor, classes: int) -> Int[Tensor, " n"]:
     if y.dtype != torch.int64 or y.ndim != 1:
         raise TypeError(
             f"{name} has dtype {y.dtype} and shape {list(y.shape)}, expected int64 [n] class labels; "
-            f"pass {name}.long().flatten()."
+            f"pass {_as_labels(name, y)}."
         )
     if y.numel() and (int(y.min()) < 0 or int(y.max()) >= classes):
         raise ValueError(
@@ -155,6 +172,20 @@ def require_labels(name: str, y: Tensor, classes: int) -> Int[Tensor, " n"]:
             f"labels have to lie in 0 to {classes - 1}."
         )
     return y
+
+
+def is_whole(y: Tensor) -> bool:
+    """Return whether all numbers are whole ones, whatever their dtype."""
+    return not y.is_floating_point() or bool((y == y.round()).all())
+
+
+def _as_labels(name: str, y: Tensor) -> str:
+    """Return what turns y into labels, as far as that can be guessed."""
+    if y.ndim == 2 and y.shape[1] > 1:
+        return f"one class number an example, such as {name}.argmax(1) where rows are one-hot"
+    if not is_whole(y):
+        return "the number of each example's class"
+    return name + ".long()" * (y.dtype != torch.int64) + ".flatten()" * (y.ndim != 1)
 
 
 def require_same_kind(name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:

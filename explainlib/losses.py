@@ -17,12 +17,13 @@ from torch.func import grad, hessian, jvp
 from torch.nn.functional import cross_entropy, one_hot
 
 from explainlib.batching import vmap
-from explainlib.checks import require_choice, require_labels, require_shape
+from explainlib.checks import is_whole, require_choice, require_labels, require_shape
 from explainlib.decompositions import Constants, Decomposed
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Outputs = Float[Tensor, "*g n C"]
 Directions = Float[Tensor, "*k n C"]  # one set of outputs may meet k directions
+CHOOSES_LOSS = ("train.y", "y")  # targets of functions that have a ``loss``
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,22 @@ def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
         ValueError: a label outside the outputs, or targets that are not [n, outputs] for squared_error.
     """
     if loss is CROSS_ENTROPY:
+        if not is_whole(y) and name in CHOOSES_LOSS:
+            raise TypeError(
+                f"{name} has dtype {y.dtype} and holds numbers that are not whole, and cross_entropy needs int64 [n] "
+                "class labels; for regression pass loss='squared_error'."
+            )
         require_labels(name, y, outputs)
     if loss is SQUARED_ERROR:
-        if not y.is_floating_point():
-            raise TypeError(f"{name} has dtype {y.dtype}; squared_error needs floating point targets [n, {outputs}].")
-        require_shape(name, y, [len(y), outputs], meaning="(the outputs' shape)")
+        kind = "" if y.is_floating_point() else ".to(x.dtype)"
+        if y.ndim == 1 and outputs > 1 and kind:
+            form = f"torch.nn.functional.one_hot({name}, {outputs}){kind} for classes"
+        else:
+            form = name + kind + "[:, None]" * (y.ndim == 1)
+        if kind:
+            raise TypeError(
+                f"{name} has dtype {y.dtype}; squared_error needs floating point targets [n, {outputs}]; pass {form}."
+            )
+        meaning = "(the outputs' shape)" + (f"; pass {form}" if y.ndim == 1 == outputs else "")
+        require_shape(name, y, [len(y), outputs], meaning=meaning)
     return y

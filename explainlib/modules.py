@@ -30,7 +30,8 @@ def require_module(model: nn.Module) -> nn.Module:
         ValueError: layers that have no shape yet.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
+        kind = type(model).__name__
+        raise TypeError(f"model is a {kind}, expected a torch.nn.Module; make one whose forward is that function.")
     kind = type(model).__name__
     if isinstance(model, WRAPPERS):
         raise TypeError(f"model is wrapped in {kind}, which sends examples to other devices; pass model.module.")

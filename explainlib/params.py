@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from explainlib.checks import require_finite
 from explainlib.decompositions import Constants, Decomposed, renormalised
 from explainlib.modules import (
     AttributeState,
@@ -260,6 +261,12 @@ class LinearHead:
         return torch.cat([matrix[..., :-1].flatten(-2), matrix[..., -1]], dim=-1)
 
 
+def require_finite_parameters(theta: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+    """Return a model's parameters if none is NaN or infinite."""
+    remedy = "its training has diverged: load weights from before, or train with a smaller rate"
+    return require_finite("the model's parameters", theta, remedy=remedy)
+
+
 def require_outputs(run: Callable[[Tensor], Tensor], x: Tensor, name: str = "train.x") -> Float[Tensor, "n C"]:
     """Return ``run(x)`` if the model can read x and answers with one row of outputs an example.
 
@@ -277,7 +284,10 @@ def require_outputs(run: Callable[[Tensor], Tensor], x: Tensor, name: str = "tra
             "pass examples shaped as the model expects."
         ) from error
     if not isinstance(outputs, Tensor):
-        raise TypeError(f"the model returns a {type(outputs).__name__}, expected one tensor [n, C]; wrap it.")
+        raise TypeError(
+            f"the model returns a {type(outputs).__name__}, expected one tensor [n, C]; wrap it in a module "
+            "whose forward returns that tensor."
+        )
     if outputs.ndim != 2 or len(outputs) != len(x):
         raise ValueError(
             f"the model's outputs have shape {list(outputs.shape)} for {len(x)} examples, expected [n, C]; "

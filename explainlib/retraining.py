@@ -20,7 +20,8 @@ from explainlib.datasets import Examples
 from explainlib.influence.removal import Removal, removal_weights
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
-from explainlib.training import Ensemble, Plateau, fit_risks, fresh_starts, minimise
+from explainlib.training import Ensemble, Plateau, fit_risks, fresh_starts
+from explainlib.training.minimise import minimised
 
 METHODS = ("newton", "finetune", "scratch")
 
@@ -146,7 +147,8 @@ def leave_out(
     if method != "scratch":
         require_minimum(risk, strict=strict, user="a change from retraining")
     if method == "newton":
-        minima = minimise(risk, weights=weights, tolerance=tolerance, on_failure=on_failure, store=store)
+        options = {"on_failure": on_failure, "store": store, "offers": ("tolerance",)}
+        minima = minimised(risk, weights=weights, tolerance=tolerance, **options)
         return Retrained(
             risk, checked, minima.theta, weighting, minima.status, "retrained", gradient_norm=minima.gradient_norm
         )

@@ -33,7 +33,7 @@ from explainlib.gate.entry import few
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
 from explainlib.memory import require_numbers
 from explainlib.models.bayes_layers import require_certain_weights
-from explainlib.params import LinearHead, Parameters
+from explainlib.params import LinearHead, Parameters, require_finite_parameters
 
 T = TypeVar("T")
 PART = 8192  # examples in one pass; bounds the memory of activations
@@ -82,7 +82,7 @@ class Risk:
         with compute.settings():
             self.train = train.outside_inference_mode()
             self.parameters = Parameters(model, parameters, x=self.train.x)
-            self.theta: Float[Tensor, " p"] = require_finite("the model's parameters", self.parameters.theta)
+            self.theta: Float[Tensor, " p"] = require_finite_parameters(self.parameters.theta)
             require_same_kind("train.x", train.x, "model", self.theta)
             self.n_outputs = admit_objective(self.parameters, self.train.x, self.train.y, self.loss)
             self.head: LinearHead | None = self.parameters.head(self.train.x)

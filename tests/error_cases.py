@@ -86,7 +86,18 @@ def tasks(m=4, d=3, ways=3):
 
 MAML = xl.meta.Maml(model(), inner_lr=0.1)
 FIRST = xl.meta.Maml(model(), inner_lr=0.1, first_order=True)
+BILEVEL = xl.meta.Bilevel(model(), strength=1.0, l2=0.1)
 POOL = xl.datasets.ClassPool(x, y, ["p/a", "p/b", "p/c"], ["p"] * 3)
+
+
+def l2l():
+    """Another library's learner, by its name alone: the library need not be there."""
+    kind = type("MAML", (nn.Module,), {"__module__": "learn2learn.algorithms.maml"})
+    learner = kind()
+    learner.module, learner.lr = model(), 0.1
+    return learner
+
+
 task_influence, pool, sample = xl.influence.TaskInfluence, xl.datasets.ClassPool, xl.datasets.sample_tasks
 
 # name: (what the person does, the error's name, what its message must hold)
@@ -100,8 +111,11 @@ CASES = {
     "four features": (lambda: xl.Risk(model(), data(d=4)), "ValueError", ["cannot read train.x", "4", "shaped"]),
     "labels too large": (lambda: xl.Risk(model(), E(x, y + 2)), "ValueError", ["2 to 4", "3 outputs", "0 to 2"]),
     "negative labels": (lambda: E(x, y - 1), "ValueError", ["-1"]),
-    "float labels": (lambda: xl.Risk(model(), E(x, x[:, :1])), "TypeError", ["float64", "int64", ".long()"]),
-    "labels for squares": (lambda: xl.Risk(model(), data(), loss="squared_error"), "TypeError", ["int64", "floating"]),
+    "float labels": (lambda: xl.Risk(model(), E(x, x[:, :1])), "TypeError", ["float64", "int64", "for regression pass loss='squared_error'"]),
+    "float class numbers": (lambda: xl.Risk(model(), E(x, y.double()[:, None])), "TypeError", ["float64", "pass train.y.long().flatten()"]),
+    "one-hot labels": (lambda: xl.Risk(model(), E(x, torch.eye(3, dtype=D)[y])), "TypeError", ["[12, 3]", "train.y.argmax(1)"]),
+    "test targets for labels": (lambda: influence(RISK, E(x, x[:, :1])), "TypeError", ["test.y", "each example's class"]),
+    "labels for squares": (lambda: xl.Risk(model(), data(), loss="squared_error"), "TypeError", ["int64", "floating", "one_hot(train.y, 3)"]),
     "two targets of three": (lambda: xl.Risk(model(), E(x, x[:, :2]), loss="squared_error"), "ValueError", ["[12, 2]", "[12, 3]"]),
     # models
     "not a model": (lambda: xl.Risk(lambda x: x, data()), "TypeError", ["function", "nn.Module"]),
@@ -150,7 +164,7 @@ CASES = {
     "keep 1.0": (lambda: influence(RISK, TEST, keep=1.0), "ValueError", ["keep=1.0", "1e-9"]),
     "keep 0": (lambda: influence(RISK, TEST, keep=0), "ValueError", ["keep=0"]),
     "keep with cg": (lambda: influence(RISK, TEST, keep=3, solver="cg"), "ValueError", ["keep=3", "'dense'"]),
-    "singular": (lambda: influence(xl.Risk(model(), data()), TEST), "SolverError", ["singular", "add l2 or damping", "keep=1e-9"]),
+    "singular": (lambda: influence(xl.Risk(model(), data()), TEST), "SolverError", ["singular", "a larger damping or a Risk with a larger l2", "keep=1e-9"]),
     "on_failure": (lambda: influence(RISK, TEST, on_failure="shrug"), "ValueError", ["on_failure='shrug'", "'warn'"]),
     "index outside": (lambda: xl.influence.parameter_influence(RISK, [57]), "ValueError", ["index 57", "outside the 12 training examples"]),
     "index negative": (lambda: xl.influence.parameter_influence(RISK, [-1]), "ValueError", ["index -1", "0 to 11"]),
@@ -219,6 +233,20 @@ CASES = {
     "first order explained": (lambda: task_influence(FIRST, FIRST.w0, tasks()), "ValueError", ["first-order", "first_order=False"]),
     "strict and not at a minimum": (lambda: task_influence(MAML, MAML.w0, tasks(), strict=True), "ValueError", ["not at a minimum", "strict=False"]),
     "a task that is not there": (lambda: task_influence(MAML, MAML.w0, tasks()).performance(tasks(), groups=[[4]]), "ValueError", ["index 4", "4 training tasks"]),
+    "learn2learn's learner": (lambda: task_influence(l2l(), MAML.w0, tasks()), "TypeError", ["learn2learn MAML", "xl.meta.Maml(learner.module, inner_lr=learner.lr)"]),
+    "learn2learn's learner trained": (lambda: xl.meta.train(l2l(), tasks(), batches=1), "TypeError", ["learn2learn MAML", "learner.module"]),
+    "learn2learn's learner without tasks": (lambda: xl.meta.leave_tasks_out(l2l(), tasks(), [[0]], batches=1), "TypeError", ["learn2learn MAML", "learner.module"]),
+    "learn2learn's learner minimised": (lambda: xl.meta.minimise(l2l(), tasks()), "TypeError", ["learn2learn MAML", "learner.module"]),
+    "learn2learn's learner differentiated": (lambda: xl.meta.meta_hessian(l2l(), MAML.w0, tasks()), "TypeError", ["learn2learn MAML", "learner.module"]),
+    "learn2learn's learner by rows": (lambda: xl.meta.gauss_newton_buffer(l2l(), MAML.w0, tasks(), size=3), "TypeError", ["learn2learn MAML", "learner.module"]),
+    "learn2learn's learner compared": (lambda: xl.influence.cosine_scores(l2l(), MAML.w0, tasks(), tasks()), "TypeError", ["learn2learn MAML", "learner.module"]),
+    "learn2learn's learner for two levels": (lambda: xl.meta.solve(l2l(), tasks()), "TypeError", ["MAML", "xl.meta.Bilevel(bilevel.module"]),
+    "a network for a learner": (lambda: xl.meta.train(model(), tasks(), batches=1), "TypeError", ["xl.meta.Maml(model, inner_lr=...)"]),
+    "two levels for tasks": (lambda: task_influence(BILEVEL, BILEVEL.lam0, tasks()), "TypeError", ["a Bilevel", "xl.influence.BilevelInfluence"]),
+    "tasks for two levels": (lambda: xl.influence.BilevelInfluence(MAML, MAML.w0, tasks()), "TypeError", ["a Maml", "xl.influence.TaskInfluence"]),
+    "all tasks of two levels": (lambda: xl.influence.BilevelInfluence(BILEVEL, BILEVEL.lam0, tasks()).without_tasks([0, 1, 2, 3]), "ValueError", ["indices is all 4", "leave at least one"]),
+    "flat groups of tasks": (lambda: task_influence(MAML, MAML.w0, tasks()).performance(tasks(), groups=[0, 1]), "TypeError", ["single numbers", "[indices]"]),
+    "a list mask": (lambda: xl.influence.parameter_influence(RISK, [True] * 12), "TypeError", ["mask", "torch.as_tensor(indices).nonzero()"]),
     "no batches": (lambda: xl.meta.train(MAML, tasks(), batches=0), "ValueError", ["batches=0"]),
     "leave all tasks out": (lambda: xl.meta.leave_tasks_out(MAML, tasks(), [[0, 1, 2, 3]], batches=1), "ValueError", ["all 4", "at least one"]),
     # representers

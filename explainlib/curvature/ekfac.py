@@ -51,7 +51,8 @@ class Ekfac:
         l2: the ridge, which is added to every eigenvalue.
 
     Raises:
-        ValueError: other layers, a shared weight, negative example weights, or (exact, sampled) a loss that is not
+        UncoveredError: other layers, a shared weight.
+        ValueError: negative example weights, or (exact, sampled) a loss that is not
             convex in the outputs.
 
     Source: George et al. 2018; Grosse et al. 2023. Convolutions as in Grosse & Martens 2016:
@@ -73,7 +74,10 @@ class Ekfac:
         few = risk.n_outputs - risk.loss.lost_ranks <= EXACT_UP_TO
         self.labels = ("exact" if few else "sampled") if labels is None else labels
         if risk.weights is not None and (risk.weights < 0).any():
-            raise ValueError("a negative weight has no square root, so EK-FAC has no factors; use 'gauss_newton'.")
+            raise ValueError(
+                "a negative weight has no square root, so EK-FAC has no factors; take influence with "
+                "loss_influence(..., curvature='gauss_newton')."
+            )
         self.p, self.l2, self._like = risk.p, risk.l2, risk.theta
         with compute.settings(risk.n * risk.p):
             plan = plan_of(risk.parameters, risk.theta, risk.train.x)
@@ -165,7 +169,8 @@ class _Cotangents:
         if self.labels == "data" or (self.labels == "sampled" and self.loss is CROSS_ENTROPY):
             found = self.loss.gradient(outputs, y)[:, None]
         else:
-            found = loss_roots(self.loss, outputs, y)  # sum_r c_r c_r^T = d^2 l / d outputs^2
+            # sum_r c_r c_r^T = d^2 l / d outputs^2
+            found = loss_roots(self.loss, outputs, y, otherwise="pass xl.curvature.Ekfac(risk, labels='data')")
             if self.labels == "sampled":  # a Gaussian's gradient is such noise: (f - y) / sigma^2
                 found = self.noise[part, None, : found.shape[1]] @ found
         return found if self.roots is None else found * self.roots[part, None, None]

@@ -43,5 +43,5 @@ def empirical_fisher_factor(risk: Risk) -> Float[Tensor, "n p"]:
     """
     weights = risk.weights_or_ones()
     if (weights < 0).any():
-        raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")
+        raise ValueError("a negative weight has no square root; use solver='dense' for this risk.")
     return risk.loss_gradients() * (weights / risk.n).sqrt()[:, None]

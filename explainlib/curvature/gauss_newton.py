@@ -164,7 +164,7 @@ def gauss_newton_factor(risk: Risk) -> Float[Tensor, "r p"]:
     size = 2 * rows * risk.p * risk.theta.element_size()
     require_memory(f"a factor of {rows:,} rows of p = {risk.p:,} parameters", size, risk.theta.device)
     if (weights < 0).any():
-        raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")
+        raise ValueError("a negative weight has no square root; use solver='dense' for this risk.")
     root = loss_roots(risk.loss, outputs, risk.train.y).mT * (weights / risk.n).sqrt()[:, None, None]
     if risk.head is not None:
         rows = root.mT[..., None] * risk.features()[:, None, None, :]  # [n, r, C, d]
@@ -172,19 +172,22 @@ def gauss_newton_factor(risk: Risk) -> Float[Tensor, "r p"]:
     return torch.einsum("ncp,ncr->nrp", _jacobians(risk, risk.train.x), root).flatten(0, 1)
 
 
-def loss_roots(loss: Loss, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n r C"]:
+def loss_roots(
+    loss: Loss, outputs: Float[Tensor, "n C"], y: Tensor, *, otherwise: str = "use solver='dense'"
+) -> Float[Tensor, "n r C"]:
     """Return R with R^T R = the loss's Hessian in the outputs, for each example; r = C less what the loss never sees.
 
     Args:
         loss: convex in the outputs.
         outputs: of n examples.
         y: their targets.
+        otherwise: what the caller can do where there is no root, for the message.
 
     Raises:
         ValueError: a loss that is not convex in the outputs.
     """
     values, vectors = torch.linalg.eigh(loss.hessian(outputs, y))
     if values.min() < -1e-6 * values.abs().max():
-        raise ValueError("the loss is not convex in the outputs, so G has no real factor; use solver='dense' or 'cg'.")
+        raise ValueError(f"the loss is not convex in the outputs, so G has no real factor; {otherwise}.")
     kept = slice(loss.lost_ranks, None)  # eigh sorts upwards
     return (vectors[..., kept] * values[:, None, kept].clamp(min=0).sqrt()).mT

@@ -103,6 +103,28 @@ def _turned(matrices: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
     return (left.reshape(o * k, -1) @ inputs).view(o, k, -1).movedim(0, 1)
 
 
+class UncoveredError(ValueError):
+    """Parameters that EK-FAC does not cover.
+
+    Args:
+        outside: their names.
+        covered: the other names.
+        learner: what chooses the parameters, as a call with "..." in it.
+        otherwise: what else a caller can do.
+    """
+
+    def __init__(
+        self, outside: list[str], covered: list[str], *, learner: str = "Risk(...)", otherwise: str = ""
+    ) -> None:
+        self.outside, self.covered = outside, covered
+        chosen = f"choose others with {learner[:-1]}, parameters={covered})" if covered else ""
+        remedy = ", or ".join(clause for clause in (chosen, otherwise) if clause)
+        super().__init__(
+            "EK-FAC covers weights and biases of Linear, Conv1d and Conv2d layers used by one layer alone, and "
+            f"{', '.join(outside)} {'is' if len(outside) == 1 else 'are'} none{remedy and '; ' + remedy}."
+        )
+
+
 def covered_layers(plan: Plan, names: tuple[str, ...], sizes: tuple[int, ...]) -> list[Layer]:
     """Return the layers that hold the chosen parameters.
 
@@ -112,18 +134,14 @@ def covered_layers(plan: Plan, names: tuple[str, ...], sizes: tuple[int, ...]) -
         sizes: of each.
 
     Raises:
-        ValueError: a parameter outside Linear and convolution layers, or one that two layers share.
+        UncoveredError: a parameter outside Linear and convolution layers, or one that two layers share.
     """
     found: dict[int, dict[str, slice]] = {}
     modules: dict[int, nn.Module] = {}
     good = {p.name: p for p in plan.read if len(p.sites) == 1 and isinstance(p.sites[0][0], COVERED)}
     outside = [name for name in names if name not in good]
     if outside:
-        fits = f"; pass parameters={list(good)} to Risk, or curvature='gauss_newton'" if good else ""
-        raise ValueError(
-            f"EK-FAC covers weights and biases of Linear, Conv1d and Conv2d layers used by one layer alone, and "
-            f"{', '.join(outside)} {'is' if len(outside) == 1 else 'are'} none{fits}."
-        )
+        raise UncoveredError(outside, list(good))
     for place in good.values():
         ((module, attribute),) = place.sites
         modules[id(module)] = module

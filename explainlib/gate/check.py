@@ -7,12 +7,12 @@ import warnings
 from torch import Tensor, nn
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_finite, require_same_kind, require_tensor
+from explainlib.checks import require_choice, require_same_kind, require_tensor
 from explainlib.gate.entry import ConstantWarning, examined, few, require_derivatives, require_loss_derivatives
 from explainlib.gate.report import Finding, ModelReport
 from explainlib.gate.routes import FORWARD, FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
-from explainlib.params import Parameters
+from explainlib.params import Parameters, require_finite_parameters
 
 ORDERS = {0: (), 1: (GRADIENT, FORWARD), 2: (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN)}
 ORDERS[3] = (*ORDERS[2], THIRD)
@@ -57,7 +57,7 @@ def check_model(
     try:
         require_tensor("x", x)
         parameters = Parameters(model)
-        require_finite("the model's parameters", parameters.theta)
+        require_finite_parameters(parameters.theta)
         require_same_kind("x", x, "model", parameters.theta)
         checked = examined(parameters, x, name="x")
     except (TypeError, ValueError) as error:

@@ -93,7 +93,7 @@ def admit_objective(parameters: Parameters, x: Tensor, y: Tensor, loss: Loss) ->
     outputs = admit(parameters, x)
     with torch.no_grad():
         first = parameters.outputs(parameters.theta, x[:2])
-    require_finite("the model's outputs", first)
+    require_finite("the model's outputs", first, remedy="look for overflow in its forward, or scale the examples")
     require_targets(loss, "train.y", y, outputs)
     loss.value(first, y[:2])  # its shape is checked inside
     return outputs
@@ -196,7 +196,8 @@ def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Findi
     return Finding(
         f"the {WORDS[route]} of {called(name, parameters)} is wrong: it differs from differences of its forward by "
         f"{error:.1%}. Look at a backward of its own (autograd.Function), a scaled gradient (scale_grad_by_freq), or "
-        "values written in place; use torch's own operations there, or leave its parameters out with parameters=[...].",
+        "values written in place; use torch's own operations there, or learn only what comes after "
+        "it, as with Risk(..., parameters=[...]).",
         layer=name,
     )
 

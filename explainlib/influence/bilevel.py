@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_groups, require_indices, warn_caller
+from explainlib.checks import require_choice, require_indices, require_some, warn_caller
 from explainlib.datasets import Tasks
 from explainlib.influence.bilevel_curvature import (
     HESSIANS,
@@ -37,6 +37,7 @@ from explainlib.influence.bilevel_curvature import (
 from explainlib.influence.bilevel_edits import newton_edit
 from explainlib.meta.bilevel import Bilevel
 from explainlib.meta.bilevel_state import Settled
+from explainlib.meta.solve import require_bilevel
 from explainlib.meta.task_weights import TaskWeights
 from explainlib.solvers.solution import Solution, SolverWarning
 
@@ -94,7 +95,8 @@ class BilevelInfluence:
         self.solver = require_choice("solver", solver, SOLVERS)
         self.inner_hessian = require_choice("inner_hessian", inner_hessian, INNER_HESSIANS)
         self.on_failure = require_choice("on_failure", on_failure, ("raise", "warn"))
-        self.bilevel, self.lam, self.tasks_given = bilevel, bilevel.require_w(lam), bilevel.require_tasks(tasks)
+        self.bilevel, self.lam = require_bilevel(bilevel), bilevel.require_w(lam)
+        self.tasks_given = bilevel.require_tasks(tasks)
         self.weights = TaskWeights.checked(tasks, weights)
         self.options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
         self._inverse = None if inner_hessian == "exact" else EkfacInverse
@@ -192,7 +194,7 @@ class BilevelInfluence:
         Raises:
             ValueError: all tasks removed, an index outside the tasks; newton with hessian="gamma".
         """
-        rows = require_groups([indices], len(self.tasks_given), of="training tasks")[0]
+        rows = require_some(indices, len(self.tasks_given), of="training tasks")
         if not newton:
             return self.lam - self.weights.tasks[rows] @ self.tasks()[rows]
         return self._newton(rows, None)
@@ -220,8 +222,8 @@ class BilevelInfluence:
     def _newton(self, rows: list[int] | Tensor, now: TaskWeights | None) -> Float[Tensor, " q"]:
         if self.hessian != "exact" or self.inner_hessian != "exact":
             raise ValueError(
-                "newton=True takes the exact step of the remaining problem; make the influence with hessian='exact' "
-                "and inner_hessian='exact', or pass newton=False."
+                "newton=True takes the exact step of the remaining problem; make it with "
+                "BilevelInfluence(..., hessian='exact', inner_hessian='exact'), or pass newton=False."
             )
         whole = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
         options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
@@ -264,7 +266,7 @@ class BilevelInfluence:
         if self.bilevel.inner != "proximal":
             raise ValueError(
                 f"{name} multiplies a gradient in theta [{self.bilevel.p}] with lam's shape [{self.bilevel.q}], which "
-                "only inner='proximal' gives; use the total gradient (performance(), task())."
+                "only Bilevel(..., inner='proximal') gives; use the total gradient (performance(), task())."
             )
 
     def _settled(self) -> Iterator[tuple[slice, Settled]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from explainlib.checks import warn_caller
 from explainlib.curvature.ekfac import Ekfac
+from explainlib.curvature.kronecker import UncoveredError
 from explainlib.datasets import Examples, Tasks
 from explainlib.meta.bilevel import Bilevel, MakeInverse
 from explainlib.meta.bilevel_problem import Problem, Proximal
@@ -28,10 +29,18 @@ from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.solvers.cg import cg
 from explainlib.solvers.dense import Factor
 from explainlib.solvers.neumann import neumann
+from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution
 
 Operator = Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]
 AT_REST = 1e-6  # a gradient below this share of the tasks' own is a minimum for all purposes
+REMEDIES = Remedies(shift="solve a Bilevel with a larger l2")
+ITERATIVE = {
+    "definite": "pass solver='dense', which gives the response of a saddle with a warning",
+    "longer": "pass a larger max_steps or tolerance",
+    "scale": "pass scale=...",
+    "direct": "pass solver='dense'",
+}
 HESSIANS, SOLVERS, INNER_HESSIANS = ("exact", "gamma"), ("dense", "cg", "neumann"), ("exact", "ekfac")
 
 
@@ -149,12 +158,15 @@ def solver_of(
     """
     given = {key: value for key, value in options.items() if value is not None}
     if solver == "dense":
-        return _judged(Factor(product))
-    operator = product if callable(product) else lambda v: v @ product
-    if solver == "neumann":
-        return lambda rhs: neumann(operator, rhs, **given)
-    given.pop("scale", None)
-    return lambda rhs: cg(operator, rhs, **given)
+        solve, remedies = _judged(Factor(product)), REMEDIES
+    else:
+        operator = product if callable(product) else lambda v: v @ product
+        remedies = replace(REMEDIES, **ITERATIVE)
+        if solver == "cg":
+            given.pop("scale", None)
+        series = neumann if solver == "neumann" else cg
+        solve = lambda rhs: series(operator, rhs, **given)  # noqa: E731
+    return lambda rhs: replace(solve(rhs), remedies=remedies)
 
 
 def _judged(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution]:
@@ -165,9 +177,18 @@ def _judged(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution]:
         if not found.converged or factor.lowest is None or factor.lowest > 0:
             return found
         detail = f"the lowest eigenvalue is {factor.lowest:.2g}, so this is a saddle and not a minimum"
-        return replace(found, status="not_positive_definite", detail=detail, rows=())
+        return replace(found, status="not_positive_definite", detail=detail, rows=(), eigenvalue=factor.lowest)
 
     return solve
+
+
+def _fitted(risk: Risk) -> Ekfac:
+    """Return a task's fit; what it does not cover is a matter of the learner."""
+    try:
+        return Ekfac(risk)
+    except UncoveredError as error:
+        options = {"learner": "Bilevel(...)", "otherwise": "pass inner_hessian='exact'"}
+        raise UncoveredError(error.outside, error.covered, **options) from None
 
 
 class EkfacInverse:
@@ -189,13 +210,14 @@ class EkfacInverse:
         self._fits = []
         for k, at in enumerate(theta):
             x, y = batch.support_x[k], batch.support_y[k]
+            chosen: str | tuple[str, ...] = "all"
             if isinstance(problem, Proximal):
-                model = problem.parameters.model_at(at)
+                model, chosen = problem.parameters.model_at(at), problem.parameters.names
             else:
                 model = problem.head_at(at)
                 x = problem.features(lam, x)[:, : model.in_features].detach()
-            risk = Risk(model, Examples(x, y), l2=problem.strength / self._size)
-            self._fits.append(Ekfac(risk.reweighted(batch.training[k])))
+            risk = Risk(model, Examples(x, y), l2=problem.strength / self._size, parameters=chosen)
+            self._fits.append(_fitted(risk.reweighted(batch.training[k])))
 
     def solve(self, rows: Float[Tensor, "m k p"]) -> Float[Tensor, "m k p"]:
         """Return the approximate H_in^-1 rows."""

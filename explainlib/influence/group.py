@@ -18,6 +18,7 @@ keeps f/(1-f) damping H_d^-1 theta1, even where group and rest have one curvatur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +33,7 @@ from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
 from explainlib.solvers.preconditioner import preconditioner
+from explainlib.solvers.remedies import AS_THEY_ARE, risk_remedies
 from explainlib.training.variational import ElboRisk
 from explainlib.training.weighted import weighted_risks
 
@@ -97,7 +99,7 @@ def removal_effect(
     if order == "newton":
         step = _newton_steps(risk, damping)
     else:
-        inverse = inverse_curvature(risk, solver=solver, damping=damping)
+        inverse = inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping"))
         step = _terms(risk, inverse, damping, order, weighting, third_derivative)
     pieces, statuses = [], []
     with tqdm(total=len(checked), desc="removal effect", delay=2.0, leave=False) as bar:
@@ -172,12 +174,17 @@ def _terms(risk: Risk, inverse: Inverse, damping: float, order: int, weighting: 
 def _newton_steps(risk: Risk, damping: float):
     """Return a function (rest weights, f) -> solutions, (movement, 0): -H_rest^-1 grad R_rest, row by row."""
     precondition = preconditioner(risk, damping=damping)
+    bound = isinstance(risk, ElboRisk)
+    options = {"offers": ("damping",), "curvature": "hessian", "solver": "cg", "has_ridge": not bound}
+    remedies = risk_remedies(risk.theta.dtype, **options)
+    if not bound:
+        remedies = replace(remedies, direct="pass order=2", definite=f"pass order=1 with {AS_THEY_ARE}")
 
     def step(rest: Float[Tensor, "g n"], f: Float[Tensor, "g 1"]) -> tuple[list, tuple[Tensor, Tensor]]:
         remaining = weighted_risks(risk, rest)
         theta = risk.theta.expand(len(rest), -1)
         product = remaining.operator(theta)
         solution = cg(lambda v: product(v) + damping * v, -remaining.gradients(theta), preconditioner=precondition)
-        return [solution], (solution.value, torch.zeros_like(theta))
+        return [replace(solution, remedies=remedies)], (solution.value, torch.zeros_like(theta))
 
     return step

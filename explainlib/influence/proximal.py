@@ -24,7 +24,8 @@ from explainlib.checks import require_choice, require_indices, require_nonnegati
 from explainlib.curvature.gauss_newton import gauss_newton
 from explainlib.risk import Risk
 from explainlib.solvers.cg import Operator
-from explainlib.training.minimise import STATUSES, MinimiseError, MinimiseWarning, newton_batch
+from explainlib.training.minima import STATUSES, MinimiseError, MinimiseWarning
+from explainlib.training.minimise import newton_batch
 from explainlib.training.weighted import Rows, WeightedRisks
 
 FACTORED = 4000  # parameters up to which G is formed to make the conjugate gradients short
@@ -79,7 +80,7 @@ class Responses:
 
     Attributes:
         theta: [g, p].
-        status: a key of ``explainlib.training.minimise.STATUSES`` for each.
+        status: a key of ``explainlib.training.minima.STATUSES`` for each.
         gradient_norm: [g].
     """
 
@@ -164,7 +165,8 @@ def proximal_response(
     if failed:
         first, size = solved.status[failed[0]], float(solved.gradient_norm[failed[0]])
         message = f"{len(failed)} of {len(chosen)} responses are not solved: {first}, |gradient| = {size:.1e}"
-        message += "; raise the damping, bring eps nearer to 0, or use float64."
+        precise = "" if risk.theta.dtype == torch.float64 else ", or use float64"
+        message += f"; pass a larger damping, an eps nearer to 0, or a larger tolerance{precise}."
         if on_failure == "raise":
             raise MinimiseError(message, solved)
         warn_caller(message, MinimiseWarning)

@@ -64,7 +64,7 @@ class GroupQuadratic:
         require_unweighted(risk)
         require_minimum(risk, strict=strict, user="second-order group influence")
         self.risk, self._on_failure = risk, on_failure
-        self._inverse = inverse_curvature(risk, solver=solver, damping=damping)
+        self._inverse = inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping"))
         self.v: Float[Tensor, " p"] = self.solve(risk.loss_gradients(test).mean(0, keepdim=True))[0]
         self._sides = (HeadSides if risk.head is not None else GeneralSides)(risk, self.v, damping)
         self.a: Float[Tensor, " n"] = self._sides.across(self.v[None], self.v[None])[0][0]

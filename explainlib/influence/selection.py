@@ -26,7 +26,7 @@ from explainlib.influence.swaps import Swaps
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.inverse import Solver, inverse_curvature
-from explainlib.training import minimise
+from explainlib.training.minimise import minimised
 
 METHODS = ("relaxed", "printed", "greedy", "refit", "swap", "random")
 POLISHED = 2**25  # n x p numbers up to which "relaxed" also swaps; swapping holds two such tables
@@ -215,8 +215,8 @@ def _refitted(
         if chosen:
             taken = sum(len(c) for c in chosen)
             weights = torch.where(weights == 0, 0.0, risk.n / (risk.n - taken))
-            now = minimise(risk.at(now.theta), weights=weights, on_failure=on_failure)
-        inverse = inverse_curvature(now, solver=solver, damping=damping)
+            now = minimised(risk.at(now.theta), weights=weights, on_failure=on_failure, offers=())
+        inverse = inverse_curvature(now, solver=solver, damping=damping, offers=("solver", "damping"))
         v = inverse(now.loss_gradients(test).mean(0, keepdim=True)).required(on_failure).value[0]
         # grad l_i + l2 theta differs from grad l_i by the same vector for everyone, so the order is the same
         first_order = (now.loss_gradients() @ v).masked_fill(weights == 0, -torch.inf)

@@ -22,7 +22,7 @@ from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.dense import Keep
 from explainlib.solvers.grams import GramInverse
-from explainlib.solvers.inverse import Curvature, LowRankSolver, Solver, inverse_curvature
+from explainlib.solvers.inverse import OFFERS, Curvature, LowRankSolver, Solver, inverse_curvature
 
 ASSUME_A_MINIMUM = ("hessian",)  # damped Gauss-Newton has a meaning anywhere: the proximal response (Bae et al. 2022)
 
@@ -128,7 +128,7 @@ def loss_influence(
     if curvature in ASSUME_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
     if _through_grams(risk, curvature, solver, damping, keep):
-        inverse = GramInverse(risk, curvature=curvature, damping=damping)
+        inverse = GramInverse(risk, curvature=curvature, damping=damping, offers=OFFERS)
         if curvature == "empirical_fisher" and (risk.weights_or_ones() > 0).all():  # its rows are sqrt(w_j/n) grad l_j
             rows = inverse.with_rows(_layer_gradients(risk, test), on_failure=on_failure)
             return -rows / (risk.weights_or_ones() / risk.n).sqrt()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from explainlib.checks import require_count
 from explainlib.datasets import Tasks
-from explainlib.meta.learner import Learner
+from explainlib.meta.learner import Learner, require_learner
 
 
 def cosine_scores(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, test_tasks: Tasks) -> Float[Tensor, "T M"]:
@@ -24,6 +24,7 @@ def cosine_scores(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, test_t
         tasks: the M training tasks.
         test_tasks: the T test tasks.
     """
+    require_learner(learner)
     tests, trains = (learner.gradients(w, t) for t in (test_tasks, tasks))
     return -torch.nn.functional.normalize(tests, dim=1) @ torch.nn.functional.normalize(trains, dim=1).T
 
@@ -44,7 +45,7 @@ def random_projector_scores(
     Raises:
         ValueError: a rank outside 1 to q.
     """
-    if require_count("rank", rank) > learner.q:
+    if require_count("rank", rank) > require_learner(learner).q:
         raise ValueError(f"rank={rank} is more than the {learner.q} parameters; ask for at most that.")
     generator = torch.Generator().manual_seed(require_count("seed", seed, least=0))
     basis = torch.linalg.qr(torch.randn(learner.q, rank, generator=generator, dtype=torch.float64))[0].to(w)

@@ -62,7 +62,7 @@ class Spectrum:
         if keep is None and not (filled.abs() > rounding).all():
             raise ValueError(
                 "the curvature is singular, so keep=None cannot invert it; pass keep=1e-9 (the pseudo-inverse), "
-                "a count, or damping > 0."
+                "a count, or make TaskInfluence(..., damping=...) with damping > 0."
             )
         inverse = torch.where(mask, 1 / torch.where(mask, filled, 1.0), 0.0)
         whole = hidden > 0 and self.rest > 0 and bool(mask[:hidden].all())
@@ -85,12 +85,14 @@ class Spectrum:
         if isinstance(keep, int):
             if rank >= min(keep, q):
                 return None
-            return f"keep={keep} eigenvalues were asked for, and only {rank} are inverted: {words}, and above zero."
+            asked = f"keep={keep} eigenvalues were asked for, and only {rank} are inverted: {words}, and above zero."
+            return f"{asked} Pass keep={rank} or fewer, or a float such as 1e-9."
         lost = int(((filled.abs() > keep * largest) & (filled.abs() <= rounding)).sum())
         unknown = q - len(self.values) if keep * largest < rounding and self.rest <= rounding else 0
         if not lost and not unknown:
             return None
-        return f"keep={keep:g} reaches below what {filled.dtype} determines: {words}. Use float64, or a larger keep."
+        precise = "Pass " if filled.dtype == torch.float64 else "Use float64, or pass "
+        return f"keep={keep:g} reaches below what {filled.dtype} determines: {words}. {precise}a larger keep."
 
     def solved(self, rows: Float[Tensor, "k q"], inside: Float[Tensor, "k r"], keep: Keep) -> Float[Tensor, "k q"]:
         """Return H^+ applied to rows, given also in the eigenvectors' coordinates."""

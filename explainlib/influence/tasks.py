@@ -22,14 +22,14 @@ from torch.func import jvp
 
 from explainlib import compute
 from explainlib.batching import vmap
-from explainlib.checks import require_choice, require_indices, require_nonnegative, warn_caller
+from explainlib.checks import require_choice, require_indices, require_lists, require_nonnegative, warn_caller
 from explainlib.datasets import Tasks
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT
 from explainlib.influence.task_curvature import Spectrum, task_spectrum
 from explainlib.memory import alternatives, require_memory
 from explainlib.meta.fingerprints import SHAPE, learner_entries, learner_fingerprint
 from explainlib.meta.hessian import require_objective
-from explainlib.meta.learner import Episode, Learner, require_learned
+from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.risk import NotAtMinimumWarning
 from explainlib.solvers.dense import Keep, require_keep
 from explainlib.solvers.solution import SolverWarning
@@ -156,6 +156,7 @@ class TaskInfluence:
         Raises:
             ValueError: a folder without a finished influence, or one of another learner.
         """
+        require_learner(learner)
         if not (Path(store) / FINGERPRINT).is_file():
             raise ValueError(f"store={str(store)!r} holds no influence; pass the folder a TaskInfluence was made with.")
         folder = Store.opened(store)
@@ -193,7 +194,7 @@ class TaskInfluence:
         what = f"the adaptation of {len(test_tasks):,} tasks to {len(self.meta):,}, q = {self.learner.q:,} numbers each"
         require_memory(what, 2 * numbers * self.w.element_size(), self.w.device, otherwise="ask for fewer test tasks")
         parts = vmap(one, chunk_size=max(1, self.learner.chunk(test_tasks) // len(self.meta)))
-        return require_learned("adaptations", parts(Episode(*test_tasks.arrays())))
+        return require_learned(self.learner, "adaptations", parts(Episode(*test_tasks.arrays())))
 
     @compute.entry
     def performance(
@@ -221,9 +222,13 @@ class TaskInfluence:
         m = len(self.meta)
         if isinstance(groups, Tensor):
             if groups.shape != (m,) or groups.dtype != torch.int64:
-                raise ValueError(f"groups is {groups.dtype} {list(groups.shape)}, expected int64 [{m}], one per task.")
+                raise ValueError(
+                    f"groups is {groups.dtype} {list(groups.shape)}, expected int64 [{m}], one group number a task; "
+                    "pass a list of index lists to name tasks, [[0, 3], [1]]."
+                )
             return (groups[:, None] == groups.unique()).double()
         columns = torch.zeros(m, len(groups), dtype=torch.float64)
+        require_lists(groups)
         for g, members in enumerate(groups):
             columns[require_indices(members, m, name=f"groups[{g}]", of="training tasks"), g] = 1
         return columns

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +26,9 @@ from explainlib.losses import CROSS_ENTROPY
 from explainlib.memory import alternatives, memory_limit
 from explainlib.risk import Risk
 from explainlib.solvers.dense import Factor
+from explainlib.solvers.remedies import Remedies
 
+REMEDIES = Remedies(shift="pass a larger damping", pruned="pass a smaller number of features")
 PROJECTIONS = ("rademacher", "gaussian")
 
 
@@ -85,7 +88,7 @@ def trak(
             train, tests = projected(sources, features, projection, generator, memory=limit)
         weighted = train if risk.weights is None else risk.weights[:, None] * train
         factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # a small damping is seen
-        solved = factor.solve(tests.double()).required(on_failure).value.to(train)
+        solved = replace(factor.solve(tests.double()), remedies=REMEDIES).required(on_failure).value.to(train)
         kernel += solved @ train.T / len(ensemble)
         doubts.append(log_doubt(risk.outputs(), risk.train.y))
     doubt = torch.stack(doubts).logsumexp(0) - math.log(len(ensemble))
@@ -179,11 +182,17 @@ def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None
                 "loss='cross_entropy', or use xl.influence.tracin."
             )
         if risk.n_outputs < 2:
-            raise ValueError("trak needs a model with at least two outputs, one for each class; this one has one.")
+            raise ValueError(
+                "trak needs a model with at least two outputs, one for each class, and this one has one; "
+                "use xl.influence.tracin."
+            )
         if risk.n != first.n or not torch.equal(risk.train.y, first.train.y):
             raise ValueError("the risks of an ensemble have different training sets; train all of them on the same.")
         if (risk.weights_or_ones() < 0).any():
-            raise ValueError("trak counts an example as often as its weight says, which a negative weight cannot be.")
+            raise ValueError(
+                "trak counts an example as often as its weight says, and a weight is negative; pass "
+                "risk.reweighted(...) with weights of zero or more."
+            )
         risk.require_examples(test, "test")
     require_nonnegative("damping", damping)
     wide = first.p if features is None else require_count("features", features)

@@ -81,7 +81,7 @@ def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: f
         weighted_risks(risk, members),
         fraction,
         removal,
-        inverse_curvature(risk, solver=solver, damping=damping),
+        inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping")),
         damping,
     )
     first = removal.theta1.norm(dim=1)

@@ -187,8 +187,9 @@ def _quadratic(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor
 
 
 def _unsolved(rows: Tensor, problem: Problem) -> str:
+    precise = "" if problem.lam0.dtype == torch.float64 else "use float64, "
     return (
         f"{len(rows)} inner problems, the first of task {int(rows[0])} of its batch, did not converge in {MAX_STEPS} "
-        f"Newton steps at strength={problem.strength:.3g}; raise strength, scale the examples, use float64, or smooth "
-        "activations (tanh, not ReLU, whose kinks have no gradient to end at)."
+        f"Newton steps; build the Bilevel with a strength above {problem.strength:.3g}, scale the examples, "
+        f"{precise}or smooth the activations (tanh, not ReLU, whose kinks have no gradient to end at)."
     )

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib.params import LinearHead
+from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, SolverError
 
 Rows = Float[Tensor, "m k p"]
@@ -44,8 +45,9 @@ class DenseInverse:
             k = int(failed.ne(0).nonzero()[0]) if failed.any() else 0
             status = "not_positive_definite" if failed.any() else "nonfinite"
             nothing = matrices.new_zeros(1, matrices.shape[1])
-            detail = f"the inner Hessian of task {k} of this batch; raise strength so that each task has one solution"
-            raise_for = Solution(nothing, status, 0, matrices.new_full((1,), float("inf")), detail)
+            detail = f"the inner Hessian of task {k} of this batch"
+            lost, remedies = matrices.new_full((1,), float("inf")), Remedies(shift="make the Bilevel's strength larger")
+            raise_for = Solution(nothing, status, 0, lost, detail, remedies=remedies)
             raise SolverError(raise_for.sentence, raise_for)
 
     def solve(self, rows: Rows) -> Rows:

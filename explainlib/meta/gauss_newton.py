@@ -54,9 +54,8 @@ def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) ->
 
     Source: TLXML, eqs (8) and (14). Deviation: C - 1 rows an example instead of C, the exact rank.
     """
-    w = learner.require_w(w)
+    w = require_objective(learner).require_w(w)
     learner.require_tasks(tasks)
-    require_objective(learner)
     ways = tasks.ways
 
     rows = len(tasks) * tasks.query_y.shape[1] * (tasks.ways - 1)
@@ -71,7 +70,7 @@ def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) ->
         return vmap(lambda row: pull(row)[0])(cotangents)
 
     rows = vmap(one, chunk_size=max(1, learner.chunk(tasks) // (4 * tasks.query_y.shape[1])))(Episode(*tasks.arrays()))
-    return require_learned("Gauss-Newton rows", rows).flatten(0, 1)
+    return require_learned(learner, "Gauss-Newton rows", rows).flatten(0, 1)
 
 
 def softmax_factors(s: Float[Tensor, "n C"]) -> Float[Tensor, "n k C"]:
@@ -112,14 +111,15 @@ def gauss_newton_buffer(
     """
     require_count("size", size)
     require_count("block", block)
-    buffer, met = w.new_zeros(0, learner.q), 0
+    buffer, met = w.new_zeros(0, require_objective(learner).q), 0
     for start in range(0, len(tasks), block):
         fresh = gauss_newton_rows(learner, w, tasks[start : start + block])
         buffer, met = leading_rows(torch.cat([buffer, fresh]), size), met + len(fresh)
     if len(buffer) < min(size, met, learner.q):
+        advice = "Pass a smaller size" if w.dtype == torch.float64 else "Use float64, or pass a smaller size"
         warn_caller(
             f"size={size} rows were asked for, and only {len(buffer)} directions of the {met} rows stand above the "
-            f"rounding of {w.dtype}: the matrix has that rank. Pass a smaller size, or use float64.",
+            f"rounding of {w.dtype}: the matrix has that rank. {advice}.",
             UserWarning,
         )
     return buffer

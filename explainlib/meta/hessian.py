@@ -24,7 +24,7 @@ from explainlib.datasets import Tasks
 from explainlib.gate import GRADIENT, HESSIAN, THIRD
 from explainlib.memory import alternatives, require_memory
 from explainlib.meta.fingerprints import learner_fingerprint
-from explainlib.meta.learner import Episode, Learner, require_learned
+from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.meta.maml import Maml
 from explainlib.meta.two_layer import as_two_layer, two_layer_hessians
 from explainlib.storage import Store
@@ -68,9 +68,8 @@ def meta_hessian(
     """
     require_nonnegative("l2", l2)
     require_count("processes", processes)
-    w = learner.require_w(w)
+    w = require_objective(learner).require_w(w)
     learner.require_tasks(tasks)
-    require_objective(learner)
     learner.require_derivatives(tasks, GRADIENT, HESSIAN, THIRD)
     summed = _route(learner, require_choice("route", route, ("auto", "general", "two_layer")))
     if store is not None and not isinstance(store, Store):
@@ -88,7 +87,7 @@ def meta_hessian(
         done += len(piece)
         if store is not None:
             store.save("curvature", {"sum": total, "done": torch.tensor(done)})
-    total = require_learned("the meta-Hessian's rows", total) / len(tasks)
+    total = require_learned(learner, "the meta-Hessian's rows", total) / len(tasks)
     total = symmetrised("the meta-Hessian", total)
     total.diagonal().add_(l2)
     return total
@@ -96,7 +95,7 @@ def meta_hessian(
 
 def require_objective(learner: Learner) -> Learner:
     """Return the learner if its training direction is the gradient of an objective."""
-    if getattr(learner, "first_order", False):
+    if getattr(require_learner(learner), "first_order", False):
         raise ValueError(
             "first-order MAML follows a direction that is not the gradient of any objective, so there is no Hessian; "
             "explain the same w with Maml(model, inner_lr=..., first_order=False)."
@@ -111,7 +110,8 @@ def _route(learner: Learner, route: str) -> Summed:
     fits = isinstance(learner, Maml) and learner.steps == 1 and as_two_layer(learner.given) is not None
     if route == "two_layer" and not fits:
         raise ValueError(
-            "route='two_layer' needs one-step Maml on Linear, BatchNorm (or none), activation, Linear; pass 'general'."
+            "route='two_layer' needs one-step Maml on Linear, BatchNorm (or none), activation, Linear; "
+            "pass route='general'."
         )
     return _general_sum if route == "general" or not fits else _two_layer_sum
 

@@ -25,7 +25,7 @@ from explainlib.checks import require_finite, require_same_kind, require_shape, 
 from explainlib.datasets import Tasks
 from explainlib.gate import GRADIENT, admit, require_derivatives
 from explainlib.modules import private_copy
-from explainlib.params import Parameters
+from explainlib.params import Parameters, require_finite_parameters
 
 NUMBERS = 2**26  # parameters and activations in flight at once; bounds the memory of a batch of tasks
 
@@ -52,16 +52,18 @@ class Learner(ABC):
         w0: [q], the model's own parameters.
         adaptation_routes: the derivatives of the model that adaptation takes.
         gradient_routes: those that its meta-gradient is made of.
+        overflow: what NaN or infinity means here, and what to do.
     """
 
     adaptation_routes: tuple[str, ...] = ()
     gradient_routes: tuple[str, ...] = (GRADIENT,)
+    overflow = "the embedding overflows; scale the examples, or start from smaller parameters"
 
     def __init__(self, model: nn.Module, *, parameters: str | Sequence[str] = "all") -> None:
         with compute.settings():
             self.parameters = Parameters(model, parameters, batch_statistics=True)
             self.given = private_copy(model)
-        self.w0: Float[Tensor, " q"] = require_finite("the model's parameters", self.parameters.theta)
+        self.w0: Float[Tensor, " q"] = require_finite_parameters(self.parameters.theta)
 
     @property
     def q(self) -> int:
@@ -135,7 +137,7 @@ class Learner(ABC):
         self.require_derivatives(tasks, *self.adaptation_routes)
         ways = tasks.ways
         run = vmap(lambda task: one(w, task, ways), chunk_size=self.chunk(tasks))
-        return require_learned(name, run(Episode(*tasks.arrays())))
+        return require_learned(self, name, run(Episode(*tasks.arrays())))
 
     def chunk(self, tasks: Tasks) -> int:
         """Return how many tasks go into one batch."""
@@ -178,13 +180,31 @@ class Learner(ABC):
             )
 
 
-def require_learned(name: str, values: Tensor) -> Tensor:
-    """Return values if they are finite for every task; a NaN here is an inner step that ran away."""
+def require_learner(learner: Learner) -> Learner:
+    """Return the learner if it is one of ours.
+
+    Raises:
+        TypeError: a learner of learn2learn, a bilevel learner, a network, or something else.
+    """
+    if isinstance(learner, Learner):
+        return learner
+    kind, remedy = type(learner).__name__, "pass xl.meta.Maml(model, inner_lr=...) or xl.meta.ProtoNet(model)"
+    if type(learner).__module__.startswith("learn2learn"):
+        rate = "learner.lr" if isinstance(getattr(learner, "lr", None), float) else "..."
+        kind = f"learn2learn {kind}, which adapts in place"
+        remedy = f"pass the network in it as xl.meta.Maml(learner.module, inner_lr={rate})"
+    elif hasattr(learner, "inner_solution"):
+        remedy = "bilevel learners have xl.meta.solve and xl.influence.BilevelInfluence"
+    raise TypeError(f"learner is a {kind}, expected xl.meta.Maml or xl.meta.ProtoNet; {remedy}.")
+
+
+def require_learned(learner: Learner, name: str, values: Tensor) -> Tensor:
+    """Return values if they are finite for every task; a NaN here is an inner step or an embedding that ran away."""
     if not torch.isfinite(values).all():
         bad = (~torch.isfinite(values)).flatten(1).any(1) if values.ndim > 1 else ~torch.isfinite(values)
         raise ValueError(
             f"{name} hold NaN or infinity for {int(bad.sum())} of {len(values)} tasks, first for task "
-            f"{int(bad.nonzero()[0])}: the inner step diverged; lower inner_lr, or check the examples."
+            f"{int(bad.nonzero()[0])}: {learner.overflow}."
         )
     return values
 

@@ -20,7 +20,7 @@ from explainlib.batching import vmap
 from explainlib.checks import require_count, require_groups, require_nonnegative, require_positive
 from explainlib.datasets import Tasks
 from explainlib.meta.fingerprints import learner_fingerprint
-from explainlib.meta.learner import Episode, Learner, require_learned
+from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.meta.train import batch_rows
 from explainlib.storage import Store
 from explainlib.training.steps import stepper
@@ -80,7 +80,7 @@ def leave_tasks_out(
     Raises:
         ValueError: a group that is empty, repeats a task or leaves none; a count below 1.
     """
-    learner.require_tasks(tasks)
+    require_learner(learner).require_tasks(tasks)
     rows = require_groups(groups, len(tasks), of="training tasks")
     for name, count in (("batches", batches), ("batch_size", batch_size)):
         require_count(name, count)
@@ -120,4 +120,4 @@ def _gradients(
 
     chunk = max(1, learner.chunk(tasks) // len(tasks))
     found = vmap(run, chunk_size=chunk)(w, present / present.sum(1, keepdim=True).clamp(min=1))
-    return require_learned("gradients of the runs", found)
+    return require_learned(learner, "gradients of the runs", found)

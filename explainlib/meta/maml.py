@@ -47,6 +47,7 @@ class Maml(Learner):
 
     adaptation_routes = (GRADIENT,)
     gradient_routes = (GRADIENT, HESSIAN)
+    overflow = "the inner step diverged; build the Maml with a lower inner_lr, or scale the examples"
 
     def __init__(
         self,

@@ -57,8 +57,7 @@ def minimise(
     require_nonnegative("l2", l2)
     require_positive("tolerance", tolerance)
     require_count("max_steps", max_steps)
-    learner.require_tasks(tasks)
-    require_objective(learner)
+    require_objective(learner).require_tasks(tasks)
     w = learner.require_w(learner.w0 if start is None else start).clone()
     shares = w.new_ones(len(tasks)) if weights is None else require_shape("weights", weights, [len(tasks)]).to(w)
     shares = shares / len(tasks)
@@ -77,8 +76,16 @@ def minimise(
             break
         w, gradient = moved
     if status != "converged":
-        warn_caller(f"minimise ended with status {status}, |gradient| = {gradient.norm():.1e}.", UserWarning)
+        warn_caller(_unfinished(status, float(gradient.norm()), tolerance, w.dtype), UserWarning)
     return Trained(w, tuple(history), float(gradient.norm()), status)
+
+
+def _unfinished(status: str, norm: float, tolerance: float, dtype: torch.dtype) -> str:
+    """Return what happened and what to do: more steps where they ran out, otherwise a goal within reach."""
+    more = ["allow more max_steps"] * (status == "max_steps") + ["use float64"] * (dtype != torch.float64)
+    remedies = [*more, "pass a larger tolerance", "smooth the activations (tanh, not ReLU)"]
+    said = f"minimise ended with status {status}, |gradient| = {norm:.1e} above the tolerance {tolerance:.1e}"
+    return f"{said}; {', or '.join(remedies)}."
 
 
 def _gradient(learner: Learner, w: Tensor, tasks: Tasks, shares: Tensor, l2: float) -> Float[Tensor, " q"]:

@@ -22,6 +22,7 @@ from explainlib.checks import require_choice, require_count, require_positive, w
 from explainlib.datasets import Tasks
 from explainlib.meta.bilevel import Bilevel
 from explainlib.meta.bilevel_objective import Objective, Point
+from explainlib.meta.learner import Learner
 from explainlib.meta.task_weights import TaskWeights
 from explainlib.meta.trained import Trained
 
@@ -77,7 +78,7 @@ def solve(
     require_positive("tolerance", tolerance)
     require_choice("on_failure", on_failure, ("raise", "warn"))
     require_choice("method", method, ("auto", "newton", "lbfgs"))
-    bilevel.require_tasks(tasks)
+    require_bilevel(bilevel).require_tasks(tasks)
     lam = bilevel.require_w(bilevel.lam0 if start is None else start).clone()
     every = TaskWeights.of(tasks, weights=weights, training=training_weights, validation=validation_weights)
     newton = method == "newton" or (method == "auto" and bilevel.q <= DENSE)
@@ -85,14 +86,33 @@ def solve(
     objective = Objective(bilevel, tasks, every)
     trained = (_newton if newton else _lbfgs)(objective, lam, float(tolerance), most)
     if trained.status != "converged":
+        more = "allow more max_steps, " if trained.status == "max_steps" else ""
+        precise = "" if lam.dtype == torch.float64 else "use float64, "
         message = (
             f"solve ended with status {trained.status}, |gradient| = {trained.gradient_norm:.1e} above the tolerance "
-            f"{tolerance:.1e}; allow more steps, raise l2 or strength, or use float64 and smooth activations."
+            f"{tolerance:.1e}; {more}{precise}build the Bilevel with a larger strength, so that no inner problem has "
+            "two solutions, a larger l2 or a smooth network (tanh, not ReLU), or pass a larger tolerance."
         )
         if on_failure == "raise":
             raise SolveError(message, trained)
         warn_caller(message, UserWarning)
     return trained
+
+
+def require_bilevel(bilevel: Bilevel) -> Bilevel:
+    """Return the learner if it is a bilevel one.
+
+    Raises:
+        TypeError: another learner, or a network.
+    """
+    if isinstance(bilevel, Bilevel):
+        return bilevel
+    remedy = "pass xl.meta.Bilevel(model, strength=..., l2=...)"
+    if isinstance(bilevel, Learner):
+        remedy = "Maml and ProtoNet have xl.meta.train and xl.influence.TaskInfluence"
+    elif type(bilevel).__module__.startswith("learn2learn"):
+        remedy = "pass the network in it as xl.meta.Bilevel(bilevel.module, strength=..., l2=...)"
+    raise TypeError(f"bilevel is a {type(bilevel).__name__}, expected xl.meta.Bilevel; {remedy}.")
 
 
 def _newton(objective: Objective, lam: Tensor, tolerance: float, max_steps: int) -> Trained:

@@ -16,7 +16,7 @@ from explainlib.batching import vmap
 from explainlib.checks import require_count, require_nonnegative, require_positive
 from explainlib.datasets import Tasks
 from explainlib.meta.fingerprints import learner_fingerprint
-from explainlib.meta.learner import Episode, Learner, require_learned
+from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.meta.trained import Trained
 from explainlib.storage import Store, probed
 from explainlib.training.steps import adam_state, stepper
@@ -57,6 +57,7 @@ def train(
 
     Source: Finn et al. 2017, algorithm 2; TLXML, section 5 (Adam, 32 tasks a batch).
     """
+    require_learner(learner)
     for name, count in (("batches", batches), ("batch_size", batch_size)):
         require_count(name, count)
     require_positive("lr", lr)
@@ -106,7 +107,7 @@ def _mean_gradient(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) -> tu
     ways = tasks.ways
     run = vmap(lambda task: learner.gradient_one(w, task, ways), chunk_size=learner.chunk(tasks))
     gradients, losses = run(Episode(*tasks.arrays()))
-    return require_learned("gradients", gradients).mean(0), float(losses.mean())
+    return require_learned(learner, "gradients", gradients).mean(0), float(losses.mean())
 
 
 def _opened(store: str | Path, learner: Learner, tasks: Tasks, given: dict[str, object]) -> Store:

@@ -22,7 +22,8 @@ from explainlib.metrics.seeds import require_float_table
 from explainlib.metrics.ties import levels
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
-from explainlib.training import Plateau
+from explainlib.training import MinimiseError, Plateau
+from explainlib.training.minima import report
 
 DELETION_SHARES = (0.0, 0.02, 0.04, 0.06, 0.08, 0.10)
 SIGNS = ("negative", "positive")
@@ -203,23 +204,19 @@ def retrained_changes(
     test = risk.require_examples(test, "test")
     keys = _keys(groups, len(test))
     chosen = _target_outputs(risk, test, output)
+    if method != "scratch" and seed is not None:
+        raise ValueError(f"method={method!r} starts from the risk's own parameters and takes no seed; drop it.")
     places: dict[tuple[int, ...], int] = {}
     for key in (key for row in keys for key in row if key):
         places.setdefault(key, len(places))
     if not places:
         raise ValueError("every group is empty, so nothing changes; pass shares above 0.")
-    after = leave_out(
-        risk,
-        [list(key) for key in places],
-        method=method,
-        weighting=weighting,
-        epochs=epochs,
-        lr=lr,
-        optimizer=optimizer,
-        schedule=schedule,
-        seeds=None if seed is None else [seed],
-        store=store,
-    )
+    options = {"epochs": epochs, "lr": lr, "optimizer": optimizer, "schedule": schedule, "store": store}
+    options |= {"method": method, "weighting": weighting, "seeds": None if seed is None else [seed]}
+    try:
+        after = leave_out(risk, [list(key) for key in places], **options)
+    except MinimiseError as error:
+        report(error.minima, "raise", ())  # the same sentence without leave_out's tolerance
     rows = torch.arange(len(test), device=chosen.device)
     found = after.outputs(test)[:, rows, chosen] - after.risk.outputs(test)[rows, chosen]  # [different groups, t]
     changes = found.new_zeros(len(keys), len(keys[0]))

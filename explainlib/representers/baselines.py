@@ -14,7 +14,7 @@ from explainlib.checks import require_count
 from explainlib.datasets import Examples
 from explainlib.layerwise import GradientSource, gradients, gram, norms
 from explainlib.representers.importance import target_importance
-from explainlib.representers.kernels import kernel
+from explainlib.representers.kernels import NoReadoutError, kernel
 from explainlib.representers.scores import representer_scores
 from explainlib.risk import Risk
 
@@ -34,14 +34,19 @@ def representer_points(risk: Risk, test: Examples, *, output: int) -> Float[Tens
     Source: Yeh et al. 2018, theorem 3.1; Tsai et al. 2023, Corollary 12.
     """
     if risk.l2 <= 0:
-        raise ValueError("representer points need l2 > 0 in the risk; without it the importances are not defined.")
-    found = risk.parameters.readout(risk.train.x)
-    if found is None or not found.is_output:
         raise ValueError(
-            "representer points need a model whose outputs are those of its last nn.Linear, and something follows it, "
-            "or there is none; use the generalized representers, kernel(model, x, z) with kind='ntk'."
+            "representer points need l2 > 0 in the risk, without which the importances are not defined; "
+            "minimise a Risk(..., l2=...) with l2 > 0."
         )
-    same = kernel(risk.model, test.x, risk.train.x, kind="last_layer")
+    ntk = "kernel(risk.model, test.x, risk.train.x, kind='ntk')"
+    remedy = f"use representer_scores(target_importance(risk), {ntk}, output={output})"
+    found = risk.parameters.readout(risk.train.x)
+    if found is not None and not found.is_output:
+        raise NoReadoutError(f"something follows the last nn.Linear {found.name!r}", remedy=remedy)
+    try:
+        same = kernel(risk.model, test.x, risk.train.x, kind="last_layer")
+    except NoReadoutError as error:
+        raise NoReadoutError(error.found, remedy=remedy) from None
     return representer_scores(target_importance(risk) / (risk.n * risk.l2), same, output=output)
 
 

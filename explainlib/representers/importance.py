@@ -144,7 +144,7 @@ def _cross_entropy_surrogate(gram: Tensor, targets: Tensor, l2: float, tolerance
         alpha = alpha - t * step
     raise ValueError(
         f"the surrogate did not converge in {STEPS} Newton steps (residual {residual.norm():.1e}); raise l2, or pass "
-        "float64."
+        "gram and targets in float64."
     )
 
 
@@ -159,6 +159,6 @@ def _require_gram(gram: Tensor) -> Float[Tensor, "n n"]:
     if least < -len(gram) * rounding:
         raise ValueError(
             f"gram has the eigenvalue {float(least):.1e}, so it is no kernel: a curvature with negative eigenvalues? "
-            "use curvature='gauss_newton', or more damping."
+            "make it by kernel(..., curvature='gauss_newton'), or with more damping there."
         )
     return (gram + gram.T) / 2

@@ -27,6 +27,19 @@ from explainlib.solvers import GramInverse, inverse_curvature
 KINDS = ("last_layer", "ntk", "influence")
 
 
+class NoReadoutError(ValueError):
+    """A model without the last layer that a kernel is made of.
+
+    Args:
+        found: what is there instead.
+        remedy: what the caller of this function can do.
+    """
+
+    def __init__(self, found: str, *, remedy: str = "use kind='ntk'") -> None:
+        self.found = found
+        super().__init__(f"{found}, so there is no last-layer kernel; {remedy}.")
+
+
 @alternatives("take kind='ntk' or 'last_layer', fewer x, or for kind='influence' a Risk(..., parameters='last')")
 @compute.entry
 def kernel(
@@ -80,7 +93,7 @@ def kernel(
         return _influence(risk, x, z, output, curvature, require_nonnegative("damping", float(damping)))
     require_tensor("x", x), require_tensor("z", z)
     if kind == "last_layer" and isinstance(model, nn.Module) and last_linear(model) is None:
-        raise ValueError("the last-layer kernel needs an nn.Linear and the model has none; use kind='ntk'.")
+        raise NoReadoutError("the model has no nn.Linear")
     network = Parameters(model, parameters, x=x)
     outputs = admit(network, z, name="z")
     if x.shape[1:] != z.shape[1:] or x.dtype != z.dtype:
@@ -138,11 +151,11 @@ def last_layer_features(network: Parameters, x: Tensor) -> Float[Tensor, "n d"]:
         x: n inputs.
 
     Raises:
-        ValueError: a model without a Linear layer, or whose read-out is called other than once on rows [n, d].
+        NoReadoutError: a model without a Linear layer, or whose read-out is called other than once on rows [n, d].
     """
     found = network.readout(x)
     if found is None:
-        raise ValueError("no nn.Linear of the model runs, so there is no last-layer kernel; use kind='ntk'.")
+        raise NoReadoutError("no nn.Linear of the model runs")
     name, layer, _ = found
     seen: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach().clone()))
@@ -152,7 +165,7 @@ def last_layer_features(network: Parameters, x: Tensor) -> Float[Tensor, "n d"]:
     finally:
         hook.remove()
     if len(seen) != 1 or seen[0].ndim != 2 or len(seen[0]) != len(x):
-        raise ValueError(f"the read-out {name!r} does not read one row an example; use kind='ntk'.")
+        raise NoReadoutError(f"the read-out {name!r} does not read one row an example")
     phi = seen[0]
     return phi if layer.bias is None else torch.cat([phi, phi.new_ones(len(phi), 1)], dim=1)
 
@@ -161,10 +174,12 @@ def _influence(
     risk: Risk, x: Tensor, z: Tensor, output: int | str | None, curvature: str, damping: float
 ) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
     sides = [x] if z is x else [x, z]
+    require_choice("curvature", curvature, ("hessian", "gauss_newton", "empirical_fisher"))
+    offers = ("curvature", "damping")
     if curvature != "hessian" and risk.p > risk.n * risk.n_outputs:
-        between = GramInverse(risk, curvature=curvature, damping=damping).between
+        between = GramInverse(risk, curvature=curvature, damping=damping, offers=offers).between
     else:
-        solve = inverse_curvature(risk, curvature=curvature, damping=damping)
+        solve = inverse_curvature(risk, curvature=curvature, damping=damping, offers=offers)
         between = lambda left, right: product(right, solve(per_example(left)).required("raise").value).T  # noqa: E731
 
     def one(c: int) -> Float[Tensor, "t n"]:

@@ -17,11 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_count
+from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, row_statuses, worst_of
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 AGAIN = 0.7  # a vector that orthogonalisation shortens below this has lost digits; it is done once more
 FOUND = 1e-2  # of the part of b in the kept span: what a solve on eigenpairs may leave there
+REMEDIES = Remedies(shift="add a multiple of the identity to the product", longer="pass more steps")
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ class Dominant:
         residual = (moved - rhs).norm(dim=1) / size.clamp(min=tiny)
         detail = f"{len(self.values)} of {rhs.shape[1]} eigenvalues inverted; the residual is what was dropped"
         if len(self.values) == 0:
-            return Solution(value, "not_positive_definite", self.steps, residual, detail)
+            return Solution(value, "not_positive_definite", self.steps, residual, detail, remedies=REMEDIES)
         detail += f", and the least accurate pair is off by {float(self.accuracy.max()):.1e}"
         off = (moved - inside @ self.vectors).norm(dim=1)
         rounding = 100 * torch.finfo(rhs.dtype).eps * size  # a b with nothing in the span
         rows = row_statuses(value, off, torch.maximum(FOUND * inside.norm(dim=1), rounding), otherwise="max_steps")
-        return Solution(value, worst_of(rows), self.steps, residual, detail, rows=rows)
+        return Solution(value, worst_of(rows), self.steps, residual, detail, rows=rows, remedies=REMEDIES)
 
 
 def dominant_eigenpairs(

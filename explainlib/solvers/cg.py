@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, row_statuses, worst_of
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
+REMEDIES = Remedies(shift="add a multiple of the identity to the product", longer="allow more max_steps")
 
 
 def cg(
@@ -65,4 +67,4 @@ def cg(
     residual = (product(x) - rhs).norm(dim=1) / size.clamp(min=torch.finfo(rhs.dtype).tiny)
     # the recurrence's residual and the true one part by rounding: ten times the tolerance still counts
     rows = row_statuses(x, residual, 10 * tolerance, otherwise="max_steps", failed=indefinite)
-    return Solution(x, worst_of(rows), steps, residual, rows=rows)
+    return Solution(x, worst_of(rows), steps, residual, rows=rows, remedies=REMEDIES)

@@ -14,9 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_nonnegative, require_shape
+from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, direct_solution
 
 FEWEST = 100  # eigenvalues below this many eps of the largest are rounding, however small the matrix
+REMEDIES = Remedies(shift="pass a larger damping", pruned="pass keep=1e-9 for the pseudo-inverse")
 Keep = int | float | str | None
 
 
@@ -145,8 +147,9 @@ class Factor:
             projected = inside @ self._vectors.T
         if self.null:
             detail = f"{self.null} of {len(self.matrix)} eigenvalues are at rounding level"
-            return Solution(value.to(rhs), "rank_deficient", 0, rhs.new_full((len(rhs),), float("inf")), detail)
+            lost = rhs.new_full((len(rhs),), float("inf"))
+            return Solution(value.to(rhs), "rank_deficient", 0, lost, detail, remedies=REMEDIES)
         size = projected.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
         residual = (value @ self.matrix - projected).norm(dim=1) / size
         detail = f"{self.rank} of {len(self.matrix)} eigenvalues inverted"
-        return direct_solution(value, residual, detail, rhs)
+        return direct_solution(value, residual, detail, rhs, remedies=REMEDIES)

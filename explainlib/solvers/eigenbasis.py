@@ -7,9 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.curvature.ekfac import Ekfac
+from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, direct_tolerance, row_statuses, worst_of
 
 CHECKED = 8  # rows whose residual stands for all
+REMEDIES = Remedies(shift="pass a larger damping")
 
 
 def ekfac_solve(ekfac: Ekfac, rhs: Float[Tensor, "k p"], *, damping: int | float = 0.0) -> Solution:
@@ -30,8 +32,9 @@ def ekfac_solve(ekfac: Ekfac, rhs: Float[Tensor, "k p"], *, damping: int | float
     # a mean of squares: where it should be zero, rounding leaves the square of what it leaves elsewhere
     null = int((shifted <= torch.finfo(rhs.dtype).eps * shifted.max()).sum())
     if null:
-        detail = f"{null} of {ekfac.p} eigenvalues of EK-FAC are at rounding level, and keep does not apply to it"
-        return Solution(value, "rank_deficient", 0, rhs.new_full((len(rhs),), float("inf")), detail)
+        detail = f"{null} of {ekfac.p} eigenvalues of EK-FAC are at rounding level"
+        lost = rhs.new_full((len(rhs),), float("inf"))
+        return Solution(value, "rank_deficient", 0, lost, detail, remedies=REMEDIES)
     few = slice(0, CHECKED)  # a check of every row would double the work
     size = rhs[few].norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
     back = ekfac.product(value[few]) + damping * value[few]
@@ -39,4 +42,4 @@ def ekfac_solve(ekfac: Ekfac, rhs: Float[Tensor, "k p"], *, damping: int | float
     stored = 100 * torch.finfo(rhs.dtype).eps * shifted.max() * value[few].norm(dim=1) / size  # a right x, rounded
     worst = torch.where(residual <= stored, 0.0, residual).max().expand(len(rhs))
     rows = row_statuses(value, worst, direct_tolerance(rhs.dtype), otherwise="inaccurate")
-    return Solution(value, worst_of(rows), 0, residual.max().expand(len(rhs)), "EK-FAC")
+    return Solution(value, worst_of(rows), 0, residual.max().expand(len(rhs)), "EK-FAC", remedies=REMEDIES)

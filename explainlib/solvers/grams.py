@@ -12,15 +12,19 @@ difference leaves. Where either is above a hundredth, nothing is returned as sol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from explainlib.checks import require_choice
 from explainlib.curvature.gauss_newton import loss_roots
 from explainlib.layerwise import GradientSource, gradients, gram
 from explainlib.memory import require_memory
 from explainlib.risk import Risk
 from explainlib.solvers.low_rank import DIGITS
+from explainlib.solvers.remedies import risk_remedies
 from explainlib.solvers.solution import Solution, direct_solution, row_statuses, worst_of
 
 ROUNDING = 1  # eps of what a Gram matrix sums, which its entries may be off by; a fifth of that was seen
@@ -34,6 +38,7 @@ class GramInverse:
         risk: more parameters than rows of A: n for the empirical Fisher matrix, n C for Gauss-Newton.
         curvature: "gauss_newton" or "empirical_fisher".
         damping: with the ridge (Gauss-Newton only) s, which has to be above zero.
+        offers: as in ``inverse_curvature``: the options of the function that was called, for messages.
 
     Raises:
         ValueError: s = 0, or a negative weight.
@@ -41,16 +46,21 @@ class GramInverse:
     Cost: the Gram matrix of A, and a third of its rows cubed.
     """
 
-    def __init__(self, risk: Risk, *, curvature: str, damping: float) -> None:
+    def __init__(
+        self, risk: Risk, *, curvature: str, damping: float, offers: Sequence[str] = ("curvature", "damping")
+    ) -> None:
+        require_choice("curvature", curvature, ("gauss_newton", "empirical_fisher"))
         self.shift = damping + (risk.l2 if curvature == "gauss_newton" else 0.0)
         if self.shift <= 0:
             remedy = "damping > 0" if curvature == "empirical_fisher" else "l2 in the risk or damping > 0"
             raise ValueError(f"{curvature!r} has a null space here, so its inverse needs {remedy}.")
+        other = "solver='dense'" if "solver" in offers else "curvature='hessian'"
         if (risk.weights_or_ones() < 0).any():
-            raise ValueError("a negative weight has no square root; use solver='dense' or 'cg' for this risk.")
+            raise ValueError(f"a negative weight has no square root; use {other} for this risk.")
         rows = risk.n * (1 if curvature == "empirical_fisher" else risk.n_outputs)
         require_memory(f"the Gram matrix of {rows:,} rows", 32 * rows**2, risk.theta.device)
-        roots = lambda outputs: curvature_roots(risk, outputs, curvature)  # noqa: E731
+        self._remedies = risk_remedies(risk.theta.dtype, offers=offers, curvature=curvature, solver="low_rank")
+        roots = lambda outputs: curvature_roots(risk, outputs, curvature, otherwise=f"use {other}")  # noqa: E731
         self.own = gradients(risk.parameters, risk.theta, risk.train.x, roots)
         self._inner = gram(self.own, self.own).double()
         self._rounding = ROUNDING * torch.finfo(risk.theta.dtype).eps
@@ -78,8 +88,8 @@ class GramInverse:
         lost = self._rounding * whole.norm(dim=1) / rest.norm(dim=1).clamp(min=tiny)
         value = (rest / self.shift).to(to_left)
         rows = row_statuses(value, lost, DIGITS, otherwise="inaccurate")
-        detail = "the residual is what rounding may have taken of a row; solver='cg' forms no difference"
-        Solution(value, worst_of(rows), 0, lost, detail, rows=rows).required(on_failure)
+        detail = "the residual is what the rounding of a difference may have taken of a row"
+        Solution(value, worst_of(rows), 0, lost, detail, rows=rows, remedies=self._remedies).required(on_failure)
         return value
 
     def with_rows(self, left: GradientSource, *, on_failure: str = "raise") -> Float[Tensor, "t r"]:
@@ -97,12 +107,13 @@ class GramInverse:
         if self._broken:
             status = "not_positive_definite" if torch.isfinite(self._inner).all() else "nonfinite"
             nothing = torch.full_like(b, float("nan"))
-            return Solution(nothing, status, 0, nothing[:, 0], "the Gram matrix of the curvature's rows")
+            detail = "the Gram matrix of the curvature's rows"
+            return Solution(nothing, status, 0, nothing[:, 0], detail, remedies=self._remedies)
         value = torch.cholesky_solve(b.T, self.triangle).T
         residual = (value @ self._inner - b).norm(dim=1) / b.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
         lost = torch.full_like(residual, self._rounding * self._spread) > DIGITS
         detail = f"ridge and damping are {1 / max(self._spread, 1e-300):.1e} of the largest eigenvalue"
-        return direct_solution(value, residual, detail, b, failed=lost)
+        return direct_solution(value, residual, detail, b, failed=lost, remedies=self._remedies)
 
 
 def _top(matrix: Float[Tensor, "r r"]) -> float:
@@ -115,15 +126,18 @@ def _top(matrix: Float[Tensor, "r r"]) -> float:
     return float(v @ matrix @ v)
 
 
-def curvature_roots(risk: Risk, outputs: Float[Tensor, "n C"], curvature: str) -> Float[Tensor, "n r C"]:
+def curvature_roots(
+    risk: Risk, outputs: Float[Tensor, "n C"], curvature: str, *, otherwise: str = "use the Hessian"
+) -> Float[Tensor, "n r C"]:
     """Return cotangents whose outer products sum to the loss's curvature in the outputs, weights and 1/n inside.
 
     Args:
         risk: gives labels and weights.
         outputs: of its training examples.
         curvature: "gauss_newton" or "empirical_fisher".
+        otherwise: as in ``loss_roots``.
     """
     scale = (risk.weights_or_ones() / risk.n).sqrt()[:, None, None]
     if curvature == "empirical_fisher":
         return risk.loss.gradient(outputs, risk.train.y)[:, None] * scale
-    return loss_roots(risk.loss, outputs, risk.train.y) * scale
+    return loss_roots(risk.loss, outputs, risk.train.y, otherwise=otherwise) * scale

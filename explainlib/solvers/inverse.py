@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from explainlib.curvature.empirical_fisher import (
 )
 from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_factor, gauss_newton_operator
 from explainlib.curvature.hessian import hessian, hessian_operator
+from explainlib.curvature.kronecker import UncoveredError
 from explainlib.curvature.spectrum import lanczos
 from explainlib.memory import require_memory
 from explainlib.risk import Risk
@@ -33,6 +34,7 @@ from explainlib.solvers.lissa import lissa, lissa_batches
 from explainlib.solvers.low_rank import LowRank, gram_floor
 from explainlib.solvers.neumann import MARGIN, neumann
 from explainlib.solvers.preconditioner import REMEMBER_UP_TO, block_preconditioner
+from explainlib.solvers.remedies import risk_remedies
 from explainlib.solvers.solution import Solution
 
 MATRICES = {"hessian": hessian, "gauss_newton": gauss_newton, "empirical_fisher": empirical_fisher}
@@ -44,6 +46,7 @@ OPERATORS: dict[str, Callable[[Risk], Operator]] = {
 FACTOR_BYTES = 24  # a number of a matrix in float64, of its factor, and one to work with
 ENTRIES = 2**24  # numbers of a factor's rows in one piece
 CURVATURES = (*MATRICES, "identity", "ekfac")
+OFFERS = ("curvature", "solver", "damping", "keep")
 Curvature = str | Ekfac
 Inverse = Callable[[Float[Tensor, "k p"]], Solution]
 
@@ -109,7 +112,8 @@ class Lissa:
         floor = damping + (0.0 if curvature == "empirical_fisher" else risk.l2)
         if self.steps is None and floor == 0:
             raise ValueError(
-                "LiSSA on batches cannot tell when to stop without l2 or damping; pass steps or a damping."
+                "LiSSA on batches cannot tell when to stop without l2 or damping; pass damping > 0, or "
+                "xl.solvers.Lissa(steps=..., batch_size=...)."
             )
         size = require_count("batch_size", self.batch_size)
         steps = self.steps or min(20_000, math.ceil(scale / floor * math.log(1 / max(self.tolerance, 1e-4))))
@@ -125,11 +129,6 @@ class LowRankSolver:
 
     def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
         """Return the inverse, its eigenvectors found."""
-        if curvature == "hessian" and risk.head is None:
-            raise ValueError(
-                "the Hessian of this model is not a sum of outer products, so it has no low-rank factor; "
-                "pass curvature='gauss_newton', or solver='cg'."
-            )
         if curvature == "empirical_fisher":
             rows, shift = risk.n, damping
         else:
@@ -208,6 +207,7 @@ def inverse_curvature(
     solver: str | Solver = "dense",
     damping: float = 0.0,
     keep: Keep = None,
+    offers: Sequence[str] = OFFERS,
 ) -> Inverse:
     """Return b -> (curvature + damping I)^+ b on rows b [k, p]; what can be factored is factored once, here.
 
@@ -219,6 +219,7 @@ def inverse_curvature(
             ``Lissa(batch_size=50)``. EK-FAC brings its own eigenvectors, and "dense" means a division there.
         damping: absolute, >= 0.
         keep: dense and low_rank only, and a count for arnoldi; see ``kept_eigenvalues``.
+        offers: which of the four options above the function that was called has: a message names no other.
 
     Raises:
         ValueError: an unknown name, or a combination without meaning.
@@ -234,26 +235,51 @@ def inverse_curvature(
             f"solver is a {type(solver).__name__}; pass one of {', '.join(map(repr, SOLVERS))} or xl.solvers.CG()."
         )
     if curvature == "identity":
-        _refuse_keep(keep, "curvature='identity'")
+        if keep is not None:
+            raise ValueError(f"keep={keep!r} chooses eigenvalues, and those of the identity are all 1; drop keep.")
         return lambda rhs: Solution(rhs / (1 + damping), "converged", 0, rhs.new_zeros(len(rhs)))
     if isinstance(curvature, Ekfac) or curvature == "ekfac":
-        return _of_ekfac(risk, curvature, solver, damping, keep)
-    return solver.prepared(risk, curvature, damping, keep)
+        kind, solve = "ekfac", _of_ekfac(risk, curvature, solver, damping, keep)
+    else:
+        _require_factor(risk, curvature, solver, offers)
+        kind, solve = curvature, solver.prepared(risk, curvature, damping, keep)
+    name = next(name for name, made in SOLVERS.items() if type(solver) is made)
+    ridge = getattr(risk, "has_ridge", True)
+    remedies = risk_remedies(risk.theta.dtype, offers=offers, curvature=kind, solver=name, has_ridge=ridge)
+    return lambda rhs: replace(solve(rhs), remedies=remedies)
+
+
+def _require_factor(risk: Risk, curvature: str, solver: Solver, offers: Sequence[str]) -> None:
+    """Refuse the low-rank solve of a Hessian that is not a Gauss-Newton matrix."""
+    if isinstance(solver, LowRankSolver) and curvature == "hessian" and risk.head is None:
+        other = "curvature='gauss_newton', or " if "curvature" in offers else ""
+        raise ValueError(
+            "the Hessian of this model is not a sum of outer products, so it has no low-rank factor; "
+            f"pass {other}solver='cg'."
+        )
 
 
 def _of_ekfac(risk: Risk, curvature: Curvature, solver: Solver, damping: float, keep: Keep) -> Inverse:
     """Return the division by EK-FAC's eigenvalues; the fit is remembered by the risk."""
     if keep is not None:
-        raise ValueError(f"keep={keep!r} would prune EK-FAC's spectrum, which is damped instead; pass a damping.")
+        raise ValueError(f"keep={keep!r} would prune EK-FAC's spectrum; drop keep, and pass damping > 0 instead.")
     if not isinstance(solver, Dense):
         raise ValueError(
             f"solver={type(solver).__name__} has nothing to do for curvature='ekfac', whose eigenvectors are known; "
             "leave solver='dense', or choose curvature='gauss_newton' for an iterative solve."
         )
-    fitted = risk.remembered(("ekfac",), lambda: Ekfac(risk)) if curvature == "ekfac" else curvature
+    fitted = risk.remembered(("ekfac",), lambda: _fitted_ekfac(risk)) if curvature == "ekfac" else curvature
     if fitted.p != risk.p:
         raise ValueError(f"the Ekfac has {fitted.p} parameters, the risk {risk.p}; fit it on this risk.")
     return lambda rhs: ekfac_solve(fitted, rhs, damping=damping)
+
+
+def _fitted_ekfac(risk: Risk) -> Ekfac:
+    """Return the fit; a message about layers it does not cover also names the curvature that covers all."""
+    try:
+        return Ekfac(risk)
+    except UncoveredError as error:
+        raise UncoveredError(error.outside, error.covered, otherwise="pass curvature='gauss_newton'") from None
 
 
 def _summed(risk: Risk, factor: Callable[[Risk], Float[Tensor, "r p"]]) -> Float[Tensor, "p p"]:
@@ -268,9 +294,7 @@ def _summed(risk: Risk, factor: Callable[[Risk], Float[Tensor, "r p"]]) -> Float
 
 def _refuse_keep(keep: Keep, who: str) -> None:
     if keep is not None:
-        raise ValueError(
-            f"keep={keep!r} needs eigenvalues, which {who} does not have; use solver='dense' or 'low_rank'."
-        )
+        raise ValueError(f"keep={keep!r} needs eigenvalues, which {who} does not look for; use solver='dense'.")
 
 
 def _batches(risk: Risk, operator: Callable[[Risk], Operator], size: int, seed: int) -> Iterator[Operator]:

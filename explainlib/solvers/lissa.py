@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from explainlib.solvers.neumann import Operator, neumann
+from explainlib.solvers.neumann import REMEDIES, Operator, neumann
 from explainlib.solvers.solution import Solution
 
 GROWTH = 1e6  # an iterate this many times larger than its right-hand side has diverged
@@ -84,9 +84,8 @@ def lissa_batches(
                 if step >= steps:
                     tail += h
                 if not (h.norm(dim=1) * scale / size < GROWTH * max(1.0, scale)).all():
-                    return Solution(
-                        h, "diverged", step, torch.full_like(size, math.inf), f"scale {scale:.3g}, on batches"
-                    )
+                    lost, detail = torch.full_like(size, math.inf), f"scale {scale:.3g}, on batches"
+                    return Solution(h, "diverged", step, lost, detail, remedies=REMEDIES)
                 bar.update()
             answers.append(tail / steps)
     runs = torch.stack(answers)

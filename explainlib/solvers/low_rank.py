@@ -17,9 +17,12 @@ from torch import Tensor
 
 from explainlib.checks import require_nonnegative
 from explainlib.solvers.dense import Keep, kept_eigenvalues, require_keep, rounding_share
+from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, direct_solution
 
 NOISE = 32  # eps of a row's length that may be rounding; gradients seen were off by 1 to 10
+REMEDIES = Remedies(shift="pass a larger shift", pruned="pass keep=1e-9 for the pseudo-inverse")
+INDEFINITE = Remedies(definite="use xl.solvers.Factor, which inverts negative eigenvalues as they are")
 DIGITS = 1e-2  # an answer of whose length rounding may be this share
 
 
@@ -117,7 +120,8 @@ class LowRank:
         goal = b if self.outside else projected
         back = (value @ self._factor if self._square else value @ self._factor.T @ self._factor) + self.shift * value
         residual = (back - goal).norm(dim=1) / goal.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
-        return direct_solution(value, residual, f"rank {len(self.values)} of {self.p}", rhs, failed=unsure)
+        detail = f"rank {len(self.values)} of {self.p}"
+        return direct_solution(value, residual, detail, rhs, failed=unsure, remedies=REMEDIES)
 
     def _inside(self, b: Float[Tensor, "k p"]) -> Float[Tensor, "k r"]:
         return (b if self._square else b @ self._factor.T) @ self._basis
@@ -143,6 +147,8 @@ class LowRank:
             nothing = torch.full_like(value, float("nan"))
             return Solution(nothing, "nonfinite", 0, residual, "the curvature itself holds NaN or infinity")
         if self.indefinite:
-            return Solution(value, "not_positive_definite", 0, residual, "A^T A has a negative eigenvalue")
+            detail = "A^T A has a negative eigenvalue"
+            return Solution(value, "not_positive_definite", 0, residual, detail, remedies=INDEFINITE)
         lack = "neither ridge nor damping" if self.shift == 0 else "ridge and damping below its rounding"
-        return Solution(value, "rank_deficient", 0, residual, f"rank {self.rank} of {self.p}, and {lack}")
+        detail = f"rank {self.rank} of {self.p}, and {lack}"
+        return Solution(value, "rank_deficient", 0, residual, detail, remedies=REMEDIES)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from explainlib.checks import require_count, require_nonnegative, require_positive
 from explainlib.curvature.spectrum import lanczos
+from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, row_statuses
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
@@ -28,6 +29,7 @@ Scale = int | float | Float[Tensor, " k"]
 MARGIN = 1.1  # the automatic scale is this many times the top eigenvalue
 GROWTH = 10  # a remainder this many times larger than it was has diverged; far above what rounding does
 SHARPER = 50  # products, at most, that turn the grown remainder into an eigenvalue
+REMEDIES = Remedies(shift="pass a larger damping", longer="allow more max_steps", scale="pass scale=...")
 
 
 def neumann(
@@ -56,7 +58,7 @@ def neumann(
 
     Returns:
         Solution. With ``steps`` what was asked for is done, so the status is "converged" and the residual says what the
-        depth leaves out. "diverged" carries an estimate of the eigenvalue outside (0, 2 scale), and what to pass.
+        depth leaves out. "diverged" carries an estimate of the eigenvalue outside (0, 2 scale).
 
     Raises:
         ValueError: a scale that is not above zero, a negative damping, or steps that are no count.
@@ -87,12 +89,13 @@ def neumann(
                 break
             bar.update()
     detail = f"scale {float(width.max()):.3g}"
-    if status == "diverged":
-        detail += _diagnosis(damped, remainder, residual / least, width)
+    outside = _outside(damped, remainder, residual / least, width) if status == "diverged" else None
+    if outside is not None:
+        detail += f", and the damped curvature has an eigenvalue near {outside:.3g}"
     elif steps is not None:
         detail += f", cut at depth {steps} as asked"
     rows = () if steps is not None else row_statuses(h, residual, tolerance, otherwise=status)
-    return Solution(h, status, depth, residual, detail, rows=rows)
+    return Solution(h, status, depth, residual, detail, rows=rows, eigenvalue=outside, remedies=REMEDIES)
 
 
 def neumann_sums(
@@ -161,24 +164,19 @@ def _broken(residual: Tensor, least: Tensor, depth: int) -> str | None:
     return "diverged" if grown.any() else None
 
 
-def _diagnosis(damped: Operator, remainder: Tensor, growth: Tensor, width: Tensor) -> str:
-    """Return the eigenvalue that a growing remainder has turned towards, and what to pass."""
+def _outside(damped: Operator, remainder: Tensor, growth: Tensor, width: Tensor) -> float | None:
+    """Return the eigenvalue that a growing remainder has turned towards; None where overflow came before."""
     at = int(torch.where(growth.isfinite(), growth, 0.0).argmax())
     v, value = _unit(remainder), torch.zeros_like(width)
     if not torch.isfinite(v).all():
-        return ", and overflow came before any estimate; raise the scale"
+        return None
     for _ in range(SHARPER):  # the same map as the series', so the same eigenvector wins
         moved = damped(v)
         before, value = value, (v * moved).sum(1, keepdim=True)
         if not torch.isfinite(moved).all() or (value[at] - before[at]).abs() <= 1e-3 * value[at].abs():
             break
         v = _unit(v - moved / width)
-    found = float(value[at])
-    if found > 0:
-        return f", but the damped curvature has an eigenvalue near {found:.3g}: pass scale={MARGIN * found:.3g}"
-    return (
-        f", and the damped curvature has an eigenvalue near {found:.3g}: pass a damping larger by {-found:.2g} or more"
-    )
+    return float(value[at])
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """What a solve returns: a value, and the truth about how it went.
 
-A status is a sentence for the user: what happened, the likely causes, what to pass instead. A solve that failed
-raises by default; ``on_failure="warn"`` returns what there is, with the same sentence as a warning.
+A status is a sentence for the user: what happened, the likely causes, what to pass instead (``remedies``, which are
+those of the function that was called). A solve that failed raises by default; ``on_failure="warn"`` returns what there
+is, with the same sentence as a warning.
 
 Every status comes from the residual |A x - b| / |b|, taken with the operator itself and not with what was made of it.
 An iterative solver has a tolerance of its own. A direct one may leave 1e-5 where it works in float64 and 1e-3 where it
@@ -19,24 +20,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from explainlib.checks import require_choice, warn_caller
+from explainlib.solvers.remedies import Remedies
 
+NONE = Remedies()
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}  # of a direct solve, by the dtype it worked in
 
 STATUSES = {
     "converged": "solved to its tolerance",
     "not_positive_definite": "a direction of zero or negative curvature was met, which this solver cannot invert; "
-    "likely the parameters are not at a minimum or have flat directions: add damping or l2, or keep negative "
-    "eigenvalues out (curvature='gauss_newton', or keep='positive' with solver='dense', where there is the choice)",
-    "max_steps": "stopped before reaching its tolerance; likely the system is ill-conditioned (small l2 and damping) "
-    "or the dtype is too coarse: allow more steps, add damping, use float64, or solver='dense'",
-    "diverged": "the iteration grew without bound; either its scale is below half the largest eigenvalue of the damped "
-    "curvature (raise the scale), or that curvature has a negative eigenvalue (add damping or a ridge, or solve by "
-    "another method)",
-    "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs or a far too small damping",
-    "rank_deficient": "the curvature is singular, so it has no inverse; add l2 or damping, or pass keep=1e-9 for the "
-    "pseudo-inverse",
-    "inaccurate": "rounding has taken the answer's digits; the system is too ill-conditioned for the dtype: use "
-    "float64, or add damping or l2",
+    "likely the parameters are not at a minimum or have flat directions",
+    "max_steps": "stopped before reaching its tolerance; likely the system is ill-conditioned (a small ridge) or the "
+    "dtype is too coarse",
+    "diverged": "the iteration grew without bound; either its scale is below half the largest eigenvalue of the "
+    "curvature, or that curvature has a negative eigenvalue",
+    "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs and losses",
+    "rank_deficient": "the curvature is singular, so it has no inverse",
+    "inaccurate": "rounding has taken the answer's digits; the system is too ill-conditioned for the dtype",
 }
 
 
@@ -64,6 +63,8 @@ class Solution:
         detail: what this solve knows beyond its status.
         standard_error: of each entry [k, p], for a stochastic solver with repeats.
         rows: the status of each row, where the solver judges them one by one; ``row_status`` is never empty.
+        eigenvalue: one that the solver could not invert, where it is known: see ``Remedies.after``.
+        remedies: what the caller can change; of a solver that is called by itself, its own arguments.
     """
 
     value: Float[Tensor, "k p"]
@@ -73,6 +74,8 @@ class Solution:
     detail: str = ""
     standard_error: Float[Tensor, "k p"] | None = None
     rows: tuple[str, ...] = ()
+    eigenvalue: float | None = None
+    remedies: Remedies = NONE
 
     @property
     def converged(self) -> bool:
@@ -86,9 +89,11 @@ class Solution:
 
     @property
     def sentence(self) -> str:
-        """The status in words."""
+        """The status in words: what happened, why, and what to do."""
+        remedy = "" if self.converged else self.remedies.after(self.status, self.value.dtype, self.eigenvalue)
         numbers = f"largest relative residual {float(self.residual.max()):.1e} after {self.steps} steps"
-        return f"{self.status}: {STATUSES[self.status]} ({numbers}{'; ' + self.detail if self.detail else ''})."
+        said = f"{self.status}: {STATUSES[self.status]}{'; ' + remedy if remedy else ''}"
+        return f"{said} ({numbers}{'; ' + self.detail if self.detail else ''})."
 
     def required(self, on_failure: str = "raise") -> Solution:
         """Return this solution if it converged; otherwise raise ``SolverError``, or with "warn" only warn."""
@@ -146,6 +151,7 @@ def direct_solution(
     like: Tensor,
     *,
     failed: Bool[Tensor, " k"] | None = None,
+    remedies: Remedies = NONE,
 ) -> Solution:
     """Return a direct solve, judged row by row in the dtype it worked in and then rounded to another.
 
@@ -155,7 +161,8 @@ def direct_solution(
         detail: what the solver knows.
         like: gives the dtype to return.
         failed: rows that are inaccurate whatever their residual is.
+        remedies: what the caller can change.
     """
     options = {"otherwise": "inaccurate", "failed": failed, "why": "inaccurate"}
     rows = row_statuses(value, residual, direct_tolerance(residual.dtype), **options)
-    return Solution(value.to(like), worst_of(rows), 0, residual.to(like), detail, rows=rows)
+    return Solution(value.to(like), worst_of(rows), 0, residual.to(like), detail, rows=rows, remedies=remedies)

@@ -2,7 +2,8 @@
 
 from explainlib.training.ensembles import Ensemble, fit_ensemble, fit_risks, fresh_starts
 from explainlib.training.fit import Trajectory, fit
-from explainlib.training.minimise import Minima, MinimiseError, MinimiseWarning, minimise
+from explainlib.training.minima import Minima, MinimiseError, MinimiseWarning
+from explainlib.training.minimise import minimise
 from explainlib.training.steps import Plateau
 from explainlib.training.variational import ElboRisk, fit_variational
 from explainlib.training.variational_ensembles import fit_variational_ensemble

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,67 +23,17 @@ from explainlib.checks import (
     require_positive,
     require_shape,
     require_tensor,
-    warn_caller,
 )
 from explainlib.risk import Risk
 from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.preconditioner import preconditioner
 from explainlib.storage import Store, Tensors
 from explainlib.training.fingerprints import risk_fingerprint
+from explainlib.training.minima import OFFERS, STATUSES, Minima, report
 from explainlib.training.weighted import WeightedRisks, weighted_risks
 
 ENTRIES = 2**23  # g x n x C numbers in one batch
 KEPT = 64  # problems in one file of a store: what an interruption can lose
-STATUSES = {
-    "converged": "the gradient is below the tolerance",
-    "max_steps": "the gradient is still above the tolerance; without a ridge separable data have no finite minimum "
-    "(add l2), and a network with ReLU kinks may have no stationary point near by",
-    "unbounded": "the gradient fades while the parameters run off: there is no finite minimum, as always for separable "
-    "data without a ridge; add l2",
-    "stalled": "no step along the search direction lowers the risk; rounding (use float64) or a kink of the model",
-    "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs",
-}
-
-
-class MinimiseError(RuntimeError):
-    """A minimisation that did not converge; ``minima`` holds what it reached."""
-
-    def __init__(self, message: str, minima: Minima) -> None:
-        super().__init__(message)
-        self.minima = minima
-
-
-class MinimiseWarning(UserWarning):
-    """A minimisation that did not converge, returned on request."""
-
-
-@dataclass(frozen=True)
-class Minima:
-    """Where g weighted problems came to rest.
-
-    Attributes:
-        risk: the unweighted problem.
-        weights: [g, n].
-        theta: [g, p].
-        status: a key of ``STATUSES`` for each problem.
-        gradient_norm: |grad R_g| [g].
-        steps: Newton steps [g].
-    """
-
-    risk: Risk
-    weights: Float[Tensor, "g n"]
-    theta: Float[Tensor, "g p"]
-    status: tuple[str, ...]
-    gradient_norm: Float[Tensor, " g"]
-    steps: Tensor
-
-    def __len__(self) -> int:
-        """How many problems."""
-        return len(self.theta)
-
-    def __getitem__(self, g: int) -> Risk:
-        """Return problem g as a risk at its own minimum."""
-        return self.risk.reweighted(self.weights[g]).at(self.theta[g])
 
 
 @compute.entry
@@ -120,6 +70,32 @@ def minimise(
         >>> round(minimise(Risk(model, train, loss="squared_error", l2=2.0)).theta.item(), 9)
         1.0
     """
+    return minimised(
+        risk, weights=weights, tolerance=tolerance, max_steps=max_steps, on_failure=on_failure, store=store
+    )
+
+
+def minimised(
+    risk: Risk,
+    *,
+    weights: Float[Tensor, "g n"] | Float[Tensor, " n"] | None = None,
+    tolerance: float = 1e-10,
+    max_steps: int = 100,
+    on_failure: str = "raise",
+    store: str | Path | None = None,
+    offers: Sequence[str] = OFFERS,
+) -> Risk | Minima:
+    """Return what ``minimise`` returns, for functions that have not all of its options.
+
+    Args:
+        risk: the start, like all that follow as in ``minimise``.
+        weights: of the problems.
+        tolerance: on the gradients' norms.
+        max_steps: of Newton.
+        on_failure: "raise" or "warn".
+        store: a folder, or None.
+        offers: which of ``OFFERS`` the function has that a person called; a message names no other.
+    """
     require_choice("on_failure", on_failure, ("raise", "warn"))
     require_positive("tolerance", tolerance)
     if risk.theta.dtype != torch.float64:
@@ -129,7 +105,7 @@ def minimise(
             raise ValueError("store is for many problems and this is one; pass weights of shape [1, n], or drop store.")
         only = risk if weights is None else risk.reweighted(weights)
         minima = _newton(only, only.weights_or_ones()[None], tolerance, max_steps)
-        _report(minima, on_failure)
+        report(minima, on_failure, offers)
         return only.at(minima.theta[0])
     require_shape("weights", weights, [None, risk.n], meaning="(a row per problem, a column per training example)")
     weights = require_finite("weights", weights.to(risk.theta))
@@ -137,22 +113,8 @@ def minimise(
     if empty.any():
         raise ValueError(f"weights row {int(empty.nonzero()[0])} is all zero; leave at least one example to train on.")
     minima = _newton(risk, weights, tolerance, max_steps, store)
-    _report(minima, on_failure)
+    report(minima, on_failure, offers)
     return minima
-
-
-def _report(minima: Minima, on_failure: str) -> None:
-    failed = [g for g, status in enumerate(minima.status) if status != "converged"]
-    if not failed:
-        return
-    first = failed[0]
-    message = (
-        f"{len(failed)} of {len(minima)} problems did not converge; the first, number {first}, {minima.status[first]}: "
-        f"{STATUSES[minima.status[first]]} (|gradient| = {float(minima.gradient_norm[first]):.1e})."
-    )
-    if on_failure == "raise":
-        raise MinimiseError(message, minima)
-    warn_caller(message, MinimiseWarning)
 
 
 def _newton(

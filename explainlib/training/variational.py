@@ -71,8 +71,8 @@ class _ConcaveSomewhere(Loss):
     def hessian(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Refuse: what is made from it would lack the divergence, and not be positive."""
         raise ValueError(
-            "the bound has no Gauss-Newton matrix (its cost is not convex in means and variances); "
-            "pass curvature='hessian' with a damping, or 'empirical_fisher'."
+            "the bound has no Gauss-Newton matrix (its cost is not convex in means and variances); take influence of "
+            "it with loss_influence(..., curvature='hessian') or 'empirical_fisher', and damping > 0."
         )
 
 
@@ -118,6 +118,8 @@ class ElboRisk(Risk):
     Raises:
         TypeError, ValueError: a model that is not Bayesian, bad labels, numbers outside their range.
     """
+
+    has_ridge = False  # messages about singular curvature name no l2
 
     def __init__(
         self,

@@ -271,5 +271,5 @@ def test_representer_points_need_a_read_out_that_is_the_output():
     e, model = classes(), BackToFront().double()
     assert representer_points(xl.Risk(model, e, l2=0.1), e, output=0).shape == (12, 12)
     for after in (nn.LogSoftmax(-1), nn.ReLU(inplace=True)):
-        with pytest.raises(ValueError, match="something follows it"):
+        with pytest.raises(ValueError, match="something follows the last"):
             representer_points(xl.Risk(nn.Sequential(model, after), e, l2=0.1), e, output=0)

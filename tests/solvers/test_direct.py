@@ -76,7 +76,7 @@ def test_singular_is_a_status_that_raises_by_default():
     matrix, _ = symmetric(SINGULAR)
     solution = Factor(matrix).solve(normal(2, 5))
     assert solution.status == "rank_deficient" and not solution.converged and "2 of 5" in solution.detail
-    with pytest.raises(SolverError, match="l2 or damping.*keep=1e-9") as caught:
+    with pytest.raises(SolverError, match="larger damping.*keep=1e-9") as caught:
         solution.required()
     assert caught.value.solution is solution
     with pytest.warns(SolverWarning, match="rank_deficient"):
@@ -221,5 +221,5 @@ def test_the_status_comes_from_the_residual(make):
     spoiled = "_triangle" if isinstance(solver, Factor) else "_basis"
     setattr(solver, spoiled, getattr(solver, spoiled) * (1 + 1e-4))
     assert solver.solve(rhs).status == "inaccurate"
-    with pytest.raises(SolverError, match="float64"):
+    with pytest.raises(SolverError, match="rounding has taken"):
         solver.solve(rhs).required()
