@@ -283,7 +283,7 @@ def test_bad_retrainings():
         retrained_changes(risk, test, [[[0]], [[99]]], method="newton")
     with pytest.raises(ValueError, match="needs epochs"):
         retrained_changes(risk, test, good)
-    with pytest.raises(ValueError, match="takes no seeds"):
+    with pytest.raises(ValueError, match="takes no seed;"):
         retrained_changes(risk, test, good, method="newton", seed=3)
     with pytest.raises(TypeError, match="groups of test 0"):
         bare(retrained_changes)(risk, test, [[0, 1], [2, 3]], method="newton")

@@ -266,7 +266,7 @@ class BilevelInfluence:
         if self.bilevel.inner != "proximal":
             raise ValueError(
                 f"{name} multiplies a gradient in theta [{self.bilevel.p}] with lam's shape [{self.bilevel.q}], which "
-                "only Bilevel(..., inner='proximal') gives; use the total gradient (performance(), task())."
+                "only inner='proximal' of a Bilevel gives; use the total gradient (performance(), task())."
             )
 
     def _settled(self) -> Iterator[tuple[slice, Settled]]:

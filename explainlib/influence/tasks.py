@@ -223,8 +223,8 @@ class TaskInfluence:
         if isinstance(groups, Tensor):
             if groups.shape != (m,) or groups.dtype != torch.int64:
                 raise ValueError(
-                    f"groups is {groups.dtype} {list(groups.shape)}, expected int64 [{m}], one group number a task; "
-                    "pass a list of index lists to name tasks, [[0, 3], [1]]."
+                    f"groups is {groups.dtype} {list(groups.shape)}, expected int64 [{m}], one per task (its "
+                    "group's number); pass a list of index lists to name tasks, [[0, 3], [1]]."
                 )
             return (groups[:, None] == groups.unique()).double()
         columns = torch.zeros(m, len(groups), dtype=torch.float64)

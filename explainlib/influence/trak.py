@@ -190,8 +190,8 @@ def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None
             raise ValueError("the risks of an ensemble have different training sets; train all of them on the same.")
         if (risk.weights_or_ones() < 0).any():
             raise ValueError(
-                "trak counts an example as often as its weight says, and a weight is negative; pass "
-                "risk.reweighted(...) with weights of zero or more."
+                "trak counts an example as often as its weight says, which a negative weight cannot be; "
+                "pass risk.reweighted(...) with weights of zero or more."
             )
         risk.require_examples(test, "test")
     require_nonnegative("damping", damping)

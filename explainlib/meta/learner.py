@@ -199,7 +199,13 @@ def require_learner(learner: Learner) -> Learner:
 
 
 def require_learned(learner: Learner, name: str, values: Tensor) -> Tensor:
-    """Return values if they are finite for every task; a NaN here is an inner step or an embedding that ran away."""
+    """Return values if they are finite for every task; a NaN here is an inner step or an embedding that ran away.
+
+    Args:
+        learner: says what has overflowed, and what to do.
+        name: of the values, for the message.
+        values: a row a task.
+    """
     if not torch.isfinite(values).all():
         bad = (~torch.isfinite(values)).flatten(1).any(1) if values.ndim > 1 else ~torch.isfinite(values)
         raise ValueError(

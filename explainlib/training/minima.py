@@ -66,7 +66,7 @@ class Minima:
 
 
 def report(minima: Minima, on_failure: str, offers: Sequence[str] = OFFERS) -> None:
-    """Raise, or with "warn" only warn, where a problem did not come to rest.
+    """Return nothing; raise, or with "warn" only warn, where a problem did not come to rest.
 
     Args:
         minima: of all problems.

@@ -244,7 +244,7 @@ def test_singular_without_ridge_and_damping():
 
 def test_bad_arguments():
     risk = network_risk()
-    with pytest.raises(ValueError, match="1.weight, 1.bias are none; pass parameters="):
+    with pytest.raises(ValueError, match="1.weight, 1.bias are none; choose others with Risk"):
         Ekfac(xl.Risk(convolution(), images(), l2=0.1))
     with pytest.raises(ValueError, match="labels"):
         Ekfac(risk, labels="true")

@@ -173,5 +173,5 @@ def test_what_does_not_come_to_rest_says_so(monkeypatch):
     with pytest.warns(UserWarning, match="max_steps"):
         assert solve(learner, tasks, max_steps=1, tolerance=1e-12, on_failure="warn").status == "max_steps"
     monkeypatch.setattr("explainlib.meta.bilevel_inner.MAX_STEPS", 1)
-    with pytest.raises(InnerError, match="raise strength"):
+    with pytest.raises(InnerError, match="Bilevel with a strength above 0.7"):
         learner.outer_losses(learner.lam0, tasks)

@@ -122,7 +122,7 @@ def test_bad_input_says_what_to_do(break_it, message):
 def test_a_diverging_inner_step_is_named():
     tasks = random_tasks()
     learner = Maml(nn.Linear(3, 3, dtype=DOUBLE), inner_lr=1e308, steps=3)
-    with pytest.raises(ValueError, match="inner step diverged; lower inner_lr"):
+    with pytest.raises(ValueError, match="inner step diverged; build the Maml with a lower inner_lr"):
         learner.losses(learner.w0, tasks)
 
 
