@@ -33,8 +33,12 @@ class TaskChoice:
 
 
 def prunings(influence: TaskInfluence) -> dict[str, Keep]:
-    """Return the prunings to choose from, by the word that stands for them: powers of two, then "unpruned"."""
-    counts = {2**i for i in range(64) if FEWEST <= 2**i < influence.w.numel()}
+    """Return the prunings to choose from, by the word that stands for them: powers of two, then "unpruned".
+
+    No more than there are positive eigenvalues: a larger count keeps the same.
+    """
+    most = min(influence.w.numel() - 1, influence.spectrum.rank("positive"))
+    counts = {2**i for i in range(64) if FEWEST <= 2**i <= most}
     keep = influence.keep
     if isinstance(keep, int):
         counts.add(keep)
