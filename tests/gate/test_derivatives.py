@@ -320,6 +320,23 @@ def test_an_asymmetric_hessian_is_never_averaged_away():
         symmetrised("H", H + H.T + 1e-5 * torch.eye(4, dtype=DOUBLE).roll(1, 0))
 
 
+def test_a_gradient_that_is_none_has_an_asymmetric_hessian():
+    """One percent too long in one factor: differences of that gradient agree with its Jacobian, which has no symmetry."""
+    a, b = normal(3), normal(3, seed=1)
+
+    def function(factor):
+        def run(v, constants):
+            x, y = v.split(3)
+            return ((OffByOnePercent.apply(x) if factor else x).sin() * a * (y * b).exp()).sum()
+
+        return run
+
+    sound_one, wrong_one = (routes.Derivatives(function(on), normal(6, seed=2), (3, 3)) for on in (False, True))
+    assert sound_one.compared(routes.HESSIAN).error < 1e-7
+    seen = wrong_one.compared(routes.HESSIAN)
+    assert not seen.agrees and 1e-4 < seen.error < 0.1
+
+
 # --- the gate's own comparisons: each of these, turned off, lets something through
 
 
