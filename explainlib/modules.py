@@ -49,6 +49,11 @@ def require_module(model: nn.Module) -> nn.Module:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
             raise ValueError(f"{name!r} has no shape yet, because its layer is lazy; run model(x[:1]) once first.")
+        if tensor._backward_hooks:
+            raise ValueError(
+                f"{name!r} has a hook on its gradient, which training obeys and no formula knows; remove it with the "
+                "handle that register_hook returned, or freeze what the hook masks in a parameter of its own."
+            )
     return model
 
 

@@ -15,6 +15,7 @@ from explainlib.gate.report import Finding
 from explainlib.modules import Attribute, AttributeState
 from explainlib.params import Parameters, require_outputs
 
+MANY = 13  # times as many examples in one larger batch
 EXAMPLES = 5  # examples that are run together and alone
 OFF = {"dropout_p": 0.0, "dropout": 0.0, "p": 0.0, "train": False, "training": False}  # at these nothing is drawn
 
@@ -44,7 +45,7 @@ class Watcher(TorchDispatchMode):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module, self.drawn, self.foreign, self._inside = module, [], [], []
+        self.module, self.drawn, self.foreign, self.halved, self._inside = module, [], [], [], []
 
     @contextmanager
     def layers(self) -> Iterator[None]:
@@ -72,7 +73,10 @@ class Watcher(TorchDispatchMode):
         for read in args:  # a private copy's own parameters require no gradient
             if isinstance(read, nn.Parameter) and read.requires_grad:
                 self.foreign.append((self._inside[-1] if self._inside else "", list(read.shape)))
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.dtype in (torch.float16, torch.bfloat16):
+            self.halved.append((self._inside[-1] if self._inside else "", out.dtype))
+        return out
 
 
 def _draws(func, args: tuple, kwargs: dict) -> bool:
@@ -122,6 +126,7 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     parameters.writes_input, parameters.sets = writes_input, sets
     owned = [name for name, one, was in held if put_back(one, was)]
     findings = list(_random_findings(parameters, watcher, others(), owned))
+    findings += [_half_finding(parameters, *watcher.halved[0])] if watcher.halved else []
     findings += [_foreign_finding(parameters, *watcher.foreign[0])] if watcher.foreign else []
     findings += [_written_finding(parameters, key) for key in written]
     if [layer.training for layer in module.modules()] != before:
@@ -210,6 +215,14 @@ def _written_finding(parameters: Parameters, key: str) -> Finding:
     )
 
 
+def _half_finding(parameters: Parameters, layer: str, dtype: torch.dtype) -> Finding:
+    return Finding(
+        f"{called(layer, parameters)} computes in {dtype}, in which derivatives have two or three digits; leave out "
+        "torch.autocast and casts to half precision where a model is explained.",
+        layer=layer,
+    )
+
+
 def _bounded_finding(name: str) -> Finding:
     return Finding(
         f"layer {name!r} bounds its rows by max_norm: they are shortened once, and explained as of a model without the "
@@ -236,7 +249,8 @@ def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, indep
     if not independent:
         return []
     alone = torch.cat([run(few[i : i + 1]) for i in range(len(few))])
-    if _differs(alone, outputs) or _differs(run(few.flip(0)).flip(0), outputs):
+    many = run(few.repeat(MANY, *[1] * (few.ndim - 1)))[-len(few) :]  # a larger batch may take another branch
+    if _differs(alone, outputs) or _differs(run(few.flip(0)).flip(0), outputs) or _differs(many, outputs):
         return [_dependence(parameters)]
     return []
 

@@ -243,6 +243,7 @@ MIXED = {
     "the mean of the batch": lambda m, x: x - x.mean(0), "the largest of the batch": lambda m, x: x / x.abs().max(),
     "the last one": lambda m, x: x + x[-1:], "the number of them": lambda m, x: x / len(x),
     "the order": lambda m, x: x * torch.arange(1, len(x) + 1, dtype=x.dtype)[:, None], "functional batch norm": lambda m, x: F.batch_norm(x, None, None, training=True),
+    "more than six": lambda m, x: x * (1 + 0.1 * (len(x) > 6)),
     "the third alone": lambda m, x: torch.cat([x[:2], x[2:3] + x[:1], x[3:]]) if len(x) > 2 else x,
 }  # fmt: skip
 
@@ -311,3 +312,24 @@ def test_a_model_is_asked_once(monkeypatch):
     model.train()  # another mode
     xl.representers.kernel(model, normal(4, 3), normal(5, 3))
     assert len(asked) == 3
+
+
+def test_half_precision_inside_is_named():
+    def cast(m, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return m.l(x).float()
+
+    single = Examples(classes().x.float(), classes().y)
+    for function in (cast, lambda m, x: x.half().float()):
+        with pytest.raises(ValueError, match="computes in torch.b?float16.*autocast"):
+            xl.Risk(Forward(function).float().eval(), single)
+
+
+def test_a_hook_on_a_gradient_is_refused():
+    model = linear().eval()
+    handle = model[0].weight.register_hook(lambda g: g * 0)
+    for user in (lambda: xl.Risk(model, classes()), lambda: xl.training.fit(model, classes(), epochs=1)):
+        with pytest.raises(ValueError, match="'0.weight' has a hook on its gradient.*remove it"):
+            user()
+    handle.remove()
+    assert xl.Risk(model, classes()).p == 12
