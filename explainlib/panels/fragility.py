@@ -40,7 +40,7 @@ class Fragility(Driven):
     a test can drive the panel. Each returns the panel's text.
 
     Args:
-        truths: of the study, from ``read_truths``; None reads the tables that come with the repository.
+        truths: of the study, from ``read_truths``; None reads the tables inside the package.
 
     Raises:
         FileNotFoundError: no tables.
