@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.func import grad, hessian, jvp
 from torch.nn.functional import cross_entropy, one_hot
 
-from explainlib.batching import vmap
 from explainlib.checks import is_whole, require_choice, require_labels, require_shape
-from explainlib.decompositions import Constants, Decomposed
+from explainlib.derivatives import Constants, Decomposed, vmap
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Outputs = Float[Tensor, "*g n C"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from explainlib.decompositions import renormalised
+from explainlib.derivatives import renormalised
 
 DTYPES = (torch.float32, torch.float64)
 INTERNAL = frozenset(vars(nn.Module())) - {"_buffers"}  # torch's own attributes: parameters, hooks, the mode

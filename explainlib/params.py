@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from explainlib.checks import require_finite
-from explainlib.decompositions import Constants, Decomposed, renormalised
+from explainlib.derivatives import Constants, Decomposed, renormalised, with_batch_statistics
 from explainlib.modules import (
     AttributeState,
     ReadOut,
@@ -31,7 +31,6 @@ from explainlib.modules import (
     structure,
     take_bounds,
 )
-from explainlib.norms import with_batch_statistics
 
 
 class Parameters:

@@ -17,7 +17,7 @@ from torch import Tensor
 from explainlib import compute
 from explainlib.checks import require_choice, require_groups, warn_caller
 from explainlib.datasets import Examples
-from explainlib.influence.removal import Removal, removal_weights
+from explainlib.influence.groups import Removal, removal_weights
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.training import Ensemble, Plateau, fit_risks, fresh_starts

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.func import grad
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import (
     require_finite,
     require_nonnegative,
@@ -28,6 +27,7 @@ from explainlib.checks import (
     warn_caller,
 )
 from explainlib.datasets import Examples
+from explainlib.derivatives import vmap
 from explainlib.gate import GRADIENT, admit_objective, require_derivatives, require_loss_derivatives
 from explainlib.gate.entry import few
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import explainlib as xl
-from explainlib.meta.bilevel_problem import Proximal
+from explainlib.meta.bilevel.problem import Proximal
 from explainlib.solvers.remedies import ORDER, Remedies, risk_remedies
 from explainlib.solvers.solution import STATUSES
 from tests.remedy_cases import CASES, TASKS, bilevel, normed

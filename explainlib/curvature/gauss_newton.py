@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import jacrev, jvp, vjp
 
 from explainlib import compute
-from explainlib.batching import vmap
+from explainlib.derivatives import vmap
 from explainlib.gate import FORWARD, FORWARD_HESSIAN, GRADIENT
 from explainlib.losses import Loss
 from explainlib.memory import alternatives, require_memory

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from explainlib.datasets.class_pools import class_pool, fetch_pool, pool_catalogue
-from explainlib.datasets.corruptions import darkened, flipped_label_tasks, flipped_labels, noise_tasks, pictured
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.features import Standardiser, spectrum, standardiser
-from explainlib.datasets.learn2learn_bridge import from_learn2learn, to_learn2learn
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.registry import catalogue, fetch, load
-from explainlib.datasets.rotations import rotated, rotation_augmentation
-from explainlib.datasets.sampling import fresh_queries, sample_tasks
-from explainlib.datasets.tasks import Tasks, task_features
-from explainlib.datasets.text import redacted, tokenized
-from explainlib.datasets.tokenizer import Tokenizer
+from explainlib.datasets.sources import Tokenizer, redacted, tokenized
+from explainlib.datasets.tasks import (
+    Tasks,
+    darkened,
+    flipped_label_tasks,
+    flipped_labels,
+    fresh_queries,
+    from_learn2learn,
+    noise_tasks,
+    pictured,
+    rotated,
+    rotation_augmentation,
+    sample_tasks,
+    task_features,
+    to_learn2learn,
+)
 from explainlib.datasets.visual_words import VisualWords
 
 __all__ = [

@@ -9,14 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from explainlib.checks import require_choice
-from explainlib.datasets import cifar10, text
-from explainlib.datasets.blobs import blobs
-from explainlib.datasets.digits import digits
 from explainlib.datasets.examples import Split, stratified_limit, stratified_split
 from explainlib.datasets.files import SourceFile, download, where_to_put
-from explainlib.datasets.gaussians import gaussians
-from explainlib.datasets.iris import iris
-from explainlib.datasets.mnist import FILES, describe, mnist
+from explainlib.datasets.sources import FILES, blobs, cifar10, describe, digits, gaussians, iris, mnist, text
 
 LATER: tuple[str, ...] = ()
 

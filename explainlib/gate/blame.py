@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from explainlib.decompositions import Constants, Decomposed
+from explainlib.derivatives import Constants, Decomposed
 from explainlib.gate.routes import Derivatives, UnsupportedError
 from explainlib.params import Parameters
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vjp
 
-from explainlib.decompositions import Constants
+from explainlib.derivatives import Constants
 
 GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD = "gradient", "forward", "hessian", "forward_hessian", "third"
 ROUTES = (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD)

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_count, require_nonnegative, symmetrised
 from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
 from explainlib.gate import GRADIENT, HESSIAN, THIRD
 from explainlib.memory import alternatives, require_memory
 from explainlib.meta.fingerprints import learner_fingerprint

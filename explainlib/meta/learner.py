@@ -20,9 +20,9 @@ from torch.func import grad
 from torch.nn.functional import cross_entropy
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import require_finite, require_same_kind, require_shape, require_tensor
 from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
 from explainlib.gate import GRADIENT, admit, require_derivatives
 from explainlib.modules import private_copy
 from explainlib.params import Parameters, require_finite_parameters

@@ -14,8 +14,8 @@ from explainlib.datasets import Examples
 from explainlib.figures import class_name
 from explainlib.figures.html import example_html
 from explainlib.influence import SeriesWarning
-from explainlib.influence.removal import WEIGHTINGS
-from explainlib.influence.removal import Removal as Outcome
+from explainlib.influence.groups import WEIGHTINGS
+from explainlib.influence.groups import Removal as Outcome
 from explainlib.panels.driven import Driven
 from explainlib.panels.html import Shown, message
 from explainlib.retraining import leave_out

@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from explainlib import studies
-from explainlib.studies import influence
+from explainlib.studies.influence import study as influence
 from explainlib.studies.kept import kept_tables
 from explainlib.studies.record import Pieces
 

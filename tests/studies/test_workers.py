@@ -8,8 +8,8 @@ import pandas
 import pytest
 
 from explainlib import studies
-from explainlib.studies import representers
 from explainlib.studies.record import Pieces
+from explainlib.studies.representers import study as representers
 from explainlib.studies.workers import make_pieces
 
 TOY = representers.Config("digits", 60, (representers.Part("main", representers.Recipe("cnn2", 2, 10, 0.2), 2, 1),))

@@ -1,0 +1,3 @@
+"""The study of bilevel influence (Ren et al.)."""
+
+__all__ = []

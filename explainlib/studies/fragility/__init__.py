@@ -1,0 +1,7 @@
+"""The study of fragility (Epifano et al.)."""
+
+from explainlib.studies.fragility.bench import KINDS
+from explainlib.studies.fragility.parts import LEAST
+from explainlib.studies.fragility.truths import Judged, Truths, read_truths
+
+__all__ = ["KINDS", "LEAST", "Judged", "Truths", "read_truths"]

@@ -1,0 +1,3 @@
+"""The study of influence of single examples."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""The study of representers (Tsai et al.)."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""The study of task influence in meta-learning (TLXML)."""
+
+__all__ = []
