@@ -7,7 +7,7 @@ from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.features import Standardiser, spectrum, standardiser
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.registry import catalogue, fetch, load
-from explainlib.datasets.sources import Tokenizer, redacted, tokenized
+from explainlib.datasets.sources.text import redacted, tokenized
 from explainlib.datasets.tasks import (
     Tasks,
     darkened,
@@ -23,6 +23,7 @@ from explainlib.datasets.tasks import (
     task_features,
     to_learn2learn,
 )
+from explainlib.datasets.tokenizer import Tokenizer
 from explainlib.datasets.visual_words import VisualWords
 
 __all__ = [

@@ -12,7 +12,8 @@ from explainlib.checks import require_choice
 from explainlib.datasets.files import SourceFile, download, where_to_put
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.registry import Entry
-from explainlib.datasets.sources import all_digits, few_shot_pickles, omniglot
+from explainlib.datasets.sources import few_shot_pickles, omniglot
+from explainlib.datasets.sources.digits import all_digits
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from explainlib.checks import require_count
-from explainlib.datasets.sources import PAD
+from explainlib.datasets.tokenizer import PAD
 from explainlib.models.seeded import seeded
 
 

@@ -6,13 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from explainlib.checks import require_choice, require_count
-from explainlib.studies.bilevel import study as bilevel
-from explainlib.studies.fragility import study as fragility
-from explainlib.studies.group import study as group
-from explainlib.studies.influence import study as influence
+from explainlib.studies import bilevel, fragility, group, influence, representers, tlxml
 from explainlib.studies.record import Pieces, write_provenance, write_table
-from explainlib.studies.representers import study as representers
-from explainlib.studies.tlxml import study as tlxml
 from explainlib.studies.workers import make_pieces
 
 STUDIES = {

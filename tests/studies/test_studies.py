@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from explainlib import studies
-from explainlib.figures.studies.group import draw
+from explainlib.figures.studies import draw
 from explainlib.studies.group import study as group
 from explainlib.studies.influence import study as influence
 from explainlib.studies.record import Pieces, piece_minutes
@@ -100,7 +100,7 @@ def test_a_run_leaves_tables_record_and_figure(tmp_path, monkeypatch):
 
 def test_the_figure_of_the_group_study_says_what_it_shows(toy_tables):
     from explainlib.figures import alt_text
-    from explainlib.figures.studies.group import STUDY_FIGURES
+    from explainlib.figures.studies import STUDY_FIGURES
 
     assert "largest median error" in alt_text(STUDY_FIGURES["group"](toy_tables))
 

@@ -1,25 +1,25 @@
-"""One file a source of data."""
+"""One module a source of data, each with the function of its name; with files, also FILES and ``describe``."""
 
-from explainlib.datasets.sources.blobs import blobs
-from explainlib.datasets.sources.digits import all_digits, digits
-from explainlib.datasets.sources.gaussians import gaussians
-from explainlib.datasets.sources.iris import iris
-from explainlib.datasets.sources.mnist import FILES, describe, mnist
-from explainlib.datasets.sources.text import NAMES, redacted, tokenized
-from explainlib.datasets.sources.tokenizer import PAD, Tokenizer
+from explainlib.datasets.sources import (
+    blobs,
+    cifar10,
+    digits,
+    few_shot_pickles,
+    gaussians,
+    iris,
+    mnist,
+    omniglot,
+    text,
+)
 
 __all__ = [
-    "FILES",
-    "NAMES",
-    "PAD",
-    "Tokenizer",
-    "all_digits",
     "blobs",
-    "describe",
+    "cifar10",
     "digits",
+    "few_shot_pickles",
     "gaussians",
     "iris",
     "mnist",
-    "redacted",
-    "tokenized",
+    "omniglot",
+    "text",
 ]

@@ -19,7 +19,7 @@ from explainlib.checks import require_choice
 from explainlib.datasets.bounds import ALLOWANCE, AMPLIFICATION, clipped, require_several, shown, unreadable
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.files import SourceFile, locate, where_to_put
-from explainlib.datasets.sources.tokenizer import SIZE, Tokenizer, split_words
+from explainlib.datasets.tokenizer import SIZE, Tokenizer, split_words
 
 NAMES = {"ag_news": ("World", "Sports", "Business", "Sci/Tech"), "toxicity": ("not toxic", "toxic")}
 COLUMNS = {"ag_news": ("class", "title", "description"), "toxicity": ("rev_id", "comment", "toxic")}

@@ -1,9 +1,8 @@
-"""The figures of the studies, drawn from their tables alone: the same file gives the same figure anywhere."""
+"""The figures of the studies of single examples and of groups, from their tables alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import pandas
 import torch
@@ -11,13 +10,7 @@ from matplotlib.axes import Axes
 
 from explainlib.figures.fidelity import predicted_versus_true
 from explainlib.figures.palette import SERIES, style
-from explainlib.figures.picture import Picture, literal, png, set_alt
-from explainlib.figures.studies.bilevel import bilevel
-from explainlib.figures.studies.fragility import fragility
-from explainlib.figures.studies.representers import representers
-from explainlib.figures.studies.tlxml import tlxml
-from explainlib.storage import write_bytes
-from explainlib.studies.record import parsed
+from explainlib.figures.picture import Picture, literal, set_alt
 
 METHODS = {"first_order": "first order", "newton_step": "Newton step"}
 
@@ -83,26 +76,3 @@ def _selected(ax: Axes, selection: pandas.DataFrame) -> None:
         ax.set_title("selected groups: retrained (filled), predicted (open)", loc="left")
         ax.set(xlabel="removed, % of the training set", ylabel="change of the test loss")
         ax.legend(fontsize=9, ncols=2)
-
-
-STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = {
-    "influence": influence,
-    "group": group,
-    "tlxml": tlxml,
-    "representers": representers,
-    "bilevel": bilevel,
-    "fragility": fragility,
-}
-
-
-def draw(name: str, tables: Sequence[Path]) -> Path:
-    """Draw a study's figure from its tables on disk, and return the path of the PNG beside them.
-
-    Args:
-        name: the study.
-        tables: its CSV files, ``<stem>-<table>.csv``; other files are passed over.
-    """
-    files = {path.stem.rsplit("-", 1)[1]: path for path in tables if path.suffix == ".csv"}
-    read = {table: parsed(path.read_bytes(), path, "run the study again") for table, path in files.items()}
-    first = next(path for path in tables if path.suffix == ".csv")
-    return write_bytes(png(STUDY_FIGURES[name](read), dpi=120), first.with_name(first.stem.rsplit("-", 1)[0] + ".png"))

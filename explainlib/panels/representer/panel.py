@@ -15,7 +15,7 @@ from torch import Tensor
 
 from explainlib.checks import require_choice, require_count
 from explainlib.datasets import Examples
-from explainlib.datasets.sources import NAMES, redacted
+from explainlib.datasets.sources.text import NAMES, redacted
 from explainlib.figures import class_name
 from explainlib.figures.html import example_html
 from explainlib.losses import Loss, LossFunction

@@ -1,3 +1,5 @@
 """The study of bilevel influence (Ren et al.)."""
 
-__all__ = []
+from explainlib.studies.bilevel.study import Config, config, jobs, run
+
+__all__ = ["Config", "config", "jobs", "run"]

@@ -9,7 +9,7 @@ import torch
 
 from explainlib.metrics.agreement import Estimate
 from explainlib.metrics.seeds import clustered_mean
-from explainlib.studies.group import HELD, NOT_HELD, UNDECIDED
+from explainlib.studies.verdicts import HELD, NOT_HELD, UNDECIDED
 
 Tables = Mapping[str, pandas.DataFrame]
 EXACT = "task influence"

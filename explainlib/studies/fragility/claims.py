@@ -11,7 +11,7 @@ import torch
 from explainlib.metrics.agreement import Estimate
 from explainlib.metrics.seeds import clustered_mean
 from explainlib.studies.fragility.bench import BAYESIAN, L2, L2_SWA, PLAIN, SWA
-from explainlib.studies.group import HELD, NOT_HELD, UNDECIDED
+from explainlib.studies.verdicts import HELD, NOT_HELD, UNDECIDED
 
 Tables = Mapping[str, pandas.DataFrame]
 FEW = 10  # repeats below which nothing is decided by an analysis of variance

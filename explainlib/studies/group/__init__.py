@@ -1,5 +1,5 @@
 """The study of group influence (Basu et al.)."""
 
-from explainlib.studies.group.claims import HELD, NOT_HELD, UNDECIDED
+from explainlib.studies.group.study import Config, config, run
 
-__all__ = ["HELD", "NOT_HELD", "UNDECIDED"]
+__all__ = ["Config", "config", "run"]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pandas
 
-HELD, NOT_HELD, UNDECIDED = "held", "not held", "undecided"
+from explainlib.studies.verdicts import HELD, NOT_HELD, UNDECIDED
+
 BASELINE = "Koh first order"  # the paper compares with Koh et al. 2019
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib.datasets import Examples, Split, load
-from explainlib.datasets.sources import gaussians
+from explainlib.datasets.sources.gaussians import gaussians
 from explainlib.influence import influential_group, removal_effect, second_order_influence, series_trust
 from explainlib.influence.groups import Removal
 from explainlib.metrics import fidelity

@@ -1,3 +1,5 @@
 """The study of influence of single examples."""
 
-__all__ = []
+from explainlib.studies.influence.study import Config, config, run
+
+__all__ = ["Config", "config", "run"]

@@ -1,3 +1,5 @@
 """The study of representers (Tsai et al.)."""
 
-__all__ = []
+from explainlib.studies.representers.study import Config, config, jobs, run
+
+__all__ = ["Config", "config", "jobs", "run"]

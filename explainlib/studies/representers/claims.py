@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas
 
-from explainlib.studies.group import HELD, NOT_HELD, UNDECIDED
+from explainlib.studies.verdicts import HELD, NOT_HELD, UNDECIDED
 
 Tables = Mapping[str, pandas.DataFrame]
 IMAGES, TEXTS = ("digits", "mnist", "cifar10"), ("ag_news", "toxicity")

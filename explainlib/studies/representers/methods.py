@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from explainlib.datasets import Examples, Split, load
-from explainlib.datasets.sources import tokenized
+from explainlib.datasets.sources.text import tokenized
 from explainlib.layerwise import gradients, gram, per_example, product
 from explainlib.models import cnn2, cnn3, text_cnn
 from explainlib.representers import (

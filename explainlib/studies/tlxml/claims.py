@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas
 
-from explainlib.studies.group import HELD, NOT_HELD, UNDECIDED
+from explainlib.studies.verdicts import HELD, NOT_HELD, UNDECIDED
 
 Tables = Mapping[str, pandas.DataFrame]
 CNN = "needs the CNN of 112,261 or 121,093 parameters and 1,024 tasks: beyond this study, which is exact"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from explainlib.datasets import catalogue, fetch, load
 from explainlib.datasets.sources.text import MASK, redacted, tokenized
-from explainlib.datasets.sources.tokenizer import Tokenizer, _require_texts, split_words
+from explainlib.datasets.tokenizer import Tokenizer, _require_texts, split_words
 
 OWN_FOLDER = Path(os.environ.get("EXPLAINLIB_DATA") or "/nonexistent")
 WORDS = "alpha beta gamma delta epsilon zeta eta theta".split()

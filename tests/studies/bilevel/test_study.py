@@ -10,7 +10,7 @@ import torch
 
 from explainlib.figures import alt_text
 from explainlib.figures.bilevel import derivative_reach
-from explainlib.figures.studies.group import STUDY_FIGURES
+from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.studies.bilevel import claims as bilevel_claims
 from explainlib.studies.bilevel import problem as bilevel_problem
 from explainlib.studies.bilevel import study as bilevel

@@ -10,7 +10,7 @@ import torch
 
 from explainlib.datasets import load
 from explainlib.figures import alt_text
-from explainlib.figures.studies.group import STUDY_FIGURES
+from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.influence import loss_influence
 from explainlib.models import mlp
 from explainlib.risk import Risk

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from explainlib.figures import alt_text
-from explainlib.figures.studies.group import STUDY_FIGURES
+from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.influence import loss_influence, tracin
 from explainlib.studies.record import Pieces
 from explainlib.studies.representers import study as representers

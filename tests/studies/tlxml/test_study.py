@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from explainlib.figures import alt_text
-from explainlib.figures.studies.group import STUDY_FIGURES
+from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.studies.record import Pieces
 from explainlib.studies.tlxml import study as tlxml
 
