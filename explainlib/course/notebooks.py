@@ -45,7 +45,7 @@ def notebook_paths(paths: Sequence[str | Path] = ()) -> list[Path]:
     return sorted(found)
 
 
-def scrubbed(notebook: NotebookNode) -> NotebookNode:
+def scrub(notebook: NotebookNode) -> NotebookNode:
     """Return a copy without anything that changes from run to run: ids by position, no times, no widget state.
 
     Outputs keep text, HTML and PNG; a widget keeps its text. The kernel is always called ``python3``.
@@ -65,11 +65,11 @@ def scrubbed(notebook: NotebookNode) -> NotebookNode:
         if "solution" in cell.metadata.get("tags", []):
             cell.metadata["jupyter"] = {"outputs_hidden": True, "source_hidden": True}
         if cell.cell_type == "code":
-            cell.outputs = _merged_streams([_scrubbed_output(output) for output in cell.outputs])
+            cell.outputs = _merge_streams([_scrub_output(output) for output in cell.outputs])
     return clean
 
 
-def _scrubbed_output(output: NotebookNode) -> NotebookNode:
+def _scrub_output(output: NotebookNode) -> NotebookNode:
     """Return one output with the kept types only."""
     if "data" in output:
         output.data = NotebookNode({kind: output.data[kind] for kind in KEPT_TYPES if kind in output.data})
@@ -77,7 +77,7 @@ def _scrubbed_output(output: NotebookNode) -> NotebookNode:
     return output
 
 
-def _merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Return the outputs with neighbouring pieces of one stream joined: where they break is chance."""
     merged: list[NotebookNode] = []
     for output in outputs:
@@ -88,7 +88,7 @@ def _merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return merged
 
 
-def executed(notebook: NotebookNode, folder: Path, *, timeout: float = CELL_TIMEOUT) -> NotebookNode:
+def execute(notebook: NotebookNode, folder: Path, *, timeout: float = CELL_TIMEOUT) -> NotebookNode:
     """Return a copy of the notebook, run from top to bottom in a fresh kernel.
 
     Args:
@@ -152,10 +152,10 @@ def execute_all(paths: Sequence[str | Path] = ()) -> list[Path]:
     for path in notebook_paths(paths):
         started = time.perf_counter()
         try:
-            result = executed(nbformat.read(path, as_version=4), path.parent.resolve())
+            result = execute(nbformat.read(path, as_version=4), path.parent.resolve())
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        written.append(write(scrubbed(result), path))
+        written.append(write(scrub(result), path))
         print(f"{path}: {time.perf_counter() - started:.1f} s", flush=True)
     return written
 

@@ -36,7 +36,7 @@ def vmap(function: Callable, in_dims: int | tuple = 0, *, chunk_size: int | None
         except RuntimeError as error:
             if "allocate" in str(error):
                 raise
-            out = _looped(function, in_dims, args)  # whatever is wrong beside the mapping is raised here
+            out = _loop(function, in_dims, args)  # whatever is wrong beside the mapping is raised here
             reason = str(error).strip().split("\n")[0][:160]
             warn_caller(
                 f"torch cannot map over this model ({reason}); examples are taken one by one: exact, but slower.",
@@ -47,7 +47,7 @@ def vmap(function: Callable, in_dims: int | tuple = 0, *, chunk_size: int | None
     return mapped
 
 
-def _looped(function: Callable, in_dims: int | tuple, args: tuple):
+def _loop(function: Callable, in_dims: int | tuple, args: tuple):
     """Return the results for each position of the mapped arguments, stacked."""
     dims = in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
     size = next(len(tree_flatten(arg)[0][0]) for arg, dim in zip(args, dims, strict=True) if dim is not None)

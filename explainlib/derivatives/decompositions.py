@@ -24,17 +24,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from explainlib.derivatives.norms import batch_normalised, normalised, scaled
+from explainlib.derivatives.norms import batch_norm, normalise, scale_and_shift
 
 
 def _layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5, *_):  # torch.layer_norm adds cudnn_enable
-    return scaled(normalised(x, range(-len(normalized_shape), 0), eps), weight, bias)
+    return scale_and_shift(normalise(x, range(-len(normalized_shape), 0), eps), weight, bias)
 
 
 def _group_norm(x, num_groups, weight=None, bias=None, eps=1e-5, *_):
     grouped = x.unflatten(1, (num_groups, -1))
-    y = normalised(grouped, range(2, grouped.ndim), eps).flatten(1, 2)
-    return scaled(y, weight, bias, channel=1)
+    y = normalise(grouped, range(2, grouped.ndim), eps).flatten(1, 2)
+    return scale_and_shift(y, weight, bias, channel=1)
 
 
 def _batch_norm(
@@ -42,7 +42,7 @@ def _batch_norm(
 ):  # fmt: skip
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    return batch_normalised(x, weight, bias, eps)
+    return batch_norm(x, weight, bias, eps)
 
 
 def _torch_batch_norm(x, weight, bias, mean, var, training, momentum, eps, *_):
@@ -54,7 +54,7 @@ def _instance_norm(
 ):  # fmt: skip
     if not use_input_stats:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    return scaled(normalised(x, range(2, x.ndim), eps), weight, bias, channel=1)
+    return scale_and_shift(normalise(x, range(2, x.ndim), eps), weight, bias, channel=1)
 
 
 def _torch_instance_norm(x, weight, bias, mean, var, use_input_stats, momentum, eps, *_):
@@ -64,7 +64,7 @@ def _torch_instance_norm(x, weight, bias, mean, var, use_input_stats, momentum, 
 def _rms_norm(x, normalized_shape, weight=None, eps=None):
     eps = torch.finfo(x.dtype).eps if eps is None else eps
     dims = tuple(range(-len(normalized_shape), 0))
-    return scaled(x * (x.square().mean(dims, keepdim=True) + eps).rsqrt(), weight, None)
+    return scale_and_shift(x * (x.square().mean(dims, keepdim=True) + eps).rsqrt(), weight, None)
 
 
 def _weight_norm(v, g, dim=0):
@@ -77,7 +77,7 @@ def _embedding(
     constant=torch.detach,
 ):  # fmt: skip
     # a frequency-scaled gradient is not the table's derivative; the audit of derivatives refuses it, so it stays
-    table = weight if max_norm is None else renormalised(weight, max_norm, norm_type)
+    table = weight if max_norm is None else renormalise(weight, max_norm, norm_type)
     rows = F.embedding(input, table, None, None, norm_type, scale_grad_by_freq, False)
     if padding_idx is None:
         return rows
@@ -85,7 +85,7 @@ def _embedding(
     return torch.where(padding, constant(rows), rows)  # the padding's vector is not trained
 
 
-def renormalised(weight: Tensor, max_norm: float, norm_type: float = 2.0) -> Tensor:
+def renormalise(weight: Tensor, max_norm: float, norm_type: float = 2.0) -> Tensor:
     """Return the table with rows no longer than ``max_norm``; rows that are short enough are returned as they are."""
     lengths = torch.linalg.vector_norm(weight.detach(), norm_type, dim=1, keepdim=True)
     long = lengths > max_norm * (1 + 16 * torch.finfo(weight.dtype).eps)
@@ -155,18 +155,18 @@ def _glu(x, dim=-1):
     return a * b.sigmoid()
 
 
-def _reduced(losses: Tensor, reduction: str) -> Tensor:
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
     return {"none": lambda: losses, "mean": losses.mean, "sum": losses.sum}[reduction]()
 
 
 def _huber_loss(input, target, reduction="mean", delta=1.0, weight=None):
     d = input - target
     losses = torch.where(d.abs() < delta, d.square() / 2, delta * (d.abs() - delta / 2))
-    return _reduced(losses if weight is None else losses * weight, reduction)
+    return _reduce(losses if weight is None else losses * weight, reduction)
 
 
 def _soft_margin_loss(input, target, size_average=None, reduce=None, reduction="mean"):
-    return _reduced(F.softplus(-target * input), reduction)
+    return _reduce(F.softplus(-target * input), reduction)
 
 
 def _hardsigmoid(x, inplace=False):
@@ -199,7 +199,7 @@ DECOMPOSITIONS: dict[Callable, Callable] = {
 STOPS = frozenset({torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__})
 
 
-class Decomposed(TorchFunctionMode):
+class DecompositionMode(TorchFunctionMode):
     """The context in which models and losses run here; see the module.
 
     Args:
@@ -211,7 +211,7 @@ class Decomposed(TorchFunctionMode):
         super().__init__()
         self.constants = constants
 
-    def __enter__(self) -> Decomposed:
+    def __enter__(self) -> DecompositionMode:
         """Note whether gradients are on: only a block inside that turns them off makes constants."""
         self._differentiable = torch.is_grad_enabled()
         self._attention = sdpa_kernel(SDPBackend.MATH)

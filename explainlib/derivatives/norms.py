@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 
-def normalised(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
+def normalise(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
     """Return x with mean 0 and variance 1 over ``dims``, in plain operations."""
     centred = x - x.mean(tuple(dims), keepdim=True)
     return centred * (centred.square().mean(tuple(dims), keepdim=True) + eps).rsqrt()
 
 
-def scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, *, channel: int | None = None) -> Tensor:
+def scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None, *, channel: int | None = None) -> Tensor:
     """Return y * weight + bias, along one dimension of y (``channel``) or along the last ones."""
     shape = None if channel is None else [-1 if d == channel else 1 for d in range(y.ndim)]
     for part, combine in ((weight, torch.mul), (bias, torch.add)):
@@ -33,9 +33,9 @@ def scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, *, channel: in
     return y
 
 
-def batch_normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Return the batch [n, c, ...], normalised for each c over all else."""
-    return scaled(normalised(x, [d for d in range(x.ndim) if d != 1], eps), weight, bias, channel=1)
+    return scale_and_shift(normalise(x, [d for d in range(x.ndim) if d != 1], eps), weight, bias, channel=1)
 
 
 class BatchStatistics(nn.modules.batchnorm._BatchNorm):
@@ -48,7 +48,7 @@ class BatchStatistics(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Return the batch [n, c, ...], normalised for each c over all else."""
         self._check_input_dim(input)
-        return batch_normalised(input, self.weight, self.bias, self.eps)
+        return batch_norm(input, self.weight, self.bias, self.eps)
 
 
 def with_batch_statistics(model: nn.Module) -> nn.Module:

@@ -30,7 +30,7 @@ def test_committed_notebooks_have_the_anatomy(repository):
 def test_committed_notebooks_are_scrubbed(repository):
     for path in tool.notebook_paths([repository / "notebooks"]):
         notebook = nbformat.read(path, as_version=4)
-        assert tool.scrubbed(notebook) == notebook, f"{path.name} holds what changes from run to run; `make notebooks`"
+        assert tool.scrub(notebook) == notebook, f"{path.name} holds what changes from run to run; `make notebooks`"
 
 
 def code(source, position, **metadata):
@@ -50,7 +50,7 @@ def good():
         code("xl", 19, tags=["nbval-ignore-output"], reason="depends on the machine"),
     ]
     cells[17].outputs = [new_output("stream", name="stdout", text="1\n")]
-    return tool.scrubbed(new_notebook(cells=cells))
+    return tool.scrub(new_notebook(cells=cells))
 
 
 def test_a_good_notebook_has_no_complaints(good):
@@ -98,7 +98,7 @@ def test_each_fault_has_its_complaint(good, text):
 
 def test_size_and_tour(good):
     assert any("bytes" in text for text in complaints(good, "02_x.ipynb", 1_000_000))
-    tour = tool.scrubbed(new_notebook(cells=good.cells[:5] + good.cells[12:]))
+    tour = tool.scrub(new_notebook(cells=good.cells[:5] + good.cells[12:]))
     assert complaints(tour, "00_start_here.ipynb", 5_000) == []
     assert complaints(tour, "02_x.ipynb", 5_000) != []
 
@@ -120,13 +120,13 @@ def test_scrubbing_keeps_meaning_and_drops_chance(good):
     parts = [new_output("stream", name="stdout", text=text) for text in ("a", "b")]
     raw.cells[17].outputs = [*parts, new_output("display_data", data=picture, metadata={"image/png": {"width": 3}})]
     before = copy.deepcopy(raw)
-    clean = tool.scrubbed(raw)
+    clean = tool.scrub(raw)
     assert raw == before, "the given notebook was changed"
     assert clean.cells[17].id == "cell-17" and clean.cells[17].metadata == {"tags": ["kept"]}
     text, shown = clean.cells[17].outputs
     assert text.text == "ab" and set(shown.data) == {"image/png", "text/plain"}
     assert "widgets" not in clean.metadata and clean.metadata.kernelspec.name == "python3"
-    assert tool.scrubbed(clean) == clean
+    assert tool.scrub(clean) == clean
 
 
 def test_solutions_are_hidden_and_student_copies_emptied(good, tmp_path):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.nn import functional as F
 
-from explainlib.derivatives.decompositions import DECOMPOSITIONS, Constants, Decomposed, renormalised
+from explainlib.derivatives.decompositions import DECOMPOSITIONS, Constants, DecompositionMode, renormalise
 from explainlib.derivatives.norms import BatchStatistics, with_batch_statistics
 
 DOUBLE = torch.float64
@@ -73,7 +73,7 @@ ALL = LAYERS | FUNCTIONS
 
 def decomposed(f):
     def run(x):
-        with Decomposed():
+        with DecompositionMode():
             return f(x)
 
     return run
@@ -176,9 +176,9 @@ def test_padding_is_a_constant_and_long_rows_are_shortened():
     assert (g[5] == 0).all() and torch.equal(g[0], c[0, 0])
     g = grad(lambda t: (decomposed(lambda z: F.embedding(tokens, z, padding_idx=-6))(t) * c).sum())(table)
     assert (g[0] == 0).all()
-    short = renormalised(table, 0.5)
+    short = renormalise(table, 0.5)
     assert (short.norm(dim=1) <= 0.5).all()
-    torch.testing.assert_close(renormalised(short, 0.5), short, rtol=0, atol=0)
+    torch.testing.assert_close(renormalise(short, 0.5), short, rtol=0, atol=0)
     other = nn.Embedding(6, 4, max_norm=0.5, dtype=DOUBLE)
     other.weight.data.copy_(table)
     torch.testing.assert_close(decomposed(lambda w: F.embedding(tokens, w, max_norm=0.5))(table), other(tokens))
@@ -186,11 +186,11 @@ def test_padding_is_a_constant_and_long_rows_are_shortened():
 
 def test_constants_are_recorded_and_replayed():
     tape, f = Constants(), lambda x: x * x.detach()
-    with Decomposed(tape):
+    with DecompositionMode(tape):
         f(X)
-    with Decomposed(tape.rewind()):
+    with DecompositionMode(tape.rewind()):
         assert torch.equal(f(2 * X), 2 * X * X)
-    with Decomposed():
+    with DecompositionMode():
         assert torch.equal(f(2 * X), 4 * X * X)
 
 

@@ -19,13 +19,13 @@ from explainlib.studies.fragility.bench import (
     L2,
     Training,
     cell,
-    family,
+    highest_loss_example,
     last_layer,
     predicted_changes,
-    worst,
+    train_family,
 )
 from explainlib.studies.fragility.parts import summary
-from explainlib.studies.fragility.truths import TABLES, Judged, Truths, read_truths
+from explainlib.studies.fragility.truths import TABLES, NetworkResult, Truths, read_truths
 
 HOW = Training(epochs=150, swa=10, finetune=20, removed=8, lr=0.03)
 SHAPES = [(1, 5), (2, 5), (1, 6)]
@@ -56,8 +56,8 @@ def panel(truths):
 
 def test_the_points_are_the_librarys(panel, iris):
     text = panel.set(size=2, seed=1)
-    risk = family(HOW, iris.train, [4, 5, 5, 3], L2, [0, 1])[L2][1]
-    predicted = predicted_changes(last_layer(risk), worst(risk, iris.test), damping=0.0)
+    risk = train_family(HOW, iris.train, [4, 5, 5, 3], L2, [0, 1])[L2][1]
+    predicted = predicted_changes(last_layer(risk), highest_loss_example(risk, iris.test), damping=0.0)
     shown = panel.truths.network("L2", 2, 5, 1, "highest_loss")
     assert shown.removed.tolist() == risk.losses().topk(8).indices.tolist()
     torch.testing.assert_close(shown.predicted, predicted[shown.removed], rtol=1e-4, atol=1e-12)
@@ -176,7 +176,7 @@ def test_a_damaged_record_is_named(truths, tmp_path, content, message):
 
 def test_a_damaged_row_and_a_missing_table_are_named(truths, tmp_path):
     with pytest.raises(ValueError, match="holds no lists of numbers"):
-        Judged.of({"removed_highest_loss": "[1, 2", "spectrum": "[1]", "status": "x"}, "highest_loss")
+        NetworkResult.of({"removed_highest_loss": "[1, 2", "spectrum": "[1]", "status": "x"}, "highest_loss")
     stem = tmp_path / "fragility-iris-quick"
     truths.summary.to_csv(f"{stem}-iris.csv", index=False)
     stem.with_suffix(".json").write_text("{}")
@@ -193,4 +193,4 @@ def test_the_correlation_is_of_the_points_and_not_stored(truths):
     """Were the points shuffled, the number beside them would change."""
     kept = truths.network("L2", 1, 5, 0, "highest_loss")
     mixed = replace(kept, true=kept.true.flip(0))
-    assert isinstance(mixed, Judged) and float(mixed.agreement.spearman) < float(kept.agreement.spearman)
+    assert isinstance(mixed, NetworkResult) and float(mixed.agreement.spearman) < float(kept.agreement.spearman)

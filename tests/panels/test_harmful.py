@@ -8,7 +8,7 @@ import torch
 import explainlib as xl
 from explainlib.figures import alt_text
 from explainlib.figures.bilevel import detection_curves
-from explainlib.panels.harmful.flips import halves
+from explainlib.panels.harmful.flips import split_in_half
 from explainlib.panels.harmful.panel import Harmful
 
 M, NEW, WAYS, WIDTH = 16, 12, 2, 4
@@ -58,7 +58,7 @@ def panel(made):
 @pytest.fixture(scope="module")
 def by_hand(learner, tasks):
     """Return the spoiled tasks, the mask and lam by the library's own functions."""
-    spoiled, hit = xl.datasets.flipped_label_tasks(tasks, tasks_fraction=0.25, labels_fraction=0.4, seed=0)
+    spoiled, hit = xl.datasets.flip_task_labels(tasks, tasks_fraction=0.25, labels_fraction=0.4, seed=0)
     return spoiled, hit, xl.meta.solve(learner, spoiled).w
 
 
@@ -195,7 +195,7 @@ def test_a_learner_with_a_shared_body(tasks, new_tasks):
 
 
 def test_new_tasks_either_score_or_judge(new_tasks):
-    score, judge = halves(new_tasks)
+    score, judge = split_in_half(new_tasks)
     assert torch.equal(torch.cat([score.query_x, judge.query_x]), new_tasks.query_x) and len(score) == NEW // 2
 
 

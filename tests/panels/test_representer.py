@@ -31,7 +31,7 @@ def pictures(n, seed):
 
 @pytest.fixture(scope="module")
 def train():
-    return xl.datasets.flipped_labels(pictures(N, 0), 0.1, seed=0)[0]
+    return xl.datasets.flip_labels(pictures(N, 0), 0.1, seed=0)[0]
 
 
 @pytest.fixture(scope="module")

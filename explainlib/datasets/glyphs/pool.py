@@ -42,7 +42,7 @@ def glyphs(split: str | None = None) -> ClassPool:
 def _pool(split: str | None) -> ClassPool:
     """Return the pool of one split; the whole is drawn once."""
     if split is None:
-        return _drawn()
+        return _draw_all()
     whole, place, test = _pool(None), {}, set()
     for name, script in zip(whole.names, whole.parents, strict=True):
         place[script] = place.get(script, -1) + 1
@@ -51,7 +51,7 @@ def _pool(split: str | None) -> ClassPool:
     return whole.where(lambda name, script: (name in test) == (split == "test"))
 
 
-def _drawn() -> ClassPool:
+def _draw_all() -> ClassPool:
     """Return all letters by all writers."""
     codes = chosen_letters()
     scripts, names = zip(*[script_and_name(code) for code in codes], strict=True)

@@ -52,11 +52,11 @@ def drawings(codes: Sequence[int]) -> Float[Tensor, "k 20 28 28"]:
         hand = 2 * _chance(writer, (6,)) - 1
         rows = torch.tensor([place[font, code] for font, code in zip(fonts[writer], codes, strict=True)])
         change = 2 * chance[:, writer] - 1
-        pages.append(_inked(depth[rows].double(), width[rows], sizes[rows] * LENGTH / 2, hand, change))
+        pages.append(_render(depth[rows].double(), width[rows], sizes[rows] * LENGTH / 2, hand, change))
     return torch.stack(pages, 1)
 
 
-def _inked(
+def _render(
     depth: Float[Tensor, "k fine fine"],
     width: Float[Tensor, " k"],
     half: Float[Tensor, "k 2"],

@@ -1,6 +1,6 @@
 """Readers of official file formats that never execute what they read."""
 
-from explainlib.datasets.readers.archives import LARGEST_DIRECTORY, member_content, opened_zip
+from explainlib.datasets.readers.archives import LARGEST_DIRECTORY, member_content, open_zip
 from explainlib.datasets.readers.idx import idx_count, read_idx
 from explainlib.datasets.readers.npz import PlainNpz
 from explainlib.datasets.readers.plain_pickle import read_plain_pickle
@@ -10,7 +10,7 @@ __all__ = [
     "PlainNpz",
     "idx_count",
     "member_content",
-    "opened_zip",
+    "open_zip",
     "read_idx",
     "read_plain_pickle",
 ]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from explainlib.datasets.bounds import clipped, shown, unreadable
+from explainlib.datasets.bounds import format_value, truncate, unreadable_error
 
 CHUNK = 1 << 20
 GZIP = b"\x1f\x8b"
@@ -27,13 +27,13 @@ BROKEN_ZIP = (
 )  # fmt: skip
 
 
-def is_packed(path: Path) -> bool:
+def is_gzip(path: Path) -> bool:
     """Return whether a file begins as a gzip stream."""
     with open(path, "rb") as file:
         return file.read(2) == GZIP
 
 
-def unpacked(path: Path) -> Iterator[bytes]:
+def decompress(path: Path) -> Iterator[bytes]:
     """Yield the content of a gzip file in pieces of at most a million bytes; its checksum is compared at the end.
 
     Raises:
@@ -46,16 +46,16 @@ def unpacked(path: Path) -> Iterator[bytes]:
             try:
                 piece = stream.decompress(packed, CHUNK)
             except zlib.error as error:
-                raise unreadable(path, f"its gzip packing is broken ({error})") from error
+                raise unreadable_error(path, f"its gzip packing is broken ({error})") from error
             if piece:
                 yield piece
             elif not packed and not stream.eof:
-                raise unreadable(path, "its gzip packing is broken (it ends too early)")
+                raise unreadable_error(path, "its gzip packing is broken (it ends too early)")
         if (stream.unused_data + file.read(CHUNK)).strip(b"\0"):
-            raise unreadable(path, "its gzip packing is broken (something stands behind its end)")
+            raise unreadable_error(path, "its gzip packing is broken (something stands behind its end)")
 
 
-class _Measured(io.FileIO):
+class _BoundedReads(io.FileIO):
     """A file of which no more than a given number of bytes is read at once: zipfile reads directories whole."""
 
     def __init__(self, path: Path, most: int) -> None:
@@ -72,7 +72,7 @@ class _Measured(io.FileIO):
 
 
 @contextmanager
-def opened_zip(path: Path, *, largest_directory: int = DIRECTORY) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path, *, largest_directory: int = DIRECTORY) -> Iterator[zipfile.ZipFile]:
     """Open a zip whose directory is small and whose members do not share their bytes.
 
     Args:
@@ -86,11 +86,11 @@ def opened_zip(path: Path, *, largest_directory: int = DIRECTORY) -> Iterator[zi
     """
     size = path.stat().st_size
     most = min(max(DIRECTORY, largest_directory), DIRECTORY + size // 2)
-    with _Measured(path, most) as stream:
+    with _BoundedReads(path, most) as stream:
         try:
             archive = zipfile.ZipFile(stream)
         except BROKEN_ZIP as error:
-            raise unreadable(path, f"it is not a whole zip ({clipped(str(error))})") from None
+            raise unreadable_error(path, f"it is not a whole zip ({truncate(str(error))})") from None
         with archive:
             _require_whole(archive, path, size)
             yield archive
@@ -101,17 +101,17 @@ def _require_whole(archive: zipfile.ZipFile, path: Path, size: int) -> None:
     members = archive.infolist()
     packed = sum(member.compress_size for member in members)
     if packed > size:
-        raise unreadable(path, f"its members claim {packed:,} packed bytes, and the whole file has {size:,}")
+        raise unreadable_error(path, f"its members claim {packed:,} packed bytes, and the whole file has {size:,}")
     cut = next((member.orig_filename for member in members if "\0" in member.orig_filename), None)
     if cut is not None:  # zipfile takes such a name for the part before
-        raise unreadable(path, f"its member {shown(cut)} has a zero in its name")
+        raise unreadable_error(path, f"its member {format_value(cut)} has a zero in its name")
     with open(path, "rb") as file:
         file.seek(max(0, size - END.size - len(archive.comment)))
         signature, count = END.unpack(file.read(END.size))
     # zipfile reads as many members as the directory has room for; 65,535 stands for a number elsewhere
     if signature != b"PK\5\6" or count not in (len(members) % 2**16, 2**16 - 1):
         found = f"its end promises {count:,} members, and {len(members):,} are found"
-        raise unreadable(path, f"it is not a whole zip ({found})")
+        raise unreadable_error(path, f"it is not a whole zip ({found})")
 
 
 def member_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, count: int) -> bytes:
@@ -134,11 +134,11 @@ def member_content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, count: int) -> bytearray:
     """Return ``count`` bytes of a member; they are compared with its checksum where they are all."""
-    name = shown(member.filename)
+    name = format_value(member.filename)
     if member.flag_bits & 1:
-        raise unreadable(path, f"its member {name} is encrypted")
+        raise unreadable_error(path, f"its member {name} is encrypted")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise unreadable(path, f"its member {name} has packing {member.compress_type}, expected 0 or 8 (deflate)")
+        raise unreadable_error(path, f"its member {name} has packing {member.compress_type}, expected 0 or 8 (deflate)")
     content, done = bytearray(count), 0
     view = memoryview(content)
     try:
@@ -146,7 +146,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, count: 
             while done < count and (got := stream.readinto(view[done : done + (1 << 16)])):
                 done += got
     except BROKEN_ZIP as error:
-        raise unreadable(path, f"its member {name} is damaged ({clipped(str(error))})") from None
+        raise unreadable_error(path, f"its member {name} is damaged ({truncate(str(error))})") from None
     if done < count:
-        raise unreadable(path, f"its member {name} is damaged (it ends after {done:,} of {count:,} bytes)")
+        raise unreadable_error(path, f"its member {name} is damaged (it ends after {done:,} of {count:,} bytes)")
     return content

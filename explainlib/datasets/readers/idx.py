@@ -18,8 +18,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from explainlib.datasets.bounds import require_values, unreadable
-from explainlib.datasets.readers.archives import CHUNK, is_packed, unpacked
+from explainlib.datasets.bounds import require_values, unreadable_error
+from explainlib.datasets.readers.archives import CHUNK, decompress, is_gzip
 
 UNSIGNED_BYTE = 0x08
 
@@ -40,7 +40,7 @@ def read_idx(path: Path, dims: int) -> UInt8[Tensor, "*shape"]:
             says, damaged packing, or a header that promises more than a file of its size holds; the message names the
             file.
     """
-    with closing(_pieces(path)) as pieces:
+    with closing(_chunks(path)) as pieces:
         shape, beginning = _shape(path, dims, pieces)
         values, done = bytearray(math.prod(shape)), 0
         for piece in chain((beginning,), pieces):
@@ -59,14 +59,14 @@ def idx_count(path: Path, dims: int) -> int:
     Raises:
         FileNotFoundError, ValueError: as ``read_idx``.
     """
-    with closing(_pieces(path)) as pieces:
+    with closing(_chunks(path)) as pieces:
         return _shape(path, dims, pieces)[0][0]
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path) -> Iterator[bytes]:
     """Yield the content of a packed or unpacked file."""
-    if is_packed(path):
-        yield from unpacked(path)
+    if is_gzip(path):
+        yield from decompress(path)
         return
     with open(path, "rb") as file:
         while piece := file.read(CHUNK):
@@ -79,18 +79,18 @@ def _shape(path: Path, dims: int, pieces: Iterator[bytes]) -> tuple[list[int], b
     while len(header) < length and (piece := next(pieces, b"")):
         header += piece
     if len(header) < 4:
-        raise unreadable(path, f"it holds {len(header)} bytes, too few for a header")
+        raise unreadable_error(path, f"it holds {len(header)} bytes, too few for a header")
     zeros, kind, found = struct.unpack(">HBB", header[:4])
     if zeros or kind != UNSIGNED_BYTE or found != dims:
         expected = f"00 00 {UNSIGNED_BYTE:02x} {dims:02x} (idx, unsigned bytes, {dims} dimensions)"
-        raise unreadable(path, f"it begins with {header[:4].hex(' ')}, expected {expected}")
+        raise unreadable_error(path, f"it begins with {header[:4].hex(' ')}, expected {expected}")
     if len(header) < length:
-        raise unreadable(path, "it ends inside its header")
+        raise unreadable_error(path, "it ends inside its header")
     shape = list(struct.unpack(f">{dims}I", header[4:length]))
     if not all(shape):
-        raise unreadable(path, f"its header promises the shape {shape}, which is empty")
+        raise unreadable_error(path, f"its header promises the shape {shape}, which is empty")
     held = path.stat().st_size - length
-    if math.prod(shape) > held and not is_packed(path):
+    if math.prod(shape) > held and not is_gzip(path):
         raise _other_length(path, shape, f"only {held}")
     require_values(path, math.prod(shape), f"the shape {shape} of its header")
     return shape, header[length:]
@@ -98,4 +98,4 @@ def _shape(path: Path, dims: int, pieces: Iterator[bytes]) -> tuple[list[int], b
 
 def _other_length(path: Path, shape: list[int], held: str) -> ValueError:
     """Return the error for a file whose values are not as many as its header promises."""
-    return unreadable(path, f"its header promises {shape} = {math.prod(shape)} values, but it holds {held}")
+    return unreadable_error(path, f"its header promises {shape} = {math.prod(shape)} values, but it holds {held}")

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from explainlib.datasets.bounds import clipped, listed, require_values, shown, unreadable
-from explainlib.datasets.readers.archives import member_content, member_start, opened_zip
+from explainlib.datasets.bounds import format_list, format_value, require_values, truncate, unreadable_error
+from explainlib.datasets.readers.archives import member_content, member_start, open_zip
 from explainlib.datasets.readers.plain_arrays import NotPlainError, plain_array, plain_dtype, require_plain_shape
 
 LARGEST_HEADER = 1_024  # bytes; those of plain arrays have 128
@@ -43,11 +43,11 @@ class PlainNpz(Mapping[str, np.ndarray]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with opened_zip(path) as archive:
+        with open_zip(path) as archive:
             names = [member.filename.removesuffix(SUFFIX) for member in archive.infolist()]
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise unreadable(path, f"it holds two arrays of the name {shown(twice[0])}")
+            raise unreadable_error(path, f"it holds two arrays of the name {format_value(twice[0])}")
         self.names = names
 
     def __iter__(self) -> Iterator[str]:
@@ -59,19 +59,19 @@ class PlainNpz(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.names:
             raise KeyError(name)
-        with opened_zip(self.path) as archive:
+        with open_zip(self.path) as archive:
             member = next(m for m in archive.infolist() if m.filename.removesuffix(SUFFIX) == name)
             return self._array(archive, member)
 
     def _array(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         """Return the values of one member: its header, then exactly the bytes that the header asks for."""
-        name = shown(member.filename)
+        name = format_value(member.filename)
         start = io.BytesIO(member_start(archive, member, self.path, LARGEST_HEADER))
         try:
             shape, by_columns, found = HEADERS[np.lib.format.read_magic(start)](start, max_header_size=LARGEST_HEADER)
         except NO_HEADER as error:
-            said = clipped(str(error) or type(error).__name__)
-            raise unreadable(self.path, f"its array {name} has no readable header ({said})") from None
+            said = truncate(str(error) or type(error).__name__)
+            raise unreadable_error(self.path, f"its array {name} has no readable header ({said})") from None
         try:
             dtype = plain_dtype(found.str if found.names is None else str(found))
             shape = require_plain_shape(shape, dtype, member.file_size - start.tell())
@@ -79,7 +79,7 @@ class PlainNpz(Mapping[str, np.ndarray]):
             values = memoryview(member_content(archive, member, self.path))[start.tell() :]
             return plain_array(values, dtype, shape, "F" if by_columns else "C")
         except NotPlainError as error:
-            raise unreadable(self.path, f"{error} ({name})") from None
+            raise unreadable_error(self.path, f"{error} ({name})") from None
 
     def __repr__(self) -> str:
-        return f"PlainNpz({self.path}, {listed(self.names)})"
+        return f"PlainNpz({self.path}, {format_list(self.names)})"

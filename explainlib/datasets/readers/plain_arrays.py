@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from explainlib.datasets.bounds import clipped, shown
+from explainlib.datasets.bounds import format_value, truncate
 
 PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[US][1-9]\d{0,5})")  # a text of no letters takes no bytes
 MOST_DIMENSIONS = 8
@@ -26,7 +26,7 @@ def plain_dtype(text: object) -> np.dtype:
         NotPlainError: anything but numbers and texts of one letter or more.
     """
     if not isinstance(text, str) or not PLAIN_DTYPE.fullmatch(text):
-        said = clipped(text) if isinstance(text, str) else shown(text)
+        said = truncate(text) if isinstance(text, str) else format_value(text)
         raise NotPlainError(f"it holds an array of dtype {said!r}, and only plain numbers and texts are admitted")
     return np.dtype(text)
 
@@ -39,7 +39,9 @@ def require_plain_shape(shape: object, dtype: np.dtype, held: int) -> tuple[int,
     """
     lengths = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
     if not lengths or len(shape) > MOST_DIMENSIONS:
-        raise NotPlainError(f"it holds an array of shape {shown(shape)}, expected at most {MOST_DIMENSIONS} lengths")
+        raise NotPlainError(
+            f"it holds an array of shape {format_value(shape)}, expected at most {MOST_DIMENSIONS} lengths"
+        )
     if math.prod(shape) * dtype.itemsize != held:
         raise NotPlainError(f"it promises an array of shape {shape} and dtype {dtype}, but holds {held} bytes for it")
     return shape

@@ -24,12 +24,12 @@ from explainlib.datasets.bounds import (
     BYTES_A_THING,
     LONGEST_NAME,
     THINGS,
-    amount,
-    clipped,
+    format_size,
+    format_value,
     most_things,
     require_values,
-    shown,
-    unreadable,
+    truncate,
+    unreadable_error,
 )
 from explainlib.datasets.readers.plain_arrays import plain_array, plain_dtype, require_plain_shape
 
@@ -74,15 +74,15 @@ def read_plain_pickle(path: Path) -> dict:
     with open(path, "rb") as stream:
         size = require_values(path, path.stat().st_size)
         try:
-            content = _Reader(_Bounded(stream, size)).load()
+            content = _Reader(_BoundedStream(stream, size)).load()
             if isinstance(content, dict):
-                _open(content)
+                _fill_stand_ins(content)
         except DAMAGED as error:
             what = "it ends too early" if isinstance(error, EOFError) else str(error) or type(error).__name__
             # The first error may quote the whole file, and a traceback would print it.
-            raise unreadable(path, clipped(what), REMEDY) from None
+            raise unreadable_error(path, truncate(what), REMEDY) from None
     if not isinstance(content, dict):
-        raise unreadable(path, f"it holds a {type(content).__name__}, expected a dict", "use the official file")
+        raise unreadable_error(path, f"it holds a {type(content).__name__}, expected a dict", "use the official file")
     return content
 
 
@@ -107,7 +107,7 @@ class _Array:
         self.values = np.empty(0, dtype=np.uint8) if values is None else values
 
 
-class _Bounded:
+class _BoundedStream:
     """A file of which nobody asks for more than it has: a damaged length would take memory before it fails."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
@@ -122,7 +122,7 @@ class _Bounded:
 class _Reader(pickle._Unpickler):
     """An unpickler that finds the names of plain arrays only, and builds nothing else."""
 
-    def __init__(self, file: _Bounded) -> None:
+    def __init__(self, file: _BoundedStream) -> None:
         super().__init__(file, encoding="latin1")
         self.steps_left = self.most_steps = most_things(file.size)
         self.bytes_left = file.size
@@ -140,7 +140,9 @@ class _Reader(pickle._Unpickler):
             ("collections", "OrderedDict"): self.ordered,
         }.get((inside, name))
         if found is None:
-            raise pickle.UnpicklingError(f"it asks for {shown(module)[1:-1]}.{shown(name)[1:-1]}, and {ADMITTED}")
+            raise pickle.UnpicklingError(
+                f"it asks for {format_value(module)[1:-1]}.{format_value(name)[1:-1]}, and {ADMITTED}"
+            )
         return found
 
     def refuse_object(self) -> None:
@@ -202,14 +204,14 @@ class _Reader(pickle._Unpickler):
     def ordered(self, pairs: object = ()) -> dict:
         """Return a dict of [key, value] pairs, as Python 2 writes an ordered one; dicts keep their order."""
         if not isinstance(pairs, list | tuple) or any(not isinstance(p, list | tuple) or len(p) != 2 for p in pairs):
-            raise pickle.UnpicklingError(f"it makes an ordered dict of {shown(pairs)}, expected pairs")
+            raise pickle.UnpicklingError(f"it makes an ordered dict of {format_value(pairs)}, expected pairs")
         self.count(len(pairs))
         return _pairs([key for key, _ in pairs], [value for _, value in pairs])
 
     def empty_array(self, kind: object, shape: object, code: object) -> _Array:
         """Return an array that the pickle fills in its next step."""
         if kind != "ndarray":
-            raise pickle.UnpicklingError(f"it holds an array of kind {shown(kind)}, expected ndarray")
+            raise pickle.UnpicklingError(f"it holds an array of kind {format_value(kind)}, expected ndarray")
         return _Array()
 
     def array_of_buffer(self, content: object, kind: object, shape: object, order: object) -> _Array:
@@ -224,7 +226,7 @@ class _Reader(pickle._Unpickler):
     def encoded(self, text: object, encoding: object) -> bytes:
         """Return the bytes that Python 2 and protocol 2 write as a string."""
         if not isinstance(text, str) or encoding != "latin1":
-            raise pickle.UnpicklingError(f"it encodes bytes as {shown(encoding)}, expected 'latin1'")
+            raise pickle.UnpicklingError(f"it encodes bytes as {format_value(encoding)}, expected 'latin1'")
         self.pay(len(text))
         return text.encode("latin1")
 
@@ -236,7 +238,7 @@ class _Reader(pickle._Unpickler):
         if not isinstance(content, bytes) or not isinstance(kind, _Dtype):
             raise pickle.UnpicklingError("it holds an array of Python objects, and only plain numbers are admitted")
         if order not in ("C", "F"):
-            raise pickle.UnpicklingError(f"it holds an array in the order {shown(order)}, expected 'C' or 'F'")
+            raise pickle.UnpicklingError(f"it holds an array in the order {format_value(order)}, expected 'C' or 'F'")
         return plain_array(content, kind.dtype, require_plain_shape(shape, kind.dtype, len(content)), order)
 
     def count(self, steps: int) -> None:
@@ -255,7 +257,7 @@ class _Reader(pickle._Unpickler):
             raise pickle.UnpicklingError("it copies the same bytes again and again, more than the file has")
 
 
-def _counted(step: Callable[[_Reader], None]) -> Callable[[_Reader], None]:
+def _count_steps(step: Callable[[_Reader], None]) -> Callable[[_Reader], None]:
     """Return an instruction that counts itself, and looks at the number it leaves behind."""
 
     def counted(reader: _Reader) -> None:
@@ -268,7 +270,7 @@ def _counted(step: Callable[[_Reader], None]) -> Callable[[_Reader], None]:
 
 
 _Reader.dispatch = {
-    code: _counted(step)
+    code: _count_steps(step)
     for code, step in {
         **pickle._Unpickler.dispatch,
         **{code[0]: _Reader.refuse_object for code in REFUSED},
@@ -286,7 +288,9 @@ _Reader.dispatch = {
 def _key(key: object) -> object:
     """Return a key that is a short name or a number."""
     if isinstance(key, str | bytes) and len(key) > LONGEST_NAME:
-        raise pickle.UnpicklingError(f"it holds a key of {amount(len(key))}, expected at most {LONGEST_NAME} letters")
+        raise pickle.UnpicklingError(
+            f"it holds a key of {format_size(len(key))}, expected at most {LONGEST_NAME} letters"
+        )
     if not isinstance(key, str | bytes | int | float | None):
         raise pickle.UnpicklingError(f"it holds a {type(key).__name__} as a key, expected a name or a number")
     return key
@@ -299,7 +303,7 @@ def _pairs(keys: list, values: list) -> dict:
     return {_key(key): value for key, value in zip(keys, values, strict=True)}
 
 
-def _open(content: dict) -> None:
+def _fill_stand_ins(content: dict) -> None:
     """Put arrays in the place of their stand-ins, in every dict once, however often it is referred to."""
     level, seen = [content], set()
     for _ in range(DEEPEST):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from explainlib.datasets.bounds import require_several, require_values, shown, unreadable
+from explainlib.datasets.bounds import format_value, require_several, require_values, unreadable_error
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.readers import read_plain_pickle
@@ -54,7 +54,7 @@ def cifar10(split_seed: int = 0) -> Split:
             f"{where_to_put('cifar10', NEEDED)}, out of {PUBLISHED}{ARCHIVES['.bin']}; "
             f"the batches of {ARCHIVES['']} are read too."
         )
-    examples = {part: _joined([_read(path) for path in paths]) for part, paths in parts.items()}
+    examples = {part: _concatenate([_read(path) for path in paths]) for part, paths in parts.items()}
     logging.getLogger("explainlib").info("cifar10: %s", _sentence({p: len(e) for p, e in examples.items()}, parts))
     if len(examples) == 2:
         return Split(train=examples["train"], test=examples["test"])
@@ -107,7 +107,9 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     pixels, labels = _read_binary(path) if path.suffix else _read_python(path)
     for image, label in enumerate(labels):
         if not 0 <= label < len(NAMES):
-            raise unreadable(path, f"image {image} has the label {shown(label)}, expected 0 to {len(NAMES) - 1}")
+            raise unreadable_error(
+                path, f"image {image} has the label {format_value(label)}, expected 0 to {len(NAMES) - 1}"
+            )
     return pixels, np.array(labels, dtype=np.int64)
 
 
@@ -117,7 +119,7 @@ def _binary_count(path: Path) -> int:
     count, rest = divmod(size, 1 + PIXELS)
     if rest or not count:
         held = f"{count:,} images of {1 + PIXELS:,} bytes and {rest:,} bytes more"
-        raise unreadable(path, f"its {size:,} bytes are {held}")
+        raise unreadable_error(path, f"its {size:,} bytes are {held}")
     return count
 
 
@@ -135,24 +137,26 @@ def _read_python(path: Path) -> tuple[np.ndarray, list[int]]:
     read = read_plain_pickle(path)
     content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in read.items()}
     if len(content) != len(read):
-        raise unreadable(path, "it holds a key twice, as text and as bytes")
+        raise unreadable_error(path, "it holds a key twice, as text and as bytes")
     missing = {"data", "labels"} - content.keys()
     if missing:
-        raise unreadable(path, f"it has no {' and '.join(map(repr, sorted(missing)))}, which every batch has")
+        raise unreadable_error(path, f"it has no {' and '.join(map(repr, sorted(missing)))}, which every batch has")
     pixels, labels = content["data"], content["labels"]
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (PIXELS,):
         what = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise unreadable(path, f"its data are {what}, expected uint8 [n, {PIXELS}]")
+        raise unreadable_error(path, f"its data are {what}, expected uint8 [n, {PIXELS}]")
     if np.ndim(labels) != 1 if isinstance(labels, np.ndarray) else not isinstance(labels, list):
-        raise unreadable(path, "its labels are not a list of whole numbers")
+        raise unreadable_error(path, "its labels are not a list of whole numbers")
     if not all(isinstance(label, int | np.integer) for label in labels):
-        raise unreadable(path, "its labels are not a list of whole numbers")
+        raise unreadable_error(path, "its labels are not a list of whole numbers")
     if not len(pixels) or len(labels) != len(pixels):
-        raise unreadable(path, f"it holds {len(pixels)} images and {len(labels)} labels, expected one for each image")
+        raise unreadable_error(
+            path, f"it holds {len(pixels)} images and {len(labels)} labels, expected one for each image"
+        )
     return pixels, [int(label) for label in labels]
 
 
-def _joined(batches: list[tuple[np.ndarray, np.ndarray]]) -> Examples:
+def _concatenate(batches: list[tuple[np.ndarray, np.ndarray]]) -> Examples:
     """Return the examples of some batches, one after the other."""
     pixels, labels = (np.concatenate(values) for values in zip(*batches, strict=True))
     x = torch.from_numpy(pixels).to(torch.float32).div_(255).reshape(-1, *SHAPE)

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from explainlib.checks import require_choice
-from explainlib.datasets.bounds import LONGEST_NAME, listed, shown, unreadable
+from explainlib.datasets.bounds import LONGEST_NAME, format_list, format_value, unreadable_error
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.readers import PlainNpz, read_plain_pickle
@@ -109,7 +109,7 @@ def few_shot_pickle(name: str, split: str | None = None) -> ClassPool:
     names = sorted(set(zip(parents, labels, strict=True)))
     number = {pair: c for c, pair in enumerate(names)}
     y = torch.tensor([number[pair] for pair in zip(parents, labels, strict=True)])
-    return ClassPool(_scaled(images), y, ["/".join(pair) for pair in names], [parent for parent, _ in names])
+    return ClassPool(_to_unit_interval(images), y, ["/".join(pair) for pair in names], [parent for parent, _ in names])
 
 
 def describe(name: str) -> str | None:
@@ -143,8 +143,8 @@ def _content(path: Path, images: str) -> Mapping:
     """Return what the file holds; the pictures and one of the two keys for classes have to be there."""
     content = PlainNpz(path) if path.suffix == ".npz" else read_plain_pickle(path)
     if images not in content or not {"class_dict", "labels"} & set(content):
-        what = f"it holds {listed(sorted(map(str, content)))}"
-        raise unreadable(path, f"{what}, expected {images!r} and 'class_dict' or 'labels'")
+        what = f"it holds {format_list(sorted(map(str, content)))}"
+        raise unreadable_error(path, f"{what}, expected {images!r} and 'class_dict' or 'labels'")
     return content
 
 
@@ -152,9 +152,9 @@ def _images(path: Path, images: object, layout: Layout) -> UInt8[np.ndarray, "N 
     """Return the pictures if they are what the layout says."""
     expected = f"uint8 [N, {layout.side}, {layout.side}, 3]"
     if not isinstance(images, np.ndarray):
-        raise unreadable(path, f"{layout.images!r} is a {type(images).__name__}, expected an array {expected}")
+        raise unreadable_error(path, f"{layout.images!r} is a {type(images).__name__}, expected an array {expected}")
     if images.dtype != np.uint8 or images.shape[1:] != (layout.side, layout.side, 3) or not len(images):
-        raise unreadable(path, f"{layout.images!r} is {images.dtype} {list(images.shape)}, expected {expected}")
+        raise unreadable_error(path, f"{layout.images!r} is {images.dtype} {list(images.shape)}, expected {expected}")
     return images
 
 
@@ -164,19 +164,23 @@ def _labels(path: Path, content: Mapping, count: int) -> list[str]:
         return _one_each(path, "labels", content["labels"], count)
     members = content["class_dict"]
     if not isinstance(members, dict):
-        raise unreadable(path, f"'class_dict' is a {type(members).__name__}, expected a dict of index lists")
+        raise unreadable_error(path, f"'class_dict' is a {type(members).__name__}, expected a dict of index lists")
     if len({str(name) for name in members}) != len(members):
-        raise unreadable(path, "'class_dict' holds a name twice, as a text and as a number or bytes")
+        raise unreadable_error(path, "'class_dict' holds a name twice, as a text and as a number or bytes")
     labels: list[str | None] = [None] * count
     for name, indices in members.items():
-        for i in _listed(path, f"class {shown(name)}", indices, count):
+        for i in _as_list(path, f"class {format_value(name)}", indices, count):
             if type(i) is not int or not 0 <= i < count:
-                raise unreadable(path, f"class {shown(name)} names the picture {shown(i)}, and there are {count}")
+                raise unreadable_error(
+                    path, f"class {format_value(name)} names the picture {format_value(i)}, and there are {count}"
+                )
             if labels[i] is not None:
-                raise unreadable(path, f"picture {i} is in the classes {shown(labels[i])} and {shown(str(name))}")
+                raise unreadable_error(
+                    path, f"picture {i} is in the classes {format_value(labels[i])} and {format_value(str(name))}"
+                )
             labels[i] = str(name)
     if None in labels:
-        raise unreadable(path, f"picture {labels.index(None)} is in no class of 'class_dict'")
+        raise unreadable_error(path, f"picture {labels.index(None)} is in no class of 'class_dict'")
     return labels
 
 
@@ -190,30 +194,34 @@ def _parents(path: Path, content: Mapping, count: int, parent: str) -> list[str]
 
 def _one_each(path: Path, key: str, values: object, count: int) -> list[str]:
     """Return one name for each picture from numbers or strings; numbers are padded, so that they sort by value."""
-    one_each = _listed(path, repr(key), values, count)
+    one_each = _as_list(path, repr(key), values, count)
     if len(one_each) != count:
-        raise unreadable(path, f"{key!r} has {len(one_each)} entries for {count} pictures")
+        raise unreadable_error(path, f"{key!r} has {len(one_each)} entries for {count} pictures")
     if all(isinstance(value, int) and value >= 0 for value in one_each):
         width = len(str(max(one_each)))
         return [f"{value:0{width}d}" for value in one_each]
     if not all(isinstance(value, str) for value in one_each):
-        raise unreadable(path, f"{key!r} holds neither whole numbers nor strings, one for each picture")
+        raise unreadable_error(path, f"{key!r} holds neither whole numbers nor strings, one for each picture")
     longest = max(one_each, key=len)
     if len(longest) > LONGEST_NAME:
-        raise unreadable(path, f"{key!r} holds a name of {len(longest):,} letters, expected at most {LONGEST_NAME:,}")
+        raise unreadable_error(
+            path, f"{key!r} holds a name of {len(longest):,} letters, expected at most {LONGEST_NAME:,}"
+        )
     return one_each
 
 
-def _listed(path: Path, key: str, values: object, count: int) -> list | tuple:
+def _as_list(path: Path, key: str, values: object, count: int) -> list | tuple:
     """Return the values of a list or a one-dimensional array, at most one for each picture."""
     if not (isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim == 1)):
-        raise unreadable(path, f"{key} is a {type(values).__name__}, expected a list or an array of one dimension")
+        raise unreadable_error(
+            path, f"{key} is a {type(values).__name__}, expected a list or an array of one dimension"
+        )
     if len(values) > count:
-        raise unreadable(path, f"{key} has {len(values)} entries for {count} pictures")
+        raise unreadable_error(path, f"{key} has {len(values)} entries for {count} pictures")
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 
-def _scaled(images: UInt8[np.ndarray, "N s s 3"]) -> Float[Tensor, "N 3 s s"]:
+def _to_unit_interval(images: UInt8[np.ndarray, "N s s 3"]) -> Float[Tensor, "N 3 s s"]:
     """Return the pictures in [0, 1], colours first."""
     count, side = images.shape[:2]
     x = torch.empty(count, 3, side, side)

@@ -22,10 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 from explainlib.checks import require_choice
-from explainlib.datasets.bounds import LONGEST_NAME, clipped, shown, unreadable
+from explainlib.datasets.bounds import LONGEST_NAME, format_value, truncate, unreadable_error
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.pools import ClassPool
-from explainlib.datasets.readers import LARGEST_DIRECTORY, member_content, opened_zip
+from explainlib.datasets.readers import LARGEST_DIRECTORY, member_content, open_zip
 
 PUBLISHED = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 PARTS = {
@@ -62,7 +62,7 @@ def omniglot(split: str | None = None) -> ClassPool:
         ValueError: an unknown split, a damaged zip, a drawing that is no PNG of 105 by 105 pixels.
         FileNotFoundError: the zip is not there; the message says what to put where.
     """
-    paths = _chosen(split)
+    paths = _archives_of(split)
     logging.getLogger("explainlib").info("omniglot: %s", ", ".join(map(str, paths)))
     x, y, names = _read(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
     return ClassPool(x.clone(), y.clone(), names, [name.split("/")[0] for name in names])
@@ -79,13 +79,13 @@ def describe() -> str | None:
         return None
     parts = []
     for path in found.values():
-        with opened_zip(path, largest_directory=LARGEST_DIRECTORY) as archive:
+        with open_zip(path, largest_directory=LARGEST_DIRECTORY) as archive:
             characters = {key.rpartition("/")[0] for key in _members(archive, path)}
         parts.append(f"{path.name} ({len(characters)} characters)")
     return f"{', '.join(parts)}, in {next(iter(found.values())).parent}"
 
 
-def _chosen(split: str | None) -> list[Path]:
+def _archives_of(split: str | None) -> list[Path]:
     """Return the zips that ``split`` means."""
     require_choice("split", split, (None, *PARTS))
     found = locate("omniglot", FILES)
@@ -118,14 +118,14 @@ def _read(key: tuple) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Return x [N, 1, 28, 28], y [N] and the class names of some zips; the key holds (path, time, size) of each."""
     drawings: dict[str, dict[str, np.ndarray]] = {}
     for path, _, _ in key:
-        with opened_zip(path, largest_directory=LARGEST_DIRECTORY) as archive:
+        with open_zip(path, largest_directory=LARGEST_DIRECTORY) as archive:
             for name, member in _members(archive, path).items():
                 character, _, file = name.rpartition("/")
                 # A drawing that stands in two of the zips is one drawing.
                 if file not in drawings.setdefault(character, {}):
                     drawings[character][file] = np.packbits(_drawing(archive, member, path))
     names = tuple(sorted(drawings))
-    small = [area_averaged(_ink(drawings[name][file] for file in sorted(drawings[name])), SMALL) for name in names]
+    small = [resize_by_area(_ink(drawings[name][file] for file in sorted(drawings[name])), SMALL) for name in names]
     y = torch.arange(len(names)).repeat_interleave(torch.tensor([len(part) for part in small]))
     return torch.cat(small)[:, None], y, names
 
@@ -136,7 +136,7 @@ def _ink(packed: Iterable[UInt8[np.ndarray, " b"]]) -> Float[Tensor, "k s s"]:
     return torch.from_numpy(rows).float().unflatten(1, (SIDE, SIDE))
 
 
-def area_averaged(images: Float[Tensor, "k s s"], side: int) -> Float[Tensor, "k r r"]:
+def resize_by_area(images: Float[Tensor, "k s s"], side: int) -> Float[Tensor, "k r r"]:
     """Return the images at another size: each new pixel is the mean over the area it covers, partial pixels by share.
 
     Args:
@@ -158,34 +158,34 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
         name, parts = member.filename, member.filename.split("/")
         # Nothing is written to disk, but a zip with such names was made to harm somebody.
         if ".." in parts or "\\" in name or name.startswith("/"):
-            raise unreadable(path, f"its member {shown(name)} points outside the zip")
+            raise unreadable_error(path, f"its member {format_value(name)} points outside the zip")
         if parts[0] == "__MACOSX" or parts[-1] in ("", ".DS_Store") or (len(parts) < 3 and not name.endswith(".png")):
             continue  # folders, what a Mac adds, a readme
         if not name.endswith(".png") or len(parts) < 3 or not all(parts[-3:]):
-            raise unreadable(path, f"its member {shown(name)} is not <alphabet>/<character>/<drawing>.png")
+            raise unreadable_error(path, f"its member {format_value(name)} is not <alphabet>/<character>/<drawing>.png")
         if len(name) > LONGEST_NAME:
-            raise unreadable(path, f"its member {shown(name)} has a name of {len(name):,} letters")
+            raise unreadable_error(path, f"its member {format_value(name)} has a name of {len(name):,} letters")
         key = "/".join(parts[-3:])
         if key in members:
-            raise unreadable(path, f"it holds the drawing {shown(key)} twice")
+            raise unreadable_error(path, f"it holds the drawing {format_value(key)} twice")
         members[key] = member
     if not members:
-        raise unreadable(path, "it holds no <alphabet>/<character>/<drawing>.png")
+        raise unreadable_error(path, "it holds no <alphabet>/<character>/<drawing>.png")
     return members
 
 
 def _drawing(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
     """Return the ink of one drawing, bool [105, 105]."""
-    name = shown(member.filename)
+    name = format_value(member.filename)
     if member.file_size > LARGEST_DRAWING:
-        raise unreadable(path, f"its member {name} has {member.file_size:,} bytes, too many for a drawing")
+        raise unreadable_error(path, f"its member {name} has {member.file_size:,} bytes, too many for a drawing")
     content = member_content(archive, member, path)
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             size = image.size
             grey = np.asarray(image.convert("L")) if size == (SIDE, SIDE) else None
     except NOT_A_PNG as error:
-        raise unreadable(path, f"its member {name} is no readable PNG ({clipped(str(error))})") from None
+        raise unreadable_error(path, f"its member {name} is no readable PNG ({truncate(str(error))})") from None
     if grey is None:
-        raise unreadable(path, f"its member {name} has {size} pixels, expected {(SIDE, SIDE)}")
+        raise unreadable_error(path, f"its member {name} has {size} pixels, expected {(SIDE, SIDE)}")
     return grey < 128

@@ -16,7 +16,14 @@ from typing import BinaryIO
 import torch
 
 from explainlib.checks import require_choice
-from explainlib.datasets.bounds import ALLOWANCE, AMPLIFICATION, clipped, require_several, shown, unreadable
+from explainlib.datasets.bounds import (
+    ALLOWANCE,
+    AMPLIFICATION,
+    format_value,
+    require_several,
+    truncate,
+    unreadable_error,
+)
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.files import SourceFile, locate, where_to_put
 from explainlib.datasets.tokenizer import SIZE, Tokenizer, split_words
@@ -54,12 +61,12 @@ def text(name: str, split_seed: int = 0) -> Split:
         Split with x int64 [n, 64] (ag_news) or [n, 128] (toxicity), and the strings in ``raw``.
 
     Raises:
-        FileNotFoundError, ValueError: as ``tokenized``.
+        FileNotFoundError, ValueError: as ``load_tokenized``.
     """
-    return tokenized(name, split_seed)[0]
+    return load_tokenized(name, split_seed)[0]
 
 
-def tokenized(
+def load_tokenized(
     name: str, split_seed: int = 0, *, size: int = SIZE, length: int | None = None
 ) -> tuple[Split, Tokenizer]:
     """Return the texts of ``name`` with the tokenizer that was fitted on their training part.
@@ -118,14 +125,14 @@ def describe(name: str) -> str | None:
     return f"{file}{' only' * (len(FILES[name]) > 1)}, {len(part):,} texts{unknown}, in {folder}"
 
 
-def redacted(said: str) -> str:
+def redact_text(said: str) -> str:
     """Return a text with everything but its most common function words masked, to show what should not be read out.
 
     No list of offensive words is complete, so nothing is searched for: of the pieces between spaces only those stay
     that are a function word ("the", "you", "not" ...), with punctuation around it; all others become ``***``.
 
     Example:
-        >>> redacted("You are an utter f00l, and not (very) n.i.c.e!")
+        >>> redact_text("You are an utter f00l, and not (very) n.i.c.e!")
         'You are an *** *** and not (very) ***'
     """
     return " ".join(piece if piece.strip(AROUND).lower() in FUNCTION_WORDS else MASK for piece in said.split())
@@ -151,10 +158,10 @@ def _labelled(name: str, path: Path) -> Iterator[tuple[int, str]]:
             continue
         if len(row) != len(COLUMNS[name]):
             what = f"it has {len(row)} fields, expected {len(COLUMNS[name])}: {', '.join(COLUMNS[name])}"
-            raise _broken(path, line, what)
+            raise _row_error(path, line, what)
         count += 1
         if count > most:
-            raise unreadable(path, f"it has more than {most:,} rows, too many for a file of its size")
+            raise unreadable_error(path, f"it has more than {most:,} rows, too many for a file of its size")
         yield read(path, line, row)
     if not count:
         raise ValueError(f"{path} holds no rows; replace it by the official file.")
@@ -163,14 +170,14 @@ def _labelled(name: str, path: Path) -> Iterator[tuple[int, str]]:
 def _news(path: Path, line: int, row: list[str]) -> tuple[int, str]:
     """Return the label of a piece of news, and its title with its description."""
     if row[0] not in ("1", "2", "3", "4"):
-        raise _broken(path, line, f"its class is {shown(row[0])}, expected 1 to 4")
+        raise _row_error(path, line, f"its class is {format_value(row[0])}, expected 1 to 4")
     return int(row[0]) - 1, f"{row[1]} {row[2]}"
 
 
 def _comment(path: Path, line: int, row: list[str]) -> tuple[int, str]:
     """Return the label of a comment, and the comment."""
     if row[2].lower() not in ("true", "false"):
-        raise _broken(path, line, f"its column toxic is {shown(row[2])}, expected true or false")
+        raise _row_error(path, line, f"its column toxic is {format_value(row[2])}, expected true or false")
     return int(row[2].lower() == "true"), row[1]
 
 
@@ -180,7 +187,7 @@ def _is_header(name: str, path: Path, row: list[str]) -> bool:
         return row[0].lower() in ("class", "class index") if row else False
     if tuple(row) != COLUMNS[name]:
         # The row may be a comment, and nobody asked to see it.
-        raise _broken(path, 1, f"it does not name the columns, expected {','.join(COLUMNS[name])}")
+        raise _row_error(path, 1, f"it does not name the columns, expected {','.join(COLUMNS[name])}")
     return True
 
 
@@ -196,12 +203,12 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             except StopIteration:
                 return
             except UnicodeDecodeError as error:
-                raise _broken(path, reader.line_num + 1, f"it is not UTF-8 text ({error.reason})") from None
+                raise _row_error(path, reader.line_num + 1, f"it is not UTF-8 text ({error.reason})") from None
             except OverflowError as error:
-                raise _broken(path, line, str(error)) from None
+                raise _row_error(path, line, str(error)) from None
             except csv.Error as error:
-                what = f"its quotes do not close, or its commas are misplaced ({clipped(str(error))})"
-                raise _broken(path, line, what) from error
+                what = f"its quotes do not close, or its commas are misplaced ({truncate(str(error))})"
+                raise _row_error(path, line, what) from error
             yield line, row
 
 
@@ -228,7 +235,7 @@ class _Lines:
         return text
 
 
-def _broken(path: Path, line: int, what: str) -> ValueError:
+def _row_error(path: Path, line: int, what: str) -> ValueError:
     """Return the error for a row that cannot be read."""
     return ValueError(f"{path} cannot be read, line {line}: {what}; repair that row, or use the official file.")
 

@@ -2,7 +2,7 @@
 
 Every function returns new data and leaves its argument as it was. The same seed gives the same corruption on every
 machine, and a stronger corruption with the same seed contains the weaker one. Pictures have to be changed before
-features are taken from them: ``task_features(darkened(pictured(pool, tasks), alpha=1.0, ratio=0.3), spectrum)``.
+features are taken from them: ``task_features(darken(with_images(pool, tasks), alpha=1.0, ratio=0.3), spectrum)``.
 A changed picture is no drawing of the pool any more, so tasks with changed pictures have no places in it.
 """
 
@@ -22,7 +22,7 @@ from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.tasks.tasks import Tasks
 
 
-def pictured(pool: ClassPool, tasks: Tasks) -> Tasks:
+def with_images(pool: ClassPool, tasks: Tasks) -> Tasks:
     """Return the same tasks with the pool's pictures as x, for tasks whose x are features of them.
 
     Args:
@@ -85,7 +85,7 @@ def noise_tasks(tasks_like: Tasks, n_tasks: int, *, seed: int) -> Tasks:
     )
 
 
-def darkened(tasks: Tasks, *, alpha: float, ratio: float = 1.0, part: str = "both", seed: int = 0) -> Tasks:
+def darken(tasks: Tasks, *, alpha: float, ratio: float = 1.0, part: str = "both", seed: int = 0) -> Tasks:
     """Return the tasks with some pictures of each darkened to (1 - alpha) times their brightness.
 
     Darkening every picture alike (ratio 1, alpha below 1) is invisible to a learner that normalises by the statistics
@@ -131,7 +131,7 @@ def darkened(tasks: Tasks, *, alpha: float, ratio: float = 1.0, part: str = "bot
     )
 
 
-def flipped_labels(examples: Examples, fraction: float, *, seed: int) -> tuple[Examples, Bool[Tensor, " n"]]:
+def flip_labels(examples: Examples, fraction: float, *, seed: int) -> tuple[Examples, Bool[Tensor, " n"]]:
     """Return the examples with some labels changed to another class, and which ones.
 
     Args:
@@ -158,7 +158,7 @@ def flipped_labels(examples: Examples, fraction: float, *, seed: int) -> tuple[E
     return replace(examples, y=y), flipped
 
 
-def flipped_label_tasks(
+def flip_task_labels(
     tasks: Tasks, *, tasks_fraction: float, labels_fraction: float, seed: int, part: str = "both"
 ) -> tuple[Tasks, Bool[Tensor, " M"]]:
     """Return the tasks, some of them with changed labels, and which ones.

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from explainlib.checks import require_count, require_tensor
-from explainlib.datasets.bounds import clipped, listed
+from explainlib.datasets.bounds import format_list, truncate
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.tasks.sampling import sample_tasks
 from explainlib.datasets.tasks.tasks import Tasks
@@ -185,10 +185,10 @@ def from_learn2learn(
     if task_dataset.num_tasks != -1 and require_count("n_tasks", n_tasks) > task_dataset.num_tasks:
         raise ValueError(f"n_tasks={n_tasks}, and the Taskset keeps {task_dataset.num_tasks}; ask for fewer.")
     parts = []
-    with _seeded(require_count("seed", seed, least=0)):
+    with _seed_generators(require_count("seed", seed, least=0)):
         for k in range(require_count("n_tasks", n_tasks)):
-            x, y, places = _sampled(task_dataset, k)
-            parts.append(_parted(x, y, places, shots, k, pool))
+            x, y, places = _sample(task_dataset, k)
+            parts.append(_split_support_query(x, y, places, shots, k, pool))
     sizes = {(part.ways, part.query_y.shape[1]) for part in parts}
     if len(sizes) > 1:
         raise ValueError(
@@ -198,7 +198,7 @@ def from_learn2learn(
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seed_generators(seed: int) -> Iterator[None]:
     """Seed the generators that learn2learn and its data sets may use, and put them back."""
     state, legacy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
@@ -212,7 +212,7 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(legacy)
 
 
-def _sampled(task_dataset: Any, k: int) -> tuple[Tensor, Tensor, Int[Tensor, " d"]]:
+def _sample(task_dataset: Any, k: int) -> tuple[Tensor, Tensor, Int[Tensor, " d"]]:
     """Return the drawings of task k, their labels, and their places in the data set."""
     if not task_dataset.task_transforms:
         raise ValueError("the Taskset has no task_transforms, so it draws nothing; give it NWays, KShots, LoadData.")
@@ -225,7 +225,7 @@ def _sampled(task_dataset: Any, k: int) -> tuple[Tensor, Tensor, Int[Tensor, " d
             description = task_dataset.sampled_descriptions[k]
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"learn2learn could not draw task {k} ({clipped(str(error))}); every drawing needs the same shape, the "
+            f"learn2learn could not draw task {k} ({truncate(str(error))}); every drawing needs the same shape, the "
             "data set as many classes as NWays asks for, and each class as many drawings as KShots."
         ) from error
     if not isinstance(sample, tuple | list) or len(sample) != 2:
@@ -240,13 +240,15 @@ def _sampled(task_dataset: Any, k: int) -> tuple[Tensor, Tensor, Int[Tensor, " d
     return x, y, places
 
 
-def _parted(x: Tensor, y: Tensor, places: Int[Tensor, " d"], shots: int, k: int, pool: ClassPool | None) -> Tasks:
+def _split_support_query(
+    x: Tensor, y: Tensor, places: Int[Tensor, " d"], shots: int, k: int, pool: ClassPool | None
+) -> Tasks:
     """Return one task, class by class: the first drawings as support, the others as query."""
     values, labels, counts = y.unique(return_inverse=True, return_counts=True)
     if counts.unique().numel() > 1 or int(counts[0]) <= shots:
         raise ValueError(
-            f"task {k} has {listed(counts.tolist())} drawings of its classes {listed(values.tolist())}; each needs the "
-            f"same number, more than shots={shots}: use KShots(k=shots + queries)."
+            f"task {k} has {format_list(counts.tolist())} drawings of its classes {format_list(values.tolist())}; "
+            f"each needs the same number, more than shots={shots}: use KShots(k=shots + queries)."
         )
     if places.unique().numel() != places.numel():
         raise ValueError(

@@ -18,7 +18,7 @@ from explainlib.checks import require_count
 from explainlib.datasets.tasks.tasks import Tasks
 
 
-def rotated(tasks: Tasks) -> Tasks:
+def rotate(tasks: Tasks) -> Tasks:
     """Return each task four times: as it is, and with all its pictures turned by 90, 180 and 270 degrees.
 
     Args:
@@ -36,7 +36,7 @@ def rotated(tasks: Tasks) -> Tasks:
     angles between -90 and 90 degrees; quarter turns need no interpolation and no invented corners.
     """
     every = torch.zeros(len(tasks), tasks.ways, dtype=torch.int64)
-    return Tasks.concat([_turned(tasks, every + k) for k in range(4)])
+    return Tasks.concat([_rotate_classes(tasks, every + k) for k in range(4)])
 
 
 def rotation_augmentation(tasks: Tasks, seed: int) -> Tasks:
@@ -53,10 +53,10 @@ def rotation_augmentation(tasks: Tasks, seed: int) -> Tasks:
         ValueError: x without height and width, or pictures that are not square.
     """
     generator = np.random.default_rng(require_count("seed", seed, least=0))
-    return _turned(tasks, torch.from_numpy(generator.integers(0, 4, (len(tasks), tasks.ways))))
+    return _rotate_classes(tasks, torch.from_numpy(generator.integers(0, 4, (len(tasks), tasks.ways))))
 
 
-def _turned(tasks: Tasks, turns: Int[Tensor, "M w"]) -> Tasks:
+def _rotate_classes(tasks: Tasks, turns: Int[Tensor, "M w"]) -> Tasks:
     """Return the tasks with class c of task m turned by ``turns[m, c]`` quarters."""
     shape = tasks.support_x.shape
     if len(shape) not in (4, 5) or shape[-1] != shape[-2]:
@@ -67,16 +67,16 @@ def _turned(tasks: Tasks, turns: Int[Tensor, "M w"]) -> Tasks:
     classes = tasks.classes
     if classes is not None:
         classes = [
-            tuple(_turned_name(name, k) for name, k in zip(names, row, strict=False))
+            tuple(_rotated_name(name, k) for name, k in zip(names, row, strict=False))
             for names, row in zip(classes, turns.tolist(), strict=True)
         ]
     turns = turns.to(tasks.support_y.device)
-    support_x = _turned_pictures(tasks.support_x, turns.gather(1, tasks.support_y))
-    query_x = _turned_pictures(tasks.query_x, turns.gather(1, tasks.query_y))
+    support_x = _rotate_images(tasks.support_x, turns.gather(1, tasks.support_y))
+    query_x = _rotate_images(tasks.query_x, turns.gather(1, tasks.query_y))
     return replace(tasks, support_x=support_x, query_x=query_x, classes=classes, support_index=None, query_index=None)
 
 
-def _turned_pictures(x: Tensor, turns: Int[Tensor, "M n"]) -> Tensor:
+def _rotate_images(x: Tensor, turns: Int[Tensor, "M n"]) -> Tensor:
     """Return x [M, n, ..., h, h] with picture n of task m turned by ``turns[m, n]`` quarters."""
     result = x.clone()
     for k in range(1, 4):
@@ -85,7 +85,7 @@ def _turned_pictures(x: Tensor, turns: Int[Tensor, "M n"]) -> Tensor:
     return result
 
 
-def _turned_name(name: str, turns: int) -> str:
+def _rotated_name(name: str, turns: int) -> str:
     """Return the name of a class after ``turns`` more quarters; a full turn gives the bare name back."""
     before = re.fullmatch(r"(.*) \(rotated (90|180|270)\)", name, flags=re.DOTALL)
     bare, degrees = (before[1], int(before[2])) if before else (name, 0)

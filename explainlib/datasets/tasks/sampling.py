@@ -44,7 +44,7 @@ def sample_tasks(
         [[generator.choice(members[c], shots + queries, replace=False) for c in task] for task in chosen]
     )  # [M, ways, shots + queries]
     classes = [tuple(pool.names[c] for c in task) for task in chosen]
-    return _gathered(pool, torch.from_numpy(drawn[..., :shots]), torch.from_numpy(drawn[..., shots:]), classes)
+    return _gather(pool, torch.from_numpy(drawn[..., :shots]), torch.from_numpy(drawn[..., shots:]), classes)
 
 
 def fresh_queries(pool: ClassPool, tasks: Tasks, *, seed: int = 0) -> Tasks:
@@ -78,10 +78,10 @@ def fresh_queries(pool: ClassPool, tasks: Tasks, *, seed: int = 0) -> Tasks:
             row.append(generator.choice(unused, queries, replace=False))
         rows.append(np.stack(row))
     support = tasks.support_index.cpu().unflatten(1, (tasks.ways, -1))
-    return replace(_gathered(pool, support, torch.from_numpy(np.stack(rows)), tasks.classes), group=tasks.group)
+    return replace(_gather(pool, support, torch.from_numpy(np.stack(rows)), tasks.classes), group=tasks.group)
 
 
-def _gathered(
+def _gather(
     pool: ClassPool, support: Int[Tensor, "M w s"], query: Int[Tensor, "M w r"], classes: Sequence[tuple[str, ...]]
 ) -> Tasks:
     """Return the tasks whose drawings stand at these places of the pool."""

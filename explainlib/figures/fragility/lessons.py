@@ -12,12 +12,12 @@ from torch import Tensor
 from explainlib.figures.palette import SERIES, style
 from explainlib.figures.picture import Picture, set_alt
 from explainlib.figures.studies import draw_curves, draw_ladder, draw_sweep
-from explainlib.metrics import fidelity, two_pictures
+from explainlib.metrics import fidelity, same_spearman_pair
 
 DOTS = dict(s=24, edgecolors="white", linewidths=0.4, zorder=3)
 
 
-def one_order_two_pictures() -> Picture:
+def same_spearman_different_r2() -> Picture:
     """Return the two constructed pairs side by side: predictions and truths of one Spearman.
 
     Source: Epifano et al., Fig. 4, whose point it makes.
@@ -26,7 +26,7 @@ def one_order_two_pictures() -> Picture:
         picture = Picture(8.6, 3.6)
         axes = picture.subplots(1, 2, sharey=True)
         picture.subplots_adjust(left=0.08, right=0.99, bottom=0.15, top=0.88, wspace=0.08)
-        for ax, (predicted, true), series in zip(axes, two_pictures(), SERIES, strict=False):
+        for ax, (predicted, true), series in zip(axes, same_spearman_pair(), SERIES, strict=False):
             _scatter(ax, predicted, true, series)
         axes[0].set_ylabel("true change")
     return picture
@@ -89,7 +89,7 @@ def sweeps(summary: pandas.DataFrame, measure: str, label: str) -> Picture:
     return picture
 
 
-def restless_truths(curves: pandas.DataFrame, ladder: pandas.DataFrame) -> Picture:
+def retraining_variability(curves: pandas.DataFrame, ladder: pandas.DataFrame) -> Picture:
     """Return retraining on Iris, retraining on digits, and where the gap to retraining arises, side by side.
 
     Args:

@@ -11,14 +11,20 @@ from matplotlib.ticker import MaxNLocator
 from explainlib.figures.palette import style
 from explainlib.figures.picture import Picture, literal, set_alt
 from explainlib.figures.studies import LOOKS
-from explainlib.studies.fragility import LEAST, Judged, Truths
+from explainlib.studies.fragility import LEAST, NetworkResult, Truths
 
 OTHERS = "0.75"
 TRUTH = dict(color="black", marker="x", s=34, linewidths=1.4, zorder=4)
 
 
 def fragility_view(
-    truths: Truths, grows: str, size: int, kind: str, protocol: str, stored: Judged, again: Judged | None = None
+    truths: Truths,
+    grows: str,
+    size: int,
+    kind: str,
+    protocol: str,
+    stored: NetworkResult,
+    again: NetworkResult | None = None,
 ) -> Picture:
     """Return three axes: Spearman along the sweep, predicted against true for one network, its largest eigenvalues.
 
@@ -41,7 +47,7 @@ def fragility_view(
     return picture
 
 
-def _sweep(ax: Axes, truths: Truths, grows: str, size: int, kind: str, protocol: str, stored: Judged) -> None:
+def _sweep(ax: Axes, truths: Truths, grows: str, size: int, kind: str, protocol: str, stored: NetworkResult) -> None:
     for other in truths.kinds:
         line = truths.line(grows, other, protocol)
         line = line[line["repeats"] - line["collapsed"] >= line["repeats"].clip(upper=LEAST)]
@@ -69,16 +75,16 @@ def _sweep(ax: Axes, truths: Truths, grows: str, size: int, kind: str, protocol:
     ax.set_xlabel("hidden layers of width 5" if grows == "depth" else "width of one hidden layer")
     ax.set_title("order kept?", loc="left")
     ax.legend(loc="lower left", fontsize=9)
-    set_alt(ax, _sweep_in_words(truths, grows, size, kind, protocol))
+    set_alt(ax, _describe_sweep(truths, grows, size, kind, protocol))
 
 
-def _sweep_in_words(truths: Truths, grows: str, size: int, kind: str, protocol: str) -> str:
+def _describe_sweep(truths: Truths, grows: str, size: int, kind: str, protocol: str) -> str:
     line = truths.line(grows, kind, protocol).dropna(subset=["spearman"])
     said = ", ".join(f"{row.spearman:.2f} at {row.size}" for row in line.itertuples(index=False))
     return f"Mean Spearman of {kind} by {grows}: {said or 'every network collapsed'}. Chosen: {size}."
 
 
-def _scatter(ax: Axes, kind: str, stored: Judged, again: Judged | None) -> None:
+def _scatter(ax: Axes, kind: str, stored: NetworkResult, again: NetworkResult | None) -> None:
     ax.set_title("sizes kept?", loc="left")
     ax.set(xlabel="predicted change of the test loss", ylabel="retrained")
     if stored.collapsed:
@@ -105,7 +111,7 @@ def _scatter(ax: Axes, kind: str, stored: Judged, again: Judged | None) -> None:
     )
 
 
-def _spectrum(ax: Axes, kind: str, stored: Judged, again: Judged | None) -> None:
+def _spectrum(ax: Axes, kind: str, stored: NetworkResult, again: NetworkResult | None) -> None:
     top = _positive(stored.eigenvalues)
     look = LOOKS[kind]
     ax.plot(range(1, len(top) + 1), top, color=look.colour, marker=look.marker, markersize=5, linewidth=1)

@@ -14,7 +14,7 @@ from explainlib.figures.studies.group import group, influence
 from explainlib.figures.studies.representers import representers
 from explainlib.figures.studies.tlxml import tlxml
 from explainlib.storage import write_bytes
-from explainlib.studies.record import parsed
+from explainlib.studies.record import parse_table
 
 STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = {
     "influence": influence,
@@ -34,6 +34,6 @@ def draw(name: str, tables: Sequence[Path]) -> Path:
         tables: its CSV files, ``<stem>-<table>.csv``; other files are passed over.
     """
     files = {path.stem.rsplit("-", 1)[1]: path for path in tables if path.suffix == ".csv"}
-    read = {table: parsed(path.read_bytes(), path, "run the study again") for table, path in files.items()}
+    read = {table: parse_table(path.read_bytes(), path, "run the study again") for table, path in files.items()}
     first = next(path for path in tables if path.suffix == ".csv")
     return write_bytes(png(STUDY_FIGURES[name](read), dpi=120), first.with_name(first.stem.rsplit("-", 1)[0] + ".png"))

@@ -90,7 +90,7 @@ def outer_operator(
         total = bilevel.hessian_operator(lam, tasks, inverse=inverse, weights=weights)
         return lambda v: total(v) + bilevel.l2 * v
     c = TaskWeights.checked(tasks, weights).tasks
-    states = [(c[rows], state) for rows, state in bilevel.settled(lam, tasks, inverse=inverse, weights=weights)]
+    states = [(c[rows], state) for rows, state in bilevel.inner_states(lam, tasks, inverse=inverse, weights=weights)]
     shift = bilevel.l2 + sum(float(own @ state.of_theta.abs().sum(1)) for own, state in states)  # Theorem 5.1
     if bilevel.inner == "proximal":
         return lambda v: shift * v
@@ -155,7 +155,7 @@ def solver_of(
     """
     given = {key: value for key, value in options.items() if value is not None}
     if solver == "dense":
-        solve, remedies = _judged(Factor(product)), REMEDIES
+        solve, remedies = _checked_solver(Factor(product)), REMEDIES
     else:
         operator = product if callable(product) else lambda v: v @ product
         remedies = replace(REMEDIES, **ITERATIVE)
@@ -166,7 +166,7 @@ def solver_of(
     return lambda rhs: replace(solve(rhs), remedies=remedies)
 
 
-def _judged(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution]:
+def _checked_solver(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution]:
     """Return the solve whose status also says that the matrix has a negative eigenvalue."""
 
     def solve(rhs: Float[Tensor, "k q"]) -> Solution:
@@ -179,7 +179,7 @@ def _judged(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution]:
     return solve
 
 
-def _fitted(risk: Risk) -> Ekfac:
+def _fit(risk: Risk) -> Ekfac:
     """Return a task's fit; what it does not cover is a matter of the learner."""
     try:
         return Ekfac(risk)
@@ -214,7 +214,7 @@ class EkfacInverse:
                 model = problem.head_at(at)
                 x = problem.features(lam, x)[:, : model.in_features].detach()
             risk = Risk(model, Examples(x, y), l2=problem.strength / self._size, parameters=chosen)
-            self._fits.append(_fitted(risk.reweighted(batch.training[k])))
+            self._fits.append(_fit(risk.reweighted(batch.training[k])))
 
     def solve(self, rows: Float[Tensor, "m k p"]) -> Float[Tensor, "m k p"]:
         """Return the approximate H_in^-1 rows."""

@@ -35,7 +35,7 @@ from explainlib.influence.bilevel.curvature import (
     stationarity,
 )
 from explainlib.influence.bilevel.edits import newton_edit
-from explainlib.meta.bilevel import Bilevel, Settled, TaskWeights, require_bilevel
+from explainlib.meta.bilevel import Bilevel, InnerState, TaskWeights, require_bilevel
 from explainlib.solvers.solution import Solution, SolverWarning
 
 
@@ -104,7 +104,7 @@ class BilevelInfluence:
         self.gradient_norm = float(self.gradient.norm())
         self.gradients: Float[Tensor, "M q"] = exact
         if self._inverse is not None:
-            self.gradients = torch.cat([state.total_gradients() for _, state in self._settled()])
+            self.gradients = torch.cat([state.total_gradients() for _, state in self._inner_states()])
         self.status = stationarity(self.gradient_norm, float(exact.norm(dim=1).mean()), strict)
 
     @compute.entry
@@ -146,9 +146,9 @@ class BilevelInfluence:
         so, and ``solution.status`` is "not_positive_definite".
         """
         if "direct" not in self._kept:
-            rows, states = zip(*self._settled(), strict=True)
+            rows, states = zip(*self._inner_states(), strict=True)
             c = [self.weights.tasks[k] for k in rows]
-            matrix = sum(s.straight_hessian(own, third_order=False) for s, own in zip(states, c, strict=True))
+            matrix = sum(s.direct_hessian(own, third_order=False) for s, own in zip(states, c, strict=True))
             matrix = (matrix + matrix.T) / 2  # eq. (3) and its ridge
             matrix.diagonal().add_(self.bilevel.l2)
             self._kept["direct"] = solver_of("dense", matrix)(torch.cat([state.of_lam for state in states]))
@@ -171,7 +171,7 @@ class BilevelInfluence:
         self._require_proximal("first_order")
         if "first order" not in self._kept:
             product = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
-            rows = torch.cat([state.of_theta for _, state in self._settled()])
+            rows = torch.cat([state.of_theta for _, state in self._inner_states()])
             self._kept["first order"] = self._required(solver_of(self.solver, product, **self.options)(rows))
         self.solution = self._kept["first order"]
         return -self.solution.value
@@ -245,7 +245,7 @@ class BilevelInfluence:
             self._require_proximal("performance(shortcut=True)")
             tests = self.bilevel.partial_gradients(self.lam, new_tasks)[1]
         else:
-            states = self.bilevel.settled(self.lam, new_tasks, inverse=self._inverse)
+            states = self.bilevel.inner_states(self.lam, new_tasks, inverse=self._inverse)
             tests = torch.cat([state.total_gradients() for _, state in states])
         return tests @ self.tasks().T
 
@@ -266,13 +266,13 @@ class BilevelInfluence:
                 "only inner='proximal' of a Bilevel gives; use the total gradient (performance(), task())."
             )
 
-    def _settled(self) -> Iterator[tuple[slice, Settled]]:
-        return self.bilevel.settled(self.lam, self.tasks_given, weights=self.weights, inverse=self._inverse)
+    def _inner_states(self) -> Iterator[tuple[slice, InnerState]]:
+        return self.bilevel.inner_states(self.lam, self.tasks_given, weights=self.weights, inverse=self._inverse)
 
-    def _state(self, k: int) -> Settled:
+    def _state(self, k: int) -> InnerState:
         row = [self._task_index(k)]
         options = {"weights": self.weights[row], "inverse": self._inverse}
-        return next(state for _, state in self.bilevel.settled(self.lam, self.tasks_given[row], **options))
+        return next(state for _, state in self.bilevel.inner_states(self.lam, self.tasks_given[row], **options))
 
     def _operator(self, hessian: str) -> Operator:
         options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
@@ -296,7 +296,7 @@ class BilevelInfluence:
     def _required(self, found: Solution) -> Solution:
         """Return a solve that may be used: a dense one of an indefinite S too, whose value is a saddle's response."""
         saddle = self.solver == "dense" and found.status == "not_positive_definite"
-        return found.required("warn" if saddle else self.on_failure)
+        return found.require_converged("warn" if saddle else self.on_failure)
 
     def __repr__(self) -> str:
         """Return one line."""

@@ -66,12 +66,12 @@ class GroupQuadratic:
         self.risk, self._on_failure = risk, on_failure
         self._inverse = inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping"))
         self.v: Float[Tensor, " p"] = self.solve(risk.loss_gradients(test).mean(0, keepdim=True))[0]
-        self._sides = (HeadSides if risk.head is not None else GeneralSides)(risk, self.v, damping)
-        self.a: Float[Tensor, " n"] = self._sides.across(self.v[None], self.v[None])[0][0]
+        self._sides = (HeadFactors if risk.head is not None else GeneralFactors)(risk, self.v, damping)
+        self.a: Float[Tensor, " n"] = self._sides.products(self.v[None], self.v[None])[0][0]
 
     def solve(self, rows: Rows) -> Rows:
         """Return H^-1 on rows."""
-        return self._inverse(rows).required(self._on_failure).value
+        return self._inverse(rows).require_converged(self._on_failure).value
 
     def coefficients(self, k: int | Tensor) -> tuple:
         """Return c1, c2 of groups of k."""
@@ -82,14 +82,14 @@ class GroupQuadratic:
     def value(self, w: Weights, k: int | Float[Tensor, " s"]) -> Float[Tensor, " s"]:
         """Return q of each row of weights, indicators or not, with the coefficients of k; cheaper than a product."""
         c1, c2 = self.coefficients(k)
-        pulled, curved = self._sides.along(w)
+        pulled, curved = self._sides.weighted_sums(w)
         return c1 * (w @ self.a) + c2 * (curved * self.solve(pulled)).sum(1)  # eq. (18)
 
     def product(self, w: Weights) -> Weights:
         """Return (B + B^T) w, row by row."""
-        pulled, curved = self._sides.along(w)
+        pulled, curved = self._sides.weighted_sums(w)
         solved = self.solve(torch.cat([pulled, curved]))
-        from_curvature, from_gradients = self._sides.across(solved[len(w) :], solved[: len(w)])
+        from_curvature, from_gradients = self._sides.products(solved[len(w) :], solved[: len(w)])
         return from_curvature + from_gradients
 
     def gradient(self, w: Weights, k: int) -> Weights:
@@ -103,7 +103,7 @@ class GroupQuadratic:
         return self._sides.rows(), self.solve(gradients)
 
 
-class HeadSides:
+class HeadFactors:
     """The rows G and A where only a final linear layer is trained: both are outer products with shared features.
 
     Args:
@@ -118,14 +118,14 @@ class HeadSides:
         self.slope = risk.loss.gradient(outputs, y)  # [n, C], grad l_i = slope_i x features_i
         self.bend = risk.loss.hessian_product(outputs, y, risk.features() @ risk.head.matrix(v).T)
 
-    def along(self, w: Weights) -> tuple[Rows, Rows]:
+    def weighted_sums(self, w: Weights) -> tuple[Rows, Rows]:
         """Return G^T w and A^T w."""
         features, flat = self.risk.features(), self.risk.head.flat
         pulled, curved = (flat((w[:, :, None] * side).mT @ features) for side in (self.slope, self.bend))
         mass = w.sum(1, keepdim=True)
         return pulled + self.risk.l2 * mass * self.risk.theta, curved + self.lift * mass * self.v
 
-    def across(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
+    def products(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
         """Return G z and A u, row by row."""
         features, matrix = self.risk.features(), self.risk.head.matrix
         moved = (((features @ matrix(r).mT) * side).sum(-1) for r, side in ((z, self.slope), (u, self.bend)))
@@ -139,7 +139,7 @@ class HeadSides:
         return self.risk.head.flat(outer) + self.lift * self.v
 
 
-class GeneralSides:
+class GeneralFactors:
     """The rows G and A of any differentiable model, through the losses [n] as one function of theta.
 
     A weighted sum of rows is one backward pass; all inner products v^T grad^2 l_i u at once are one pass of forward
@@ -162,7 +162,7 @@ class GeneralSides:
             yield slice(start, start + len(y)), losses
             start += len(y)
 
-    def along(self, w: Weights) -> tuple[Rows, Rows]:
+    def weighted_sums(self, w: Weights) -> tuple[Rows, Rows]:
         """Return G^T w and A^T w."""
         theta, l2, total = self.risk.theta, self.risk.l2, [0.0, 0.0]
         for part, losses in self._losses():
@@ -174,7 +174,7 @@ class GeneralSides:
         mass = w.sum(1, keepdim=True)
         return total[0] + l2 * mass * theta, total[1] + self.lift * mass * self.v
 
-    def across(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
+    def products(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
         """Return G z and A u, row by row."""
         theta, l2, pieces = self.risk.theta, self.risk.l2, []
         for _, losses in self._losses():

@@ -142,4 +142,4 @@ def require_solved(solutions: Sequence[Solution], first: int, on_failure: str) -
             if solution.rows
             else solution.detail
         )
-        replace(solution, detail=detail).required(on_failure)
+        replace(solution, detail=detail).require_converged(on_failure)

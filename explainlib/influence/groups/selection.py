@@ -26,7 +26,7 @@ from explainlib.influence.projections import capped_simplex_projection, l1_ball_
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.inverse import Solver, inverse_curvature
-from explainlib.training.minimise import minimised
+from explainlib.training.minimise import minimise_for
 
 METHODS = ("relaxed", "printed", "greedy", "refit", "swap", "random")
 POLISHED = 2**25  # n x p numbers up to which "relaxed" also swaps; swapping holds two such tables
@@ -94,17 +94,17 @@ def influential_group(
         return _random_groups(risk, size, 1, seed)[0]
     if method == "refit":
         require_minimum(risk, strict=strict, user="group selection")
-        return _refitted(risk, test, size, solver, damping, on_failure)
+        return _select_refitted(risk, test, size, solver, damping, on_failure)
     quadratic = GroupQuadratic(risk, test, solver=solver, damping=damping, strict=strict, on_failure=on_failure)
     greedy = _largest(quadratic.a, size)
     if method == "greedy":
         return greedy
     if method == "printed":
-        return _largest(_printed(quadratic, greedy), size, ties=quadratic.a)
+        return _largest(_select_printed(quadratic, greedy), size, ties=quadratic.a)
     if method == "swap":
-        group = Swaps(quadratic, size).improved(greedy)
+        group = Swaps(quadratic, size).improve(greedy)
     else:
-        group = _relaxed(quadratic, greedy, seed)
+        group = _select_relaxed(quadratic, greedy, seed)
     return group[_largest(quadratic.gradient(indicators(quadratic.risk, [group]), size)[0, group], size)]
 
 
@@ -145,10 +145,10 @@ def printed_weights(
     """
     _require_size(risk, size)
     quadratic = GroupQuadratic(risk, test, solver=solver, damping=damping, strict=strict, on_failure=on_failure)
-    return _printed(quadratic, _largest(quadratic.a, size))
+    return _select_printed(quadratic, _largest(quadratic.a, size))
 
 
-def ascended(
+def projected_gradient_ascent(
     quadratic: GroupQuadratic, starts: Float[Tensor, "s n"], size: int, project: Projection
 ) -> Float[Tensor, "s n"]:
     """Return where spectral projected gradient ascent of q leads from each start, all in one batch.
@@ -186,25 +186,27 @@ def ascended(
     return w
 
 
-def _relaxed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"], seed: int) -> Int[Tensor, " k"]:
+def _select_relaxed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"], seed: int) -> Int[Tensor, " k"]:
     risk, size = quadratic.risk, len(greedy)
     groups = [greedy, *_random_groups(risk, size, RANDOM_STARTS, seed)]
     equal = quadratic.a.new_full((1, risk.n), size / risk.n)
     starts = torch.cat([equal, indicators(risk, groups)])
-    ends = ascended(quadratic, starts, size, capped_simplex_projection)
+    ends = projected_gradient_ascent(quadratic, starts, size, capped_simplex_projection)
     found = [greedy, *(_largest(w, size, ties=quadratic.a) for w in ends)]
     best = found[int(quadratic.value(indicators(risk, found), size).argmax())]
-    return Swaps(quadratic, size).improved(best) if risk.n * risk.p <= POLISHED else best
+    return Swaps(quadratic, size).improve(best) if risk.n * risk.p <= POLISHED else best
 
 
-def _printed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"]) -> Float[Tensor, " n"]:
+def _select_printed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"]) -> Float[Tensor, " n"]:
     size = len(greedy)
     equal = quadratic.a.new_full((1, quadratic.risk.n), size / quadratic.risk.n)
-    ends = ascended(quadratic, torch.cat([indicators(quadratic.risk, [greedy]), equal]), size, l1_ball_projection)
+    ends = projected_gradient_ascent(
+        quadratic, torch.cat([indicators(quadratic.risk, [greedy]), equal]), size, l1_ball_projection
+    )
     return ends[quadratic.value(ends, size).argmax()]
 
 
-def _refitted(
+def _select_refitted(
     risk: Risk, test: Examples, size: int, solver: str | Solver, damping: float, on_failure: str
 ) -> Int[Tensor, " k"]:
     """Return greedy's choice a tenth at a time, each tenth ranked by the problem that is left ("preserve")."""
@@ -215,9 +217,9 @@ def _refitted(
         if chosen:
             taken = sum(len(c) for c in chosen)
             weights = torch.where(weights == 0, 0.0, risk.n / (risk.n - taken))
-            now = minimised(risk.at(now.theta), weights=weights, on_failure=on_failure, offers=())
+            now = minimise_for(risk.at(now.theta), weights=weights, on_failure=on_failure, offers=())
         inverse = inverse_curvature(now, solver=solver, damping=damping, offers=("solver", "damping"))
-        v = inverse(now.loss_gradients(test).mean(0, keepdim=True)).required(on_failure).value[0]
+        v = inverse(now.loss_gradients(test).mean(0, keepdim=True)).require_converged(on_failure).value[0]
         # grad l_i + l2 theta differs from grad l_i by the same vector for everyone, so the order is the same
         first_order = (now.loss_gradients() @ v).masked_fill(weights == 0, -torch.inf)
         chosen.append(_largest(first_order, len(part)))

@@ -43,7 +43,7 @@ class Swaps:
         """Return q(w)."""
         return float(self.c1 * (w @ self.a) + self.c2 * (self.curved.T @ w) @ (self.solved.T @ w))
 
-    def improved(self, group: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
+    def improve(self, group: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
         """Return a group that no single swap improves by more than rounding, reached by swaps that each raise q."""
         w = self.a.new_zeros(self.n)
         w[group] = 1
@@ -51,14 +51,14 @@ class Swaps:
         slack = 1e3 * torch.finfo(w.dtype).eps * float((self.c1 * self.a[group]).abs().sum() + abs(value))
         while True:
             for pairs in (self._sorted_pairs, self._best_pairs):
-                better = self._applied(w, value, pairs(w, slack), slack)
+                better = self._apply_pairs(w, value, pairs(w, slack), slack)
                 if better is not None:
                     break
             if better is None:
                 return w.nonzero()[:, 0]
             w, value = better
 
-    def _applied(
+    def _apply_pairs(
         self, w: Float[Tensor, " n"], value: float, pairs: Pairs, slack: float
     ) -> tuple[Float[Tensor, " n"], float] | None:
         """Return the weights after as many of the pairs as together raise q, halving their number; None if none do."""

@@ -87,7 +87,7 @@ def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: f
     first = removal.theta1.norm(dim=1)
     second = torch.full_like(first, float("nan")) if removal.theta2 is None else removal.theta2.norm(dim=1)
     sizes = second / first.clamp(min=torch.finfo(first.dtype).tiny)
-    words = tuple(_in_words(r, s) for r, s in zip(ratio.tolist(), sizes.tolist(), strict=True))
+    words = tuple(_diagnosis(r, s) for r, s in zip(ratio.tolist(), sizes.tolist(), strict=True))
     return Trust(fraction, ratio, sizes, words)
 
 
@@ -108,10 +108,10 @@ def _spectral_radius(
     for _ in range(POWER_STEPS):
         c = product(v) - risk.l2 * v  # f H_U v
         if removal.weighting == "plain":
-            moved, h_moved = inverse(c).required().value, c
+            moved, h_moved = inverse(c).require_converged().value, c
         else:
             c = (c + f * (risk.l2 + damping) * v) / (1 - f)
-            moved, h_moved = f / (1 - f) * v - inverse(c).required().value, f / (1 - f) * hv - c
+            moved, h_moved = f / (1 - f) * v - inverse(c).require_converged().value, f / (1 - f) * hv - c
         size = moved.norm(dim=1, keepdim=True)
         none = size <= ROUNDING * torch.finfo(v.dtype).eps * v.norm(dim=1, keepdim=True)  # two equal curvatures
         radius, before = torch.where(none[:, 0], 0.0, ((hv * moved).sum(1) / (hv * v).sum(1)).abs()), radius
@@ -121,7 +121,7 @@ def _spectral_radius(
     return radius
 
 
-def _in_words(ratio: float, sizes: float) -> str:
+def _diagnosis(ratio: float, sizes: float) -> str:
     """Return the diagnosis of one group, by the larger of its two numbers.
 
     If terms shrink by a factor r, what follows the second is r^2/(1-r) of the first: 8% at r = 1/4, 50% at r = 1/2.

@@ -40,7 +40,7 @@ AT_REST = 1e-6  # a mean gradient below this share of a single task's is a minim
 BEYOND = 1e-9  # of the largest eigenvalue; negatives above it may be rounding
 
 
-class Negative(NamedTuple):
+class NegativeCount(NamedTuple):
     """How many eigenvalues are negative, counted both ways.
 
     Attributes:
@@ -108,15 +108,15 @@ class TaskInfluence:
         learner.require_tasks(tasks)
         self.group: Int[Tensor, " M"] = tasks.group
         self.store = None if store is None else Store(store, _made_from(learner, w, tasks, curvature, l2, damping))
-        gradients = self._remembered("gradients", lambda: learner.gradients(w, tasks))
+        gradients = self._cached("gradients", lambda: learner.gradients(w, tasks))
         self.gradient_norm = float((gradients.mean(0) + l2 * w).norm())
-        self._judge(gradients, strict)
+        self._check_stationarity(gradients, strict)
         options = {"l2": l2, "damping": damping, "processes": processes, "store": self.store}
-        self._settle(task_spectrum(learner, w, tasks, curvature, **options), gradients)
+        self._set_spectrum(task_spectrum(learner, w, tasks, curvature, **options), gradients)
         if self.store is not None and "influence" not in self.store:  # a finished one may be read-only
             self.store.save("influence", {"w": w, "group": self.group, "norm": torch.tensor(self.gradient_norm)})
 
-    def _judge(self, gradients: Float[Tensor, "M q"], strict: bool) -> None:
+    def _check_stationarity(self, gradients: Float[Tensor, "M q"], strict: bool) -> None:
         size = float(gradients.norm(dim=1).mean())
         if self.gradient_norm <= AT_REST * size:
             return
@@ -128,25 +128,27 @@ class TaskInfluence:
             raise ValueError(f"{said}; train longer, use xl.meta.minimise, or pass strict=False.")
         warn_caller(f"{said}.", NotAtMinimumWarning)
 
-    def _settle(self, spectrum: Spectrum, gradients: Float[Tensor, "M q"]) -> None:
+    def _set_spectrum(self, spectrum: Spectrum, gradients: Float[Tensor, "M q"]) -> None:
         """Take in the spectrum, and what all pruning shares."""
         self.spectrum, self._gradients = spectrum, gradients
-        self._inside = spectrum.inside(gradients)
+        self._coordinates = spectrum.coordinates(gradients)
         self.eigenvalues = spectrum.values.flip(0)
         largest = float(self.eigenvalues.abs().max())
-        self.negative = Negative(int((self.eigenvalues < 0).sum()), int((self.eigenvalues < -BEYOND * largest).sum()))
+        self.negative = NegativeCount(
+            int((self.eigenvalues < 0).sum()), int((self.eigenvalues < -BEYOND * largest).sum())
+        )
         self.kept = spectrum.rank(self.keep)
         unmet = spectrum.unmet(self.keep)
         if unmet is not None:
             warn_caller(unmet, SolverWarning)
-        self.meta: Float[Tensor, "M q"] = -spectrum.solved(gradients, self._inside, self.keep)
+        self.meta: Float[Tensor, "M q"] = -spectrum.solve(gradients, self._coordinates, self.keep)
 
     def pruned(self, keep: Keep) -> TaskInfluence:
         """Return the same influence with another choice of eigenvalues; nothing is computed again but products."""
         other = object.__new__(TaskInfluence)
         other.__dict__.update(self.__dict__)
         other.keep = require_keep(keep)
-        other._settle(self.spectrum, self._gradients)
+        other._set_spectrum(self.spectrum, self._gradients)
         return other
 
     @classmethod
@@ -159,7 +161,7 @@ class TaskInfluence:
         require_learner(learner)
         if not (Path(store) / FINGERPRINT).is_file():
             raise ValueError(f"store={str(store)!r} holds no influence; pass the folder a TaskInfluence was made with.")
-        folder = Store.opened(store)
+        folder = Store.open(store)
         found = folder.fingerprint
         if found.get("what") != "TaskInfluence":
             raise ValueError(f"store={str(store)!r} holds {found.get('what')!r}, no influence; pass a TaskInfluence's.")
@@ -176,7 +178,9 @@ class TaskInfluence:
         self = object.__new__(cls)
         self.learner, self.curvature, self.keep, self.store = learner, found["curvature"], require_keep(keep), folder
         self.w, self.group, self.gradient_norm = known["w"], known["group"], float(known["norm"])
-        self._settle(Spectrum.loaded(folder, learner.w0.device), folder.load("gradients", learner.w0.device)["value"])
+        self._set_spectrum(
+            Spectrum.load(folder, learner.w0.device), folder.load("gradients", learner.w0.device)["value"]
+        )
         return self
 
     @compute.entry
@@ -214,8 +218,8 @@ class TaskInfluence:
         Source: TLXML, eqs (7) and (9).
         """
         tests = self.learner.gradients(self.w, test_tasks)
-        inside = self.spectrum.inside(tests)
-        table = -self.spectrum.products(tests, inside, self._gradients, self._inside, self.keep)
+        inside = self.spectrum.coordinates(tests)
+        table = -self.spectrum.products(tests, inside, self._gradients, self._coordinates, self.keep)
         return table if groups is None else table @ self._membership(groups).to(table)
 
     def _membership(self, groups: Sequence[Sequence[int]] | Int[Tensor, " M"]) -> Float[Tensor, "M G"]:
@@ -241,10 +245,10 @@ class TaskInfluence:
             f"{self.gradient_norm:.1e})"
         )
 
-    def _remembered(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+    def _cached(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         if self.store is None:
             return make()
-        return self.store.remembered(name, lambda: {"value": make()}, self.w.device)["value"]
+        return self.store.cached(name, lambda: {"value": make()}, self.w.device)["value"]
 
 
 def _made_from(

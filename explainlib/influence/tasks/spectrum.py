@@ -40,13 +40,13 @@ class Spectrum:
     rest: float
     floor: float | None = None
 
-    def _filled(self, q: int) -> tuple[Float[Tensor, " q"], float]:
+    def _all_values(self, q: int) -> tuple[Float[Tensor, " q"], float]:
         """Return all q eigenvalues, the rest first, and the absolute level of rounding."""
         filled = torch.cat([self.values.new_full((q - len(self.values),), self.rest), self.values])
         floor = rounding_share(self.values.dtype, q) if self.floor is None else self.floor
         return filled, floor * float(filled.abs().max())
 
-    def inside(self, rows: Float[Tensor, "k q"]) -> Float[Tensor, "k r"]:
+    def coordinates(self, rows: Float[Tensor, "k q"]) -> Float[Tensor, "k r"]:
         """Return rows in the eigenvectors' coordinates."""
         return rows if self.vectors is None else rows @ self.vectors
 
@@ -55,7 +55,7 @@ class Spectrum:
         if self.vectors is None:
             return torch.ones_like(self.values), 0.0
         hidden = q - len(self.values)
-        filled, rounding = self._filled(q)
+        filled, rounding = self._all_values(q)
         order = filled.argsort(stable=True)
         mask = torch.empty_like(order, dtype=torch.bool)
         mask[order] = kept_eigenvalues(filled[order], keep, floor=rounding / max(float(filled.abs().max()), 1e-300))
@@ -79,7 +79,7 @@ class Spectrum:
         if self.vectors is None or keep is None or keep == "positive":
             return None
         q, rank = len(self.vectors), self.rank(keep)
-        filled, rounding = self._filled(q)
+        filled, rounding = self._all_values(q)
         largest = float(filled.abs().max())
         words = f"the {rank} that are inverted lie above rounding, {rounding / max(largest, 1e-300):.1e} of the largest"
         if isinstance(keep, int):
@@ -94,7 +94,7 @@ class Spectrum:
         precise = "Pass " if filled.dtype == torch.float64 else "Use float64, or pass "
         return f"keep={keep:g} reaches below what {filled.dtype} determines: {words}. {precise}a larger keep."
 
-    def solved(self, rows: Float[Tensor, "k q"], inside: Float[Tensor, "k r"], keep: Keep) -> Float[Tensor, "k q"]:
+    def solve(self, rows: Float[Tensor, "k q"], inside: Float[Tensor, "k r"], keep: Keep) -> Float[Tensor, "k q"]:
         """Return H^+ applied to rows, given also in the eigenvectors' coordinates."""
         weights, rest = self.weights(keep, rows.shape[1])
         if self.vectors is None:
@@ -110,7 +110,7 @@ class Spectrum:
         value = (left_inside * weights) @ right_inside.T
         return value + rest * (left @ right.T - left_inside @ right_inside.T) if rest else value
 
-    def saved(self, store: Store) -> None:
+    def save(self, store: Store) -> None:
         """Write the spectrum to a store."""
         parts = {"values": self.values, "rest": torch.tensor(self.rest, dtype=torch.float64)}
         if self.floor is not None:
@@ -118,7 +118,7 @@ class Spectrum:
         store.save("spectrum", parts if self.vectors is None else {**parts, "vectors": self.vectors})
 
     @staticmethod
-    def loaded(store: Store, device: torch.device | str) -> Spectrum:
+    def load(store: Store, device: torch.device | str) -> Spectrum:
         """Return the spectrum of a store."""
         parts = store.load("spectrum", device)
         floor = float(parts["floor"]) if "floor" in parts else None
@@ -149,7 +149,7 @@ def task_spectrum(
         store: resumes from it and fills it.
     """
     if store is not None and "spectrum" in store:
-        return Spectrum.loaded(store, w.device)
+        return Spectrum.load(store, w.device)
     shift = l2 + damping
     if curvature == "identity":
         spectrum = Spectrum(torch.ones_like(w), None, 0.0)
@@ -159,7 +159,7 @@ def task_spectrum(
     else:
         spectrum = spectrum_of_rows(gauss_newton_rows(learner, w, tasks) / len(tasks) ** 0.5, shift=shift)
     if store is not None:
-        spectrum.saved(store)
+        spectrum.save(store)
     return spectrum
 
 

@@ -3,16 +3,16 @@
 from explainlib.meta.bilevel.learner import Bilevel, MakeInverse
 from explainlib.meta.bilevel.problem import Problem, Proximal
 from explainlib.meta.bilevel.solve import SolveError, require_bilevel, solve
-from explainlib.meta.bilevel.state import ROWS, Settled
+from explainlib.meta.bilevel.state import ROWS, InnerState
 from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
 
 __all__ = [
     "ROWS",
     "Bilevel",
+    "InnerState",
     "MakeInverse",
     "Problem",
     "Proximal",
-    "Settled",
     "SolveError",
     "TaskWeights",
     "WeightedTask",

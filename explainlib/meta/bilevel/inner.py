@@ -27,7 +27,7 @@ SMALLER = "take inner='head', or learn fewer parameters with parameters=[...]"
 Thetas = Float[Tensor, "m p"]
 
 
-def near(dtype: torch.dtype) -> float:
+def quadratic_tolerance(dtype: torch.dtype) -> float:
     """Return the relative gradient from which one more Newton step, squaring it, ends at rounding."""
     return torch.finfo(dtype).eps ** 0.5
 
@@ -51,7 +51,7 @@ def inner_solutions(
         InnerError: some task did not converge.
     """
     theta = problem.centre(lam).expand(len(batch.support_y), -1) if start is None else start
-    return (_net if problem.linear is None else _heads)(problem, lam, batch, theta.clone())
+    return (_net if problem.linear is None else _solve_heads)(problem, lam, batch, theta.clone())
 
 
 def inner_inverse(problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, batch: WeightedTask) -> InnerInverse:
@@ -85,7 +85,7 @@ def features(problem: Problem, lam: Float[Tensor, " q"], x: Tensor) -> Float[Ten
         return problem.features(lam, x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def _heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> Tensor:
+def _solve_heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> Tensor:
     head, strength, centre = problem.linear, problem.strength, problem.centre(lam)
     phi = features(problem, lam, batch.support_x)
 
@@ -105,7 +105,7 @@ def _heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) ->
         return inverse.solve(gradient[:, None])[:, 0]
 
     rows = torch.arange(len(theta), device=theta.device)
-    goal = near(theta.dtype) * ((batch.training * phi.norm(dim=2)).sum(1) + strength * centre.norm())
+    goal = quadratic_tolerance(theta.dtype) * ((batch.training * phi.norm(dim=2)).sum(1) + strength * centre.norm())
     for _ in range(MAX_STEPS):
         gradient, outputs = gradients(rows, theta[rows])
         step = steps(rows, gradient, outputs)
@@ -114,11 +114,11 @@ def _heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) ->
         rows, gradient, step = rows[~last], gradient[~last], step[~last]
         if not len(rows):
             return theta
-        theta[rows] = _searched(values, rows, theta[rows], gradient, step)
-    raise InnerError(_unsolved(rows, problem))
+        theta[rows] = _line_search(values, rows, theta[rows], gradient, step)
+    raise InnerError(_unsolved_error(rows, problem))
 
 
-def _searched(
+def _line_search(
     values: Callable[[Tensor, Tensor], Tensor], rows: Tensor, theta: Tensor, gradient: Tensor, step: Tensor
 ) -> Tensor:
     """Halve each task's step until its value falls as Armijo asks; return the new parameters."""
@@ -154,7 +154,7 @@ def _net(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> T
         part = WeightedTask(*(tensor[rows] for tensor in batch))
         at = theta[rows]
         hessian, (gradient, before) = model(at, part)
-        goal = near(theta.dtype) * gradient.norm(dim=1).clamp(min=1.0) if goal is None else goal
+        goal = quadratic_tolerance(theta.dtype) * gradient.norm(dim=1).clamp(min=1.0) if goal is None else goal
         last = gradient.norm(dim=1) <= goal[rows]
         damping = torch.where(last | (mu[rows] < 1e-4 * problem.strength), 0.0, mu[rows])
         triangle, failed = torch.linalg.cholesky_ex(hessian + damping[:, None, None] * eye)
@@ -173,7 +173,7 @@ def _net(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> T
         rows = rows[~(last & good)]
         if not len(rows):
             return theta
-    raise InnerError(_unsolved(rows, problem))
+    raise InnerError(_unsolved_error(rows, problem))
 
 
 def _quadratic(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -186,7 +186,7 @@ def _quadratic(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor
     return jacrev(slope, has_aux=True)(at)
 
 
-def _unsolved(rows: Tensor, problem: Problem) -> str:
+def _unsolved_error(rows: Tensor, problem: Problem) -> str:
     precise = "" if problem.lam0.dtype == torch.float64 else "use float64, "
     return (
         f"{len(rows)} inner problems, the first of task {int(rows[0])} of its batch, did not converge in {MAX_STEPS} "

@@ -34,7 +34,7 @@ from explainlib.meta.bilevel.inner import SMALLER, inner_solutions
 from explainlib.meta.bilevel.inverse import InnerInverse
 from explainlib.meta.bilevel.problem import Head, Problem, Proximal
 from explainlib.meta.bilevel.softmax import softmax_products, softmax_total_hessian
-from explainlib.meta.bilevel.state import ROWS, Settled, summed
+from explainlib.meta.bilevel.state import ROWS, InnerState, sum_over_tasks
 from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
 from explainlib.modules import private_copy
 
@@ -136,7 +136,7 @@ class Bilevel:
         start: Float[Tensor, "M p"] | None = None,
     ) -> Float[Tensor, "M q"]:
         """Return D f_i for every task, without the outer ridge (Ren et al., Theorem 4.1); task weights do not enter."""
-        settled = self.settled(lam, tasks, weights=weights, start=start)
+        settled = self.inner_states(lam, tasks, weights=weights, start=start)
         return torch.cat([state.total_gradients() for _, state in settled])
 
     @compute.entry
@@ -144,7 +144,7 @@ class Bilevel:
         self, lam: Float[Tensor, " q"], tasks: Tasks
     ) -> tuple[Float[Tensor, "M q"], Float[Tensor, "M p"]]:
         """Return (partial_lam f_i, partial_theta f_i); the first is zero for the proximal problem (slip 4)."""
-        parts = [(state.of_lam, state.of_theta) for _, state in self.settled(lam, tasks)]
+        parts = [(state.of_lam, state.of_theta) for _, state in self.inner_states(lam, tasks)]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     @compute.entry
@@ -152,7 +152,7 @@ class Bilevel:
         """Return dtheta_i/dlam for every task (eq. 4); M p q numbers."""
         M, p, q = len(tasks), self.p, self.q
         require_numbers(f"Jacobians of {M:,} tasks, {p:,} x {q:,} each", 2 * M * p * q, lam, otherwise="pass fewer")
-        return torch.cat([state.jacobian() for _, state in self.settled(lam, tasks)])
+        return torch.cat([state.jacobian() for _, state in self.inner_states(lam, tasks)])
 
     @compute.entry
     def total_hessian(
@@ -181,8 +181,8 @@ class Bilevel:
         require_numbers(f"the total Hessian of q = {self.q:,} parameters", 4 * self.q**2, lam, otherwise=SMALLER)
         total = lam.new_zeros(self.q, self.q)
         c = self._weights(tasks, weights).tasks
-        for rows, state in self.settled(lam, tasks, weights=weights, inverse=inverse, start=start):
-            if self.closed:
+        for rows, state in self.inner_states(lam, tasks, weights=weights, inverse=inverse, start=start):
+            if self.has_closed_form:
                 total += softmax_total_hessian(state, c[rows], third_order=third_order)
             else:
                 total += state.total_hessian(c[rows], third_order=third_order)
@@ -209,12 +209,12 @@ class Bilevel:
         """
         self.require_derivatives(tasks, GRADIENT, HESSIAN, FORWARD_HESSIAN, THIRD)
         c = self._weights(tasks, weights).tasks
-        states = [(c[rows], s) for rows, s in self.settled(lam, tasks, weights=weights, inverse=inverse)]
-        if self.closed:
-            return summed(states, lambda s, v: softmax_products(s, v, third_order=third_order))
-        return summed(states, lambda s, v: s.hessian_products(v, third_order=third_order))
+        states = [(c[rows], s) for rows, s in self.inner_states(lam, tasks, weights=weights, inverse=inverse)]
+        if self.has_closed_form:
+            return sum_over_tasks(states, lambda s, v: softmax_products(s, v, third_order=third_order))
+        return sum_over_tasks(states, lambda s, v: s.hessian_products(v, third_order=third_order))
 
-    def settled(
+    def inner_states(
         self,
         lam: Float[Tensor, " q"],
         tasks: Tasks,
@@ -222,7 +222,7 @@ class Bilevel:
         weights: TaskWeights | None = None,
         inverse: MakeInverse | None = None,
         start: Float[Tensor, "M p"] | None = None,
-    ) -> Iterator[tuple[slice, Settled]]:
+    ) -> Iterator[tuple[slice, InnerState]]:
         """Return an iterator of (rows of tasks, these tasks at their inner solutions), batch by batch as memory allows.
 
         Args:
@@ -234,7 +234,7 @@ class Bilevel:
         """
         for rows, theta, batch in self._solved(lam, tasks, weights, start):
             made = None if inverse is None else inverse(self.problem, lam, theta, batch)
-            yield rows, Settled(self.problem, lam, theta, batch, made)
+            yield rows, InnerState(self.problem, lam, theta, batch, made)
 
     def adapted(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M p"]:
         """Return theta_i(w): what adaptation is here."""
@@ -276,18 +276,18 @@ class Bilevel:
             raise ValueError(
                 f"the model has {outputs} outputs, a task has {tasks.ways} ways; build it with one for each."
             )
-        self.problem.look(tasks.support_x[0])
+        self.problem.inspect(tasks.support_x[0])
         self._outputs = outputs
         return tasks
 
     def require_derivatives(self, tasks: Tasks, *routes: str) -> None:
         """Return nothing, or raise, once the network's derivatives were compared on the support of a task."""
         self.require_tasks(tasks)
-        if not self.closed:
+        if not self.has_closed_form:
             self.problem.require_derivatives(tasks.support_x[0], routes)
 
     @property
-    def closed(self) -> bool:
+    def has_closed_form(self) -> bool:
         """Whether the total Hessian has a closed form; known once ``require_tasks`` has seen a task."""
         return self.inner == "proximal" and self.problem.linear is not None
 
@@ -310,7 +310,7 @@ class Bilevel:
         s, r, c = tasks.support_y.shape[1], tasks.query_y.shape[1], self._outputs
         wide = self.problem.linear is not None and s * c < self.p
         inner = 4 * (s * c) ** 2 if wide else 4 * self.p**2
-        rows = 3 * (s + r) * c * self.p if self.closed else (3 * self.p + ROWS) * (self.p + self.q)
+        rows = 3 * (s + r) * c * self.p if self.has_closed_form else (3 * self.p + ROWS) * (self.p + self.q)
         pictures = 64 * (tasks.support_x[0].numel() + tasks.query_x[0].numel())
         return max(1, NUMBERS // (inner + rows + pictures))
 

@@ -61,14 +61,14 @@ class Objective:
         thetas = []
         start = self._last if self.bilevel.problem.linear is not None else None
         with torch.no_grad():
-            for rows, state in self.bilevel.settled(lam, self.tasks, weights=self.weights, start=start):
+            for rows, state in self.bilevel.inner_states(lam, self.tasks, weights=self.weights, start=start):
                 value = value + self.weights.tasks[rows] @ state.losses
                 gradient = gradient + self.weights.tasks[rows] @ state.total_gradients()
                 thetas.append(state.theta)
         self._last = torch.cat(thetas)
         return Point(lam, float(value), gradient, self._last)
 
-    def tried(self, lam: Float[Tensor, " q"]) -> Point:
+    def value_or_infinity(self, lam: Float[Tensor, " q"]) -> Point:
         """Return the same, infinite where an inner problem was not solved: no step may end there."""
         try:
             return self.at(lam)

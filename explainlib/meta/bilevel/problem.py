@@ -58,7 +58,7 @@ class Problem(ABC):
         require_derivatives(self.network, x, routes)
 
     @abstractmethod
-    def look(self, x: Tensor) -> None:
+    def inspect(self, x: Tensor) -> None:
         """Find out from some examples whether the final layer is one that theta multiplies."""
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Proximal(Problem):
         self.lam0 = self.theta0 = self.parameters.theta
         self.linear, self._looked = None, False
 
-    def look(self, x: Tensor) -> None:
+    def inspect(self, x: Tensor) -> None:
         """Recognise softmax regression: one linear layer and nothing else to learn."""
         if not self._looked:
             self.linear, self._looked = self.parameters.head(x), True
@@ -166,7 +166,7 @@ class Head(Problem):
         admit(self.body, x, name="a task's support")
         return super().admit(x)
 
-    def look(self, x: Tensor) -> None:
+    def inspect(self, x: Tensor) -> None:
         """Check that the last layer's outputs are the model's outputs.
 
         Raises:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from explainlib.meta.bilevel.inner import features
 from explainlib.meta.bilevel.inverse import HeadInverse, matrix_places
-from explainlib.meta.bilevel.state import LamRows, Settled
+from explainlib.meta.bilevel.state import InnerState, LamRows
 
 
 def softmax_total_hessian(
-    state: Settled, weights: Float[Tensor, " m"], *, third_order: bool = True
+    state: InnerState, weights: Float[Tensor, " m"], *, third_order: bool = True
 ) -> Float[Tensor, "q q"]:
     """Return sum_i weight_i D D f_i [q, q].
 
@@ -43,7 +43,7 @@ def softmax_total_hessian(
         c = small.shape[-1]
         eye = torch.eye(c, dtype=phi.dtype, device=phi.device)
         basis = (phi[:, :, None, None, :] * eye[:, :, None]).flatten(1, 2)  # Phi, a row for each output
-        rows = head.matrix(state.pushed(head.flat(basis))).unflatten(1, (-1, c))
+        rows = head.matrix(state.jvp(head.flat(basis))).unflatten(1, (-1, c))
     m, n, c = rows.shape[:3]
     rows = rows.reshape(m, n, c, -1)
     total = rows.view(m * n * c, -1).T @ (small @ rows).view(m * n * c, -1)
@@ -52,7 +52,7 @@ def softmax_total_hessian(
     return (total + total.T) / 2
 
 
-def softmax_products(state: Settled, v: LamRows, *, third_order: bool = True) -> LamRows:
+def softmax_products(state: InnerState, v: LamRows, *, third_order: bool = True) -> LamRows:
     """Return D D f_i v for k rows of every task, the matrix never formed.
 
     Args:
@@ -62,12 +62,12 @@ def softmax_products(state: Settled, v: LamRows, *, third_order: bool = True) ->
     """
     head = state.problem.linear
     phi, small = _curvatures(state, third_order)
-    logits = torch.einsum("mkcd,mnd->mnck", head.matrix(state.pushed(v)), phi)
+    logits = torch.einsum("mkcd,mnd->mnck", head.matrix(state.jvp(v)), phi)
     back = torch.einsum("mnck,mnd->mkcd", small @ logits, phi)
-    return state.pulled(head.flat(back))
+    return state.vjp(head.flat(back))
 
 
-def _curvatures(state: Settled, third_order: bool) -> tuple[Tensor, Tensor]:
+def _curvatures(state: InnerState, third_order: bool) -> tuple[Tensor, Tensor]:
     """Return (phi [m, n, d], the small matrices [m, n, C, C]): validation first, then training unless dropped."""
     problem, batch = state.problem, state.batch
     matrix = problem.linear.matrix(state.theta).mT

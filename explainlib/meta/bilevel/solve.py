@@ -28,8 +28,8 @@ from explainlib.meta.trained import Trained
 
 DENSE = 1200  # meta-parameters up to which the Hessian is formed
 HALVINGS = 30
-STRETCH = 100  # steps of L-BFGS between two Hessians,
-NEARER = 1e-2  # or as many as shorten the gradient to this share
+LBFGS_STEPS = 100  # steps of L-BFGS between two Hessians,
+GRADIENT_DROP = 1e-2  # or as many as shorten the gradient to this share
 
 
 class SolveError(RuntimeError):
@@ -123,7 +123,7 @@ def _newton(objective: Objective, lam: Tensor, tolerance: float, max_steps: int)
         if point.gradient.norm() <= tolerance:
             break
         history.append(objective.loss(point))
-        moved = _stepped(objective, point, tolerance)
+        moved = _damped_step(objective, point, tolerance)
         if moved is None:
             status = "stalled"
             break
@@ -132,7 +132,7 @@ def _newton(objective: Objective, lam: Tensor, tolerance: float, max_steps: int)
     return Trained(point.lam, tuple(history), norm, "converged" if norm <= tolerance else status)
 
 
-def _stepped(objective: Objective, point: Point, tolerance: float) -> Point | None:
+def _damped_step(objective: Objective, point: Point, tolerance: float) -> Point | None:
     """Return a lower point: by Newton's step or its half, else by L-BFGS, else by a shorter step; None if stuck."""
     values, vectors = torch.linalg.eigh(objective.hessian(point))
     floor = 1e-12 * values.abs().max()
@@ -141,43 +141,43 @@ def _stepped(objective: Objective, point: Point, tolerance: float) -> Point | No
     fall = float(point.gradient @ step)
 
     if fall <= 1e4 * torch.finfo(values.dtype).eps * abs(point.value):  # values say nothing any more
-        return _ended(objective, point, vectors @ (inside / torch.where(values.abs() < floor, floor, values)))
+        return _final_step(objective, point, vectors @ (inside / torch.where(values.abs() < floor, floor, values)))
 
     def first(sizes: Iterable[float]) -> Point | None:
-        trials = ((t, objective.tried(point.lam - t * step)) for t in sizes)
+        trials = ((t, objective.value_or_infinity(point.lam - t * step)) for t in sizes)
         return next((there for t, there in trials if there.value <= point.value - 1e-4 * t * fall), None)
 
     whole = first((1.0, 0.5))
     if whole is not None:
         return whole
-    far = _stretch(objective, point, tolerance, least=NEARER * float(point.gradient.norm()))
+    far = _lbfgs_steps(objective, point, tolerance, least=GRADIENT_DROP * float(point.gradient.norm()))
     return far if far.value < point.value else first(0.5**k for k in range(2, HALVINGS))
 
 
-def _ended(objective: Objective, point: Point, step: Tensor) -> Point | None:
+def _final_step(objective: Objective, point: Point, step: Tensor) -> Point | None:
     """Return the point after a step that shortens the gradient: the only judge at rounding."""
     for t in (1.0, 0.5, 0.1):
-        there = objective.tried(point.lam - t * step)
+        there = objective.value_or_infinity(point.lam - t * step)
         if there.thetas is not None and there.gradient.norm() < 0.9 * point.gradient.norm():
             return there
     return None
 
 
-def _stretch(
+def _lbfgs_steps(
     objective: Objective,
     point: Point,
     tolerance: float,
     *,
-    steps: int = STRETCH,
+    steps: int = LBFGS_STEPS,
     least: float = 0.0,
     history: list[float] | None = None,
 ) -> Point:
     """Return the lowest point of some steps of L-BFGS, fewer once the gradient is as short as ``least``."""
     best = point
 
-    def both(v: np.ndarray) -> tuple[float, np.ndarray]:
+    def value_and_gradient(v: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best
-        there = objective.tried(torch.as_tensor(v.copy()).to(point.lam))
+        there = objective.value_or_infinity(torch.as_tensor(v.copy()).to(point.lam))
         if there.thetas is None:  # far above, and finite, so that the line search turns back
             return 1e3 * (1 + abs(best.value)), best.gradient.double().cpu().numpy()
         best = there if there.value <= best.value else best
@@ -185,19 +185,26 @@ def _stretch(
             history.append(objective.loss(there))
         return there.value, there.gradient.double().cpu().numpy()
 
-    def enough(_: np.ndarray) -> None:
+    def stop_when_small(_: np.ndarray) -> None:
         if best.gradient.norm() <= least:
             raise StopIteration
 
     options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": tolerance / len(point.lam) ** 0.5, "ftol": 0.0}
     start = point.lam.double().cpu().numpy()
-    minimize(both, start, jac=True, method="L-BFGS-B", callback=enough, options={**options, "maxcor": 30})
+    minimize(
+        value_and_gradient,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        callback=stop_when_small,
+        options={**options, "maxcor": 30},
+    )
     return best
 
 
 def _lbfgs(objective: Objective, lam: Tensor, tolerance: float, max_steps: int) -> Trained:
     history: list[float] = []
-    end = _stretch(objective, objective.at(lam), tolerance, steps=max_steps, history=history)
+    end = _lbfgs_steps(objective, objective.at(lam), tolerance, steps=max_steps, history=history)
     norm = float(end.gradient.norm())
     status = "converged" if norm <= tolerance else ("max_steps" if len(history) >= max_steps else "stalled")
     return Trained(end.lam, tuple(history), norm, status)

@@ -31,7 +31,7 @@ LamRows, ThetaRows = Float[Tensor, "m k q"], Float[Tensor, "m k p"]
 ROWS = 64  # basis vectors in one batched product
 
 
-class Settled:
+class InnerState:
     """m tasks at theta_i(lam).
 
     Args:
@@ -68,7 +68,7 @@ class Settled:
     def _proximal(self) -> bool:
         return isinstance(self.problem, Proximal)
 
-    def pushed(self, v: LamRows) -> ThetaRows:
+    def jvp(self, v: LamRows) -> ThetaRows:
         """Return J v: how theta moves when lam moves by v."""
         if self._proximal:
             return self.problem.strength * self.inverse.solve(v)
@@ -79,7 +79,7 @@ class Settled:
 
         return -self.inverse.solve(self._each(cross, v))
 
-    def pulled(self, rows: ThetaRows) -> LamRows:
+    def vjp(self, rows: ThetaRows) -> LamRows:
         """Return J^T rows: a gradient in theta as a gradient in lam."""
         solved = self.inverse.solve(rows)
         if self._proximal:
@@ -106,9 +106,9 @@ class Settled:
 
     def total_gradients(self) -> Float[Tensor, "m q"]:
         """Return D f_i."""
-        return self.of_lam + self.pulled(self.of_theta[:, None])[:, 0]
+        return self.of_lam + self.vjp(self.of_theta[:, None])[:, 0]
 
-    def bent(self, v: LamRows, w: ThetaRows, *, third_order: bool = True) -> tuple[LamRows, ThetaRows]:
+    def lagrangian_products(self, v: LamRows, w: ThetaRows, *, third_order: bool = True) -> tuple[LamRows, ThetaRows]:
         """Return grad^2 L [v; w], or grad^2 f [v; w] without the third-order terms."""
         adjoint = self.adjoint if third_order else torch.zeros_like(self.adjoint)
 
@@ -123,8 +123,8 @@ class Settled:
 
     def hessian_products(self, v: LamRows, *, third_order: bool = True) -> LamRows:
         """Return D D f_i v for k rows of every task."""
-        of_lam, of_theta = self.bent(v, self.pushed(v), third_order=third_order)
-        return of_lam + self.pulled(of_theta)
+        of_lam, of_theta = self.lagrangian_products(v, self.jvp(v), third_order=third_order)
+        return of_lam + self.vjp(of_theta)
 
     def total_hessian(self, weights: Float[Tensor, " m"], *, third_order: bool = True) -> Float[Tensor, "q q"]:
         """Return sum_i weight_i D D f_i, put together from the blocks of grad^2 L.
@@ -138,16 +138,16 @@ class Settled:
         for rows in torch.arange(p).split(ROWS):
             basis = eye[rows].expand(len(weights), -1, -1)
             none = self.lam.new_zeros(len(weights), len(rows), q)
-            across[:, rows], inside[:, rows] = self.bent(none, basis, third_order=third_order)
+            across[:, rows], inside[:, rows] = self.lagrangian_products(none, basis, third_order=third_order)
         jacobian = self.jacobian()
         weighted = (weights[:, None, None] * jacobian).flatten(0, 1)
         total = weighted.T @ (inside @ jacobian).flatten(0, 1)
         if not self._proximal:  # there lam enters through the proximity alone, and linearly
             beside = weighted.T @ across.flatten(0, 1)
-            total = total + beside + beside.T + self.straight_hessian(weights, third_order=third_order)
+            total = total + beside + beside.T + self.direct_hessian(weights, third_order=third_order)
         return (total + total.T) / 2
 
-    def straight_hessian(self, weights: Float[Tensor, " m"], *, third_order: bool = True) -> Float[Tensor, "q q"]:
+    def direct_hessian(self, weights: Float[Tensor, " m"], *, third_order: bool = True) -> Float[Tensor, "q q"]:
         """Return sum_i weight_i grad_lam^2 L_i, or of f_i without the third-order terms: one graph for all tasks.
 
         Args:
@@ -159,25 +159,25 @@ class Settled:
             return total
         adjoint = self.adjoint if third_order else torch.zeros_like(self.adjoint)
 
-        def summed(lam: Tensor) -> Tensor:
+        def sum_over_tasks(lam: Tensor) -> Tensor:
             one = self.problem.lagrangian if third_order else lambda a, b, u, task: self.problem.outer(a, b, task)
             return weights @ vmap(lambda b, u, task: one(lam, b, u, task))(self.theta, adjoint, self.batch)
 
-        pull = vjp(grad(summed), self.lam)[1]
+        pull = vjp(grad(sum_over_tasks), self.lam)[1]
         eye = torch.eye(len(total), dtype=total.dtype, device=total.device)
         return torch.cat([vmap(lambda row: pull(row)[0])(part) for part in eye.split(ROWS)])
 
     def partial_products(self, v: LamRows) -> tuple[LamRows, LamRows]:
         """Return (partial_lam^2 f v, (C + C^T) v), C = partial_lam partial_theta f J: what the paper's Gamma keeps."""
-        straight, across = self.bent(v, torch.zeros_like(self.theta)[:, None].expand(-1, v.shape[1], -1),
+        straight, across = self.lagrangian_products(v, torch.zeros_like(self.theta)[:, None].expand(-1, v.shape[1], -1),
                                      third_order=False)  # fmt: skip
-        through, _ = self.bent(torch.zeros_like(v), self.pushed(v), third_order=False)
-        return straight, through + self.pulled(across)
+        through, _ = self.lagrangian_products(torch.zeros_like(v), self.jvp(v), third_order=False)
+        return straight, through + self.vjp(across)
 
     def validation_gradients(self) -> Float[Tensor, "m r q"]:
         """Return D l(z) for every validation example, unweighted."""
         of_lam, of_theta = self._each(jacrev(self.problem.validation_losses, argnums=(0, 1)))
-        return of_lam + self.pulled(of_theta)
+        return of_lam + self.vjp(of_theta)
 
     def inner_influences(self) -> Float[Tensor, "m s p"]:
         """Return inner = -H_in^-1 grad_theta l(z) for every training example (Theorem 4.6)."""
@@ -191,13 +191,13 @@ class Settled:
             return jvp(lambda at: self.problem.training_losses(lam, at, task), (theta,), (u,))[1]
 
         nothing = self.lam.new_zeros(*inner.shape[:2], self.lam.numel())
-        of_lam, of_theta = self.bent(nothing, inner)
+        of_lam, of_theta = self.lagrangian_products(nothing, inner)
         own_lam, own_theta = self._each(jacrev(along, argnums=(0, 1)), self.adjoint)
-        return of_lam + own_lam + self.pulled(of_theta + own_theta)
+        return of_lam + own_lam + self.vjp(of_theta + own_theta)
 
 
-def summed(
-    states: list[tuple[Tensor, Settled]], one: Callable[[Settled, Tensor], Tensor]
+def sum_over_tasks(
+    states: list[tuple[Tensor, InnerState]], one: Callable[[InnerState, Tensor], Tensor]
 ) -> Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]:
     """Return v -> sum over tasks of weight times one(state, v), in blocks of rows.
 

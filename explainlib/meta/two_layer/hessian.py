@@ -24,8 +24,8 @@ from explainlib.checks import (
     require_same_kind,
     require_shape,
 )
-from explainlib.meta.two_layer.terms import Total, terms
-from explainlib.meta.two_layer.units import Elementwise, Network, Units, contrasts
+from explainlib.meta.two_layer.terms import HessianTotal, terms
+from explainlib.meta.two_layer.units import Elementwise, Network, UnitParameters, contrasts
 
 MEMORY = 2**27  # bytes of the work array: enough tasks to keep products large, few enough to stay near the cache
 
@@ -68,7 +68,7 @@ class TwoLayer:
         vectors = self.hidden * (1 if self.eps is None else 3)
         return self.hidden * self.features, vectors, self.classes * self.hidden, self.classes
 
-    def units(self, w: Float[Tensor, "*rows q"], u: Float[Tensor, "C c"]) -> Units:
+    def units(self, w: Float[Tensor, "*rows q"], u: Float[Tensor, "C c"]) -> UnitParameters:
         """Return w (or each row of a matrix) ordered by hidden unit, its second layer in contrasts.
 
         What the loss never sees is dropped: the softmax shift, and the bias before a BatchNorm.
@@ -78,7 +78,7 @@ class TwoLayer:
         vectors = vectors.unflatten(-1, (-1, self.hidden)).mT
         seen = vectors if self.eps is None else vectors[..., 1:]
         second = second.unflatten(-1, (self.classes, self.hidden))
-        return Units(torch.cat([first, seen], dim=-1), u.T @ second, bias @ u)
+        return UnitParameters(torch.cat([first, seen], dim=-1), u.T @ second, bias @ u)
 
     def flat(self, units: Float[Tensor, "rows p"], u: Float[Tensor, "C c"]) -> Float[Tensor, "rows q"]:
         """Return rows ordered by hidden unit, as the Hessian's are, in the order of w; what was dropped is zero."""
@@ -202,11 +202,11 @@ def two_layer_hessians(
     m, s, r, c = *support_y.shape, query_y.shape[1], net.classes - 1
     with compute.settings(m * (s + r) * c * net.q):
         u = contrasts(net.classes, w)
-        units = Units(*(part[None] for part in net.units(w.detach(), u)))
+        units = UnitParameters(*(part[None] for part in net.units(w.detach(), u)))
         size = units.x.shape[-1] + c
         row = net.hidden * (net.hidden * size + c) * w.element_size()
         step = min(m, max(1, memory // ((s + r + c) * row)))
-        total = Total(net.hidden, size, c, step * (s + r + c), w)
+        total = HessianTotal(net.hidden, size, c, step * (s + r + c), w)
         network = Network(u, net.activation, net.eps)
         for rows in torch.arange(m, device=w.device).split(step):
             support, query = (support_x[rows], support_y[rows]), (query_x[rows], query_y[rows])

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.func import jvp
 from torch.nn import functional as F
 
-from explainlib.meta.two_layer.units import Derivatives, Network, Units, derivatives, loss_gradient
+from explainlib.meta.two_layer.units import Derivatives, Network, UnitParameters, derivatives, loss_gradient
 
 
 class Terms(NamedTuple):
@@ -43,7 +43,7 @@ class Terms(NamedTuple):
     z: Float[Tensor, "t r c p"]
 
 
-class Total:
+class HessianTotal:
     """The sum over tasks, p x p, growing some tasks at a time.
 
     Args:
@@ -96,7 +96,7 @@ class Total:
 
 def terms(
     net: Network,
-    units: Units,
+    units: UnitParameters,
     support: tuple[Float[Tensor, "t s d"], Int[Tensor, "t s"]],
     query: tuple[Float[Tensor, "t r d"], Int[Tensor, "t r"]],
     weights: Float[Tensor, " t"],
@@ -112,7 +112,7 @@ def terms(
         weights: one a task.
         a: the inner step.
     """
-    here = Units(*(part.expand(len(weights), *part.shape[1:]).clone() for part in units))
+    here = UnitParameters(*(part.expand(len(weights), *part.shape[1:]).clone() for part in units))
     theta = here.step(-a, loss_gradient(net, here, *support))
     q = derivatives(net, theta, *query)
     s, ds = jvp(lambda units: derivatives(net, units, *support), (here,), (loss_gradient(net, theta, *query),))

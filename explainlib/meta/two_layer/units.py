@@ -28,16 +28,16 @@ from torch.nn.functional import one_hot
 Elementwise = Callable[[Tensor], Tensor]
 
 
-class Units(NamedTuple):
+class UnitParameters(NamedTuple):
     """Parameters ordered by hidden unit, or a direction among them; one set for each task."""
 
     x: Float[Tensor, "t u k"]
     v: Float[Tensor, "t c u"]
     c: Float[Tensor, "t c"]
 
-    def step(self, length: float, direction: Units) -> Units:
+    def step(self, length: float, direction: UnitParameters) -> UnitParameters:
         """Return the parameters moved by ``length`` times ``direction``."""
-        return Units(*(here + length * there for here, there in zip(self, direction, strict=True)))
+        return UnitParameters(*(here + length * there for here, there in zip(self, direction, strict=True)))
 
 
 class Derivatives(NamedTuple):
@@ -64,9 +64,9 @@ class Network(NamedTuple):
     activation: Elementwise
     eps: float | None
 
-    def before(self, units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"]) -> PreActivation:
+    def pre_activation(self, units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"]) -> PreActivation:
         """Return what reaches the activation."""
-        return plain(units_x, x) if self.eps is None else normalised(units_x, x, self.eps)
+        return affine(units_x, x) if self.eps is None else batch_norm(units_x, x, self.eps)
 
 
 class PreActivation(NamedTuple):
@@ -74,7 +74,7 @@ class PreActivation(NamedTuple):
 
     value: Float[Tensor, "t u n"]
     slope: Float[Tensor, "t u n k"]
-    bend: Callable[[Float[Tensor, "t u n"]], Tensor]
+    second_derivative: Callable[[Float[Tensor, "t u n"]], Tensor]
 
 
 def contrasts(classes: int, like: Tensor) -> Float[Tensor, "C c"]:
@@ -90,7 +90,9 @@ def contrasts(classes: int, like: Tensor) -> Float[Tensor, "C c"]:
     return (above - torch.diag(rank, -1)[:, :-1]) / (rank * (rank + 1)).sqrt()
 
 
-def loss_gradient(net: Network, units: Units, x: Float[Tensor, "t n d"], y: Int[Tensor, "t n"]) -> Units:
+def loss_gradient(
+    net: Network, units: UnitParameters, x: Float[Tensor, "t n d"], y: Int[Tensor, "t n"]
+) -> UnitParameters:
     """Return the gradient of the mean cross-entropy, task by task.
 
     Args:
@@ -99,14 +101,14 @@ def loss_gradient(net: Network, units: Units, x: Float[Tensor, "t n d"], y: Int[
         x: inputs.
         y: labels.
     """
-    before = net.before(units.x, x)
+    before = net.pre_activation(units.x, x)
     hidden, first = jvp(net.activation, (before.value,), (torch.ones_like(before.value),))
     rho, _ = softmax_derivatives(hidden.mT @ units.v.mT + units.c[:, None], y, net.contrasts)
     along = (units.v.mT @ rho.mT * first)[..., None, :] @ before.slope
-    return Units(along.squeeze(-2), (hidden @ rho).mT, rho.sum(1))
+    return UnitParameters(along.squeeze(-2), (hidden @ rho).mT, rho.sum(1))
 
 
-def derivatives(net: Network, units: Units, x: Float[Tensor, "t n d"], y: Int[Tensor, "t n"]) -> Derivatives:
+def derivatives(net: Network, units: UnitParameters, x: Float[Tensor, "t n d"], y: Int[Tensor, "t n"]) -> Derivatives:
     """Return the parts of the mean cross-entropy's second derivatives, task by task.
 
     Args:
@@ -115,12 +117,12 @@ def derivatives(net: Network, units: Units, x: Float[Tensor, "t n d"], y: Int[Te
         x: inputs.
         y: labels.
     """
-    before = net.before(units.x, x)
+    before = net.pre_activation(units.x, x)
     hidden, first, second = jet(net.activation, before.value)
     rho, s = softmax_derivatives(hidden.mT @ units.v.mT + units.c[:, None], y, net.contrasts)
     slope = first[..., None] * before.slope
     back = units.v.mT @ rho.mT
-    r_xx = before.slope.mT @ ((back * second)[..., None] * before.slope) + before.bend(back * first)
+    r_xx = before.slope.mT @ ((back * second)[..., None] * before.slope) + before.second_derivative(back * first)
     r_xv = slope.mT @ rho[:, None]
     r_vv = r_xv.new_zeros(*r_xv.shape[:2], rho.shape[-1], rho.shape[-1])  # a unit's output is linear in v
     r = torch.cat([torch.cat([r_xx, r_xv], dim=-1), torch.cat([r_xv.mT, r_vv], dim=-1)], dim=-2)
@@ -150,14 +152,14 @@ def jet(activation: Elementwise, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return activation(a), *jvp(slope, (a,), (ones,))
 
 
-def plain(units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"]) -> PreActivation:
+def affine(units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"]) -> PreActivation:
     """Return a_n = w . X_n + b, where units_x = (w, b)."""
     inputs = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
     slope = inputs[:, None].expand(-1, units_x.shape[1], -1, -1)
     return PreActivation(units_x @ inputs.mT, slope, lambda pi: units_x.new_zeros(()))
 
 
-def normalised(units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"], eps: float) -> PreActivation:
+def batch_norm(units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"], eps: float) -> PreActivation:
     r"""Return a_n = gamma xhat_n + beta, where units_x = (w, gamma, beta) and xhat is X w, normalised over the batch.
 
     With X centred, m = X w, sigma^2 = mean m^2 + eps and xhat = m / sigma,
@@ -180,7 +182,7 @@ def normalised(units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"], eps: 
     slope = torch.cat([gamma[..., None] * z_slope, xhat[..., None], torch.ones_like(xhat)[..., None]], dim=-1)
     gram = (centred.mT @ centred / n)[:, None]
 
-    def bend(pi: Float[Tensor, "t u n"]) -> Float[Tensor, "t u k k"]:
+    def second_derivative(pi: Float[Tensor, "t u n"]) -> Float[Tensor, "t u k k"]:
         z = (pi[..., None, :] @ z_slope).squeeze(-2)
         along = (pi * xhat).sum(-1, keepdim=True) / sigma
         left = z - l * along / 2  # z l^T + l z^T - along l l^T is left l^T + l left^T

@@ -13,11 +13,11 @@ from html import escape
 from explainlib.checks import require_choice
 from explainlib.figures.fragility import fragility_view
 from explainlib.figures.picture import alt_text, png
-from explainlib.panels.driven import Driven
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.fragility.controls import SWEEPS, FragilityControls
 from explainlib.panels.html import message, picture_html
-from explainlib.panels.panel import took
-from explainlib.studies.fragility import Judged, Truths, read_truths
+from explainlib.panels.panel import elapsed
+from explainlib.studies.fragility import NetworkResult, Truths, read_truths
 
 WORDS = {"highest_loss": "examples of highest loss", "most_influential": "most influential examples"}
 
@@ -33,7 +33,7 @@ class Choice:
     seed: int
 
 
-class Fragility(Driven):
+class Fragility(InteractivePanel):
     """A panel on the fragility study: depth, width, training, seed and protocol, and what each does to one correlation.
 
     ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
@@ -55,7 +55,7 @@ class Fragility(Driven):
         first = "L2" if "L2" in kinds else kinds[0]
         self._start = Choice("depth", self.truths.sizes("depth")[0], first, "highest_loss", self.truths.seeds[0])
         self._choice = self._start
-        self._again: dict[Choice, Judged] = {}
+        self._again: dict[Choice, NetworkResult] = {}
         self.controls = FragilityControls(sizes=self.truths.sizes("depth"), kinds=kinds, seeds=self.truths.seeds)
         self._connect()
         self.draw()
@@ -94,7 +94,7 @@ class Fragility(Driven):
         """Look the chosen network up, show it, and return the panel's text."""
         started = time.perf_counter()
         self._show()
-        self.controls.message.value = message(f"looked up and drawn in {took(started)}.")
+        self.controls.message.value = message(f"looked up and drawn in {elapsed(started)}.")
         return self.text
 
     def verify(self) -> str:
@@ -103,11 +103,11 @@ class Fragility(Driven):
         c.retrain.disabled = True
         c.message.value = message("training this network again, then without each of the removed examples ...")
         try:
-            self._again[self._choice] = self.truths.again(*self._key(self._choice))
+            self._again[self._choice] = self.truths.retrain(*self._key(self._choice))
         finally:
             c.retrain.disabled = False
         self._show()
-        c.message.value = message(f"trained, explained and retrained in {took(started)}.")
+        c.message.value = message(f"trained, explained and retrained in {elapsed(started)}.")
         return self.text
 
     def reset(self) -> str:
@@ -120,7 +120,7 @@ class Fragility(Driven):
     def text(self) -> str:
         """The panel in words, with rounded numbers: the same facts as the picture."""
         again = self._again.get(self._choice)
-        return "\n".join(self._lines() + ([] if again is None else [self._said(again)]))
+        return "\n".join(self._lines() + ([] if again is None else [self._message(again)]))
 
     # What is known -------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class Fragility(Driven):
         depth, width = self.truths.shape(choice.sweep, choice.size)
         return choice.kind, depth, width, choice.seed, choice.protocol
 
-    def _network(self, choice: Choice) -> Judged:
+    def _network(self, choice: Choice) -> NetworkResult:
         return self.truths.network(*self._key(choice))
 
     def _lines(self) -> list[str]:
@@ -156,7 +156,7 @@ class Fragility(Driven):
         ]
 
     @staticmethod
-    def _said(again: Judged) -> str:
+    def _message(again: NetworkResult) -> str:
         if again.collapsed:
             return f"trained again: {again.status}"
         said = again.agreement
@@ -174,7 +174,7 @@ class Fragility(Driven):
         c.view.value = picture_html(png(picture, dpi=90), alt_text(picture), width=960)
         body = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
         c.numbers.value = f"<div style='font-size:13px;line-height:1.45'>{body}</div>"
-        c.truth.value = message("" if again is None else f"{self._said(again)}.")
+        c.truth.value = message("" if again is None else f"{self._message(again)}.")
 
     # Widgets: they only forward ------------------------------------------------------------------------------------
 

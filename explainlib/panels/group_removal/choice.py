@@ -102,7 +102,7 @@ def leaving_order(choice: Choice, risk: Risk, test: Examples, classes: Sequence[
     return shuffled[away.argsort(stable=True)]
 
 
-def in_words(choice: Choice, risk: Risk, classes: Sequence[str]) -> str:
+def describe(choice: Choice, risk: Risk, classes: Sequence[str]) -> str:
     """Return what leaves, such as "60 of class 3"."""
     k, group = choice.k, choice.group
     if group == "random":

@@ -19,9 +19,9 @@ from explainlib.influence import removal_effect, series_trust
 from explainlib.influence.groups import Removal as Outcome
 from explainlib.panels.controls import GroupControls, positions_in
 from explainlib.panels.curve import group_curve
-from explainlib.panels.group_removal.choice import KINDS, Choice, Family, in_words, leaving_order, with_group
+from explainlib.panels.group_removal.choice import KINDS, Choice, Family, describe, leaving_order, with_group
 from explainlib.panels.html import message, outcome_table, trust_light
-from explainlib.panels.panel import Panel, quiet, took
+from explainlib.panels.panel import Panel, elapsed, quiet
 from explainlib.risk import Risk
 
 ORDERS = {"first order": 1, "second order": 2, "Newton step": "newton"}
@@ -102,19 +102,19 @@ class GroupRemoval(Panel):
         choice, group = self._choice, self._group_tensor()
         self._predict(choice, group)
         self._grow_curve(choice)
-        columns = [self._shown(name, outcome, choice.test) for name, outcome in self._here[1].items()]
+        columns = [self._column(name, outcome, choice.test) for name, outcome in self._here[1].items()]
         self._columns = [self._now(choice.test), *columns]
-        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {took(started)}.")
+        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {elapsed(started)}.")
         return self.text
 
     def verify(self) -> str:
         """Retrain without the chosen examples, add the truth to table and curve, and return the panel's text."""
         started = time.perf_counter()
         choice = self._choice
-        truth = self._shown("retrained", self._retrained(self._group_tensor()), choice.test)
+        truth = self._column("retrained", self._retrain(self._group_tensor()), choice.test)
         self._columns = [column for column in self._columns if column.name != "retrained"] + [truth]
         self._truths.setdefault((choice.test, choice.family), {})[choice.k] = truth.loss - self._columns[0].loss
-        self._show(f"retrained without {choice.k} of {self.risk.n} examples in {took(started)}.")
+        self._show(f"retrained without {choice.k} of {self.risk.n} examples in {elapsed(started)}.")
         return self.text
 
     def reset(self) -> str:
@@ -128,7 +128,7 @@ class GroupRemoval(Panel):
         """The panel in words, with rounded numbers: the same facts as table and light."""
         test = self._choice.test
         share = f"{100 * self._choice.k / self.risk.n:.1f}% of {self.risk.n}"
-        leaving = in_words(self._choice, self.risk, self.classes)
+        leaving = describe(self._choice, self.risk, self.classes)
         first = f"test {test} (a {class_name(self.test, test)}), removed: {leaving}, {share}"
         return "\n".join([first, *self._loss_lines(), f"the series is {self._here[2]}"])
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from explainlib.checks import require_count
-from explainlib.datasets import Tasks, flipped_label_tasks
+from explainlib.datasets import Tasks, flip_task_labels
 from explainlib.influence import BilevelInfluence
 from explainlib.meta import Bilevel
 from explainlib.meta.bilevel import solve
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     accuracy: float
 
 
-class Spoiled:
+class FlippedLearner:
     """A learner solved on tasks of which some have flipped labels.
 
     Args:
@@ -59,7 +59,7 @@ class Spoiled:
 
     def __init__(self, bilevel: Bilevel, tasks: Tasks, score_by: Tasks, judge_by: Tasks, flips: Flips) -> None:
         self.bilevel, self.score_by, self.judge_by, self.flips = bilevel, score_by, judge_by, flips
-        spoiled, hit = flipped_label_tasks(
+        spoiled, hit = flip_task_labels(
             tasks, tasks_fraction=flips.tasks, labels_fraction=flips.labels, seed=flips.seed
         )
         self.tasks: Tasks = spoiled
@@ -96,14 +96,14 @@ class Spoiled:
         """Return the tasks, the most suspicious first."""
         return self.scores(method).argsort(descending=True, stable=True).tolist()
 
-    def edited(self, suspects: list[int], how: str) -> Outcome:
+    def edit(self, suspects: list[int], how: str) -> Outcome:
         """Return the judging tasks after removing the suspects by "formula" or "Newton step"."""
         key = how, frozenset(suspects)
         if key not in self._edited:
             self._edited[key] = self._judged(self.influence.without_tasks(suspects, newton=how == EDITS[1]))
         return self._edited[key]
 
-    def solved_again(self, suspects: list[int]) -> Outcome:
+    def solve_without(self, suspects: list[int]) -> Outcome:
         """Return the judging tasks after solving without the suspects, from ``lam`` on."""
         weights = torch.ones(len(self.tasks), dtype=self.lam.dtype, device=self.lam.device)
         weights[suspects] = 0
@@ -129,20 +129,20 @@ class Spoiled:
         return Outcome(float(losses.mean()), float(right.mean()))
 
 
-def _by_chance(spoiled: Spoiled) -> Float[Tensor, " M"]:
+def _random_scores(spoiled: FlippedLearner) -> Float[Tensor, " M"]:
     generator = torch.Generator().manual_seed(spoiled.flips.seed)
     return torch.rand(len(spoiled.tasks), generator=generator, dtype=torch.float64)
 
 
-METHODS: dict[str, Callable[[Spoiled], Tensor]] = {
+METHODS: dict[str, Callable[[FlippedLearner], Tensor]] = {
     "task influence": lambda s: s.influence.performance(s.score_by).sum(0),
     "gradient product": lambda s: -s.influence.gradients @ s.total_gradients(s.score_by).sum(0),
     "raw loss": lambda s: s.bilevel.outer_losses(s.lam, s.tasks),
-    "random": _by_chance,
+    "random": _random_scores,
 }
 
 
-def halves(new_tasks: Tasks) -> tuple[Tasks, Tasks]:
+def split_in_half(new_tasks: Tasks) -> tuple[Tasks, Tasks]:
     """Return the new tasks to score by and those to judge by, so that nothing is judged by what chose it.
 
     Raises:

@@ -16,18 +16,18 @@ from explainlib.datasets import Tasks
 from explainlib.figures.bilevel import detection_curves
 from explainlib.figures.picture import alt_text, png
 from explainlib.meta import Bilevel
-from explainlib.panels.driven import Driven
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.harmful.controls import HarmfulControls
-from explainlib.panels.harmful.flips import EDITS, METHODS, Flips, Outcome, Spoiled, halves, require_flips
+from explainlib.panels.harmful.flips import EDITS, METHODS, FlippedLearner, Flips, Outcome, require_flips, split_in_half
 from explainlib.panels.harmful.html import outcome_table, suspects
 from explainlib.panels.html import message, picture_html
-from explainlib.panels.panel import took
+from explainlib.panels.panel import elapsed
 
 LISTED = 7
 FIRST = Flips(0.25, 0.4, 0)
 
 
-class Harmful(Driven):
+class Harmful(InteractivePanel):
     """A panel on one bilevel learner: spoil tasks, find them again, and leave the suspects out.
 
     ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
@@ -50,14 +50,14 @@ class Harmful(Driven):
         self.bilevel, self.tasks = bilevel, bilevel.require_tasks(tasks)
         if len(tasks) < 4:
             raise ValueError(f"tasks has {len(tasks)} tasks; pass four or more, of which some are spoiled.")
-        self.score_by, self.judge_by = halves(bilevel.require_tasks(new_tasks))
+        self.score_by, self.judge_by = split_in_half(bilevel.require_tasks(new_tasks))
         self.most = len(tasks) - 1
-        self._known: dict[Flips, Spoiled] = {}
+        self._known: dict[Flips, FlippedLearner] = {}
         self._start = FIRST, next(iter(METHODS)), max(1, round(FIRST.tasks * len(tasks)))
         self._flips, self._method, self._inspected = self._start
         self.controls = HarmfulControls(methods=list(METHODS), most=self.most, k=self._inspected)
         self._connect()
-        self._spoiled(self._flips)
+        self._learner(self._flips)
         self.draw()
 
     def set(
@@ -87,7 +87,7 @@ class Harmful(Driven):
         inspected = self._inspected if inspected is None else require_count("inspected", inspected)
         if inspected > self.most:
             raise ValueError(f"inspected={inspected} would leave no task; pass at most {self.most}.")
-        self._spoiled(flips)  # whatever fails, fails before
+        self._learner(flips)  # whatever fails, fails before
         self._flips, self._method, self._inspected = flips, method, inspected
         return self.draw()
 
@@ -95,7 +95,7 @@ class Harmful(Driven):
         """Show who is suspected and what leaving them out is predicted to do; return the panel's text."""
         started = time.perf_counter()
         self._show()
-        said = f"{self._inspected} of {len(self.tasks)} tasks inspected; predicted in {took(started)}."
+        said = f"{self._inspected} of {len(self.tasks)} tasks inspected; predicted in {elapsed(started)}."
         self.controls.message.value = message(said)
         return self.text
 
@@ -105,11 +105,11 @@ class Harmful(Driven):
         c.retrain.disabled = True
         c.message.value = message(f"solving again without {self._inspected} tasks ...")
         try:
-            self._spoiled(self._flips).solved_again(self.suspects())
+            self._learner(self._flips).solve_without(self.suspects())
         finally:
             c.retrain.disabled = False
         self._show()
-        c.message.value = message(f"solved again without {self._inspected} tasks in {took(started)}.")
+        c.message.value = message(f"solved again without {self._inspected} tasks in {elapsed(started)}.")
         return self.text
 
     def reset(self) -> str:
@@ -125,7 +125,7 @@ class Harmful(Driven):
         true = self._truth()
         lines = self._lines()
         if true is not None:
-            lines.append(self._said(true))
+            lines.append(self._message(true))
         return "\n".join(lines)
 
     def suspects(self) -> list[int]:
@@ -138,14 +138,14 @@ class Harmful(Driven):
 
     # What is known -------------------------------------------------------------------------------------------------
 
-    def _spoiled(self, flips: Flips) -> Spoiled:
+    def _learner(self, flips: Flips) -> FlippedLearner:
         if flips not in self._known:
             self.controls.message.value = message("solving the learner on the spoiled tasks ...")
-            self._known[flips] = Spoiled(self.bilevel, self.tasks, self.score_by, self.judge_by, flips)
+            self._known[flips] = FlippedLearner(self.bilevel, self.tasks, self.score_by, self.judge_by, flips)
         return self._known[flips]
 
-    def _now(self) -> Spoiled:
-        return self._spoiled(self._flips)
+    def _now(self) -> FlippedLearner:
+        return self._learner(self._flips)
 
     def _truth(self) -> Outcome | None:
         return self._now().truth(self.suspects())
@@ -154,7 +154,7 @@ class Harmful(Driven):
         known, m, k, flips = self._now(), len(self.tasks), self._inspected, self._flips
         wrong, chosen = int(known.hit.sum()), self.suspects()
         found, most = int(known.hit[chosen].sum()), min(k, wrong)
-        formula, newton = (known.edited(chosen, how) for how in EDITS)
+        formula, newton = (known.edit(chosen, how) for how in EDITS)
         now = known.now
         return [
             f"{flips.labels:.0%} of the labels flipped in {wrong} of {m} training tasks (seed {flips.seed})",
@@ -165,7 +165,7 @@ class Harmful(Driven):
             f"a Newton step; accuracy {formula.accuracy:.1%} and {newton.accuracy:.1%}",
         ]
 
-    def _said(self, true: Outcome) -> str:
+    def _message(self, true: Outcome) -> str:
         return f"retrained without them: loss {true.loss - self._now().now.loss:+.3f}, accuracy {true.accuracy:.1%}"
 
     # What is shown -------------------------------------------------------------------------------------------------
@@ -178,9 +178,9 @@ class Harmful(Driven):
         c.suspects.value = suspects(chosen, known.scores(self._method), known.hit, known.tasks, LISTED)
         body = "".join(f"<div>{escape(line)}</div>" for line in self._lines()[:3])
         c.prediction.value = f"<div style='font-size:13px;line-height:1.35'>{body}</div>"
-        edits = {f"edited, {how}": known.edited(chosen, how) for how in EDITS}
+        edits = {f"edited, {how}": known.edit(chosen, how) for how in EDITS}
         c.table.value = outcome_table(known.now, {**edits, "solved again": true})
-        c.truth.value = message("" if true is None else f"{self._said(true)}.")
+        c.truth.value = message("" if true is None else f"{self._message(true)}.")
 
     # Widgets: they only forward ------------------------------------------------------------------------------------
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from explainlib.checks import require_choice, require_count
 from explainlib.datasets import Examples
-from explainlib.datasets.sources.text import NAMES, redacted
+from explainlib.datasets.sources.text import NAMES, redact_text
 from explainlib.figures import class_name
 from explainlib.figures.html import example_html
 from explainlib.losses import Loss, LossFunction
-from explainlib.panels.driven import Driven
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.html import message
-from explainlib.panels.panel import took
+from explainlib.panels.panel import elapsed
 from explainlib.panels.representer.controls import RepresenterControls
 from explainlib.panels.representer.html import Product, axiom_lights, product_table, state
 from explainlib.panels.representer.plots import deletion_plot
@@ -40,7 +40,7 @@ LISTED = 5  # training examples on either side
 POINTS = 4  # retrainings a click, evenly spaced up to the chosen number
 
 
-class Representer(Driven):
+class Representer(InteractivePanel):
     """A panel on one training run: representer scores of a test example, the axioms they break, and the truth.
 
     ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
@@ -79,7 +79,7 @@ class Representer(Driven):
         given = {"loss": loss, "weight_decay": weight_decay, "seed": seed}
         self.known = Representers(trajectory, train, test, **given, damping=damping, surrogate_l2=surrogate_l2)
         hide = train.classes == NAMES["toxicity"] if redact is None else redact
-        self.shown_train, self.shown_test = (_masked(part) if hide else part for part in (train, test))
+        self.shown_train, self.shown_test = (_with_masked_texts(part) if hide else part for part in (train, test))
         self.most = max(1, len(train) // 4)
         first = RepresenterChoice(0, "ntk_final", "tracking", "negative", max(1, len(train) // 10))
         self._choice = self._start = replace(first, delete=min(first.delete, self.most))
@@ -139,7 +139,7 @@ class Representer(Driven):
         started = time.perf_counter()
         self._show()
         n = len(self.known.train)
-        self.controls.message.value = message(f"{self._choice.delete} of {n} deleted; predicted in {took(started)}.")
+        self.controls.message.value = message(f"{self._choice.delete} of {n} deleted; predicted in {elapsed(started)}.")
         return self.text
 
     def verify(self) -> str:
@@ -164,7 +164,7 @@ class Representer(Driven):
         finally:
             c.retrain.disabled, c.progress.layout.visibility = False, "hidden"
         self._show()
-        c.message.value = message(f"retrained without up to {sizes[-1]} examples in {took(started)}.")
+        c.message.value = message(f"retrained without up to {sizes[-1]} examples in {elapsed(started)}.")
         return self.text
 
     def reset(self) -> str:
@@ -179,15 +179,15 @@ class Representer(Driven):
         choice, test, c = self._choice, self._choice.test, self._output(self._choice)
         total, output = float(self._row().sum()), float(self.known.outputs()[test, c])
         lines = [
-            f"test {test} ({self._called()}), its output {output:+.2f}, before training "
+            f"test {test} ({self._description()}), its output {output:+.2f}, before training "
             f"{float(self.known.outputs_before()[test, c]):+.2f}",
             f"{IMPORTANCES[choice.importance]} x {KERNELS[choice.kernel]}: the scores add up to {total:+.3g}",
-            f"deleted: the {choice.delete} {SIGNS[choice.sign]} scores; {self._said()}",
+            f"deleted: the {choice.delete} {SIGNS[choice.sign]} scores; {self._message()}",
         ]
         true = self._truth(choice.delete)
         if true is not None:
-            lines.append(f"retrained change {true:+.3f}{self._compared(true)}")
-        return "\n".join([*lines, self._axioms_in_words()])
+            lines.append(f"retrained change {true:+.3f}{self._comparison(true)}")
+        return "\n".join([*lines, self._describe_axioms()])
 
     def deleted(self) -> list[int]:
         """Return the training examples of the present choice, in the order in which they go."""
@@ -226,24 +226,24 @@ class Representer(Driven):
         found = {size: group for size, group in groups.items() if group in self._truths}
         return {size: float(self._truths[group][test, c]) - now for size, group in sorted(found.items())}
 
-    def _said(self) -> str:
+    def _message(self) -> str:
         unit = "" if self._in_output_units() else " in the scores' own unit"
         return f"predicted change {self.predicted():+.3g}{unit}"
 
     def _in_output_units(self) -> bool:
         return in_output_units(self._choice.kernel, self._choice.importance, self.known.outputs().shape[1])
 
-    def _compared(self, true: float) -> str:
+    def _comparison(self, true: float) -> str:
         if not self._in_output_units() or not self.predicted():
             return ""
         return f", {true / self.predicted():.2g} times the predicted one"
 
-    def _axioms_in_words(self) -> str:
+    def _describe_axioms(self) -> str:
         rows = self.known.axioms(*self._method())[["axiom", "violation"]].itertuples(index=False)
         said = [f"{axiom} ({v:.2g})" for axiom, v in rows if state(float(v)) != "holds"]
         return f"axioms not kept: {', '.join(said) or 'none'}"
 
-    def _called(self) -> str:
+    def _description(self) -> str:
         return class_name(self.known.test, self._choice.test)
 
     # What is shown -------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ class Representer(Driven):
     def _show(self) -> None:
         self._sync()
         c, choice, test, output = self.controls, self._choice, self._choice.test, self._output(self._choice)
-        captions = (f"test {test}: {self._called()}", f"output {float(self.known.outputs()[test, output]):+.2f}")
+        captions = (f"test {test}: {self._description()}", f"output {float(self.known.outputs()[test, output]):+.2f}")
         c.example.value = example_html(self.shown_test, test, captions=captions, size=96)
         half = min(LISTED, len(self.known.train) // 2)
         order = self._row().argsort(descending=True, stable=True).tolist()
@@ -264,8 +264,8 @@ class Representer(Driven):
         )
         c.lights.value = axiom_lights(self.known.axioms(*self._method()))
         true = truths.get(choice.delete)
-        c.prediction.value = _facts(self.text.splitlines()[:3])
-        said = "" if true is None else f"retrained change of the output {true:+.3f}{self._compared(true)}."
+        c.prediction.value = _as_list(self.text.splitlines()[:3])
+        said = "" if true is None else f"retrained change of the output {true:+.3f}{self._comparison(true)}."
         c.truth.value = message(said)
 
     def _product(self, i: int) -> Product:
@@ -292,12 +292,14 @@ class Representer(Driven):
         c.how.value, c.slider.value = choice.sign, choice.delete
 
 
-def _facts(lines: list[str]) -> str:
+def _as_list(lines: list[str]) -> str:
     """Return the lines as a list."""
     body = "".join(f"<div>{escape(line)}</div>" for line in lines)
     return f"<div style='font-size:13px;line-height:1.5'>{body}</div>"
 
 
-def _masked(examples: Examples) -> Examples:
+def _with_masked_texts(examples: Examples) -> Examples:
     """Return the examples with texts that may be shown; their tokens are the same."""
-    return examples if examples.raw is None else replace(examples, raw=tuple(redacted(said) for said in examples.raw))
+    return (
+        examples if examples.raw is None else replace(examples, raw=tuple(redact_text(said) for said in examples.raw))
+    )

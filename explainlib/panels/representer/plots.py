@@ -56,7 +56,7 @@ def deletion_plot(predicted: Sequence[float], truths: Mapping[int, float], k: in
     parts.append(f"<polyline points='{path}' fill='none' stroke='#222' stroke-width='1.5' stroke-dasharray='5 4'/>")
     parts += [_cross(point) for point in crosses[1:]]
     parts += _legend(bool(truths), left != right, own_unit)
-    return _svg(parts, _in_words(predicted, truths, k, sign), f"change of the output, {sign} scores deleted first")
+    return _svg(parts, _describe(predicted, truths, k, sign), f"change of the output, {sign} scores deleted first")
 
 
 def _scales(predicted: Sequence[float], truths: Sequence[float], own_unit: bool) -> tuple[tuple, tuple]:
@@ -116,7 +116,7 @@ def _svg(parts: Sequence[str], alt: str, title: str) -> str:
     )
 
 
-def _in_words(predicted: Sequence[float], truths: Mapping[int, float], k: int, sign: str) -> str:
+def _describe(predicted: Sequence[float], truths: Mapping[int, float], k: int, sign: str) -> str:
     crosses = ", ".join(f"{value:+.3g} at {size}" for size, value in sorted(truths.items()))
     return (
         f"Change of the output against the number of examples deleted, {sign} scores first. Predicted at {k}: "

@@ -95,12 +95,12 @@ class Representers:
 
     def outputs(self) -> Float[Tensor, "t C"]:
         """Return the trained model's outputs on the tests."""
-        return self._once("outputs", lambda: self.risk.outputs(self.test).detach())
+        return self._cached_call("outputs", lambda: self.risk.outputs(self.test).detach())
 
     def outputs_before(self) -> Float[Tensor, "t C"]:
         """Return the outputs on the tests before training."""
         start = self.trajectory.checkpoints[0].to(self.risk.theta)
-        return self._once("before", lambda: self.risk.at(start).outputs(self.test).detach())
+        return self._cached_call("before", lambda: self.risk.at(start).outputs(self.test).detach())
 
     def kernel(self, name: str, output: int) -> tuple[Float[Tensor, "t n"], Float[Tensor, "n n"]]:
         """Return one output's kernel between tests and training examples, and among the training examples.
@@ -117,7 +117,7 @@ class Representers:
             model, x = self._model(name), self.train.x
             return tuple(library_kernel(model, left, x, **options).detach() for left in (self.test.x, x))
 
-        return self._once((name, None if name == "last_layer" else output), made)
+        return self._cached_call((name, None if name == "last_layer" else output), made)
 
     def importance(self, name: str, kernel: str, output: int) -> Float[Tensor, "n C"]:
         """Return alpha; a surrogate has that of its kernel, in the column ``output`` alone.
@@ -130,7 +130,7 @@ class Representers:
         if name == "tracking":
             return self.trajectory.importance.to(self.risk.theta)
         if name == "target":
-            return self._once("target", lambda: target_importance(self.risk).detach())
+            return self._cached_call("target", lambda: target_importance(self.risk).detach())
 
         def solved() -> Float[Tensor, "n C"]:
             targets = self.risk.outputs().detach()
@@ -140,7 +140,7 @@ class Representers:
             alpha[:, output] = surrogate_importance(among, targets[:, output : output + 1], **one)[:, 0]
             return alpha
 
-        return self._once(("surrogate", kernel, output), solved)
+        return self._cached_call(("surrogate", kernel, output), solved)
 
     def scores(self, kernel: str, importance: str, output: int) -> tuple[Float[Tensor, "t n"], Float[Tensor, "n n"]]:
         """Return phi = alpha K of the tests, and among the training examples; positive raises the output.
@@ -155,7 +155,7 @@ class Representers:
             alpha = self.importance(importance, kernel, output)
             return tuple(representer_scores(alpha, part, output=output) for part in self.kernel(kernel, output))
 
-        return self._once(("scores", kernel, importance, output), made)
+        return self._cached_call(("scores", kernel, importance, output), made)
 
     def axioms(self, kernel: str, importance: str, output: int) -> pandas.DataFrame:
         """Return by how much the scores violate each axiom, as ``representers.axioms.table`` does.
@@ -171,7 +171,7 @@ class Representers:
             before = self.outputs_before()[:, output] if importance == "tracking" else None
             return axioms.table(among, tests, self.outputs()[:, output], outputs_before=before)
 
-        return self._once(("axioms", kernel, importance, output), measured)
+        return self._cached_call(("axioms", kernel, importance, output), measured)
 
     def retrained(self, removed: Sequence[int]) -> Float[Tensor, "t C"]:
         """Return the tests' outputs after the same training, from the same start, without some examples."""
@@ -192,7 +192,7 @@ class Representers:
             now = self.outputs()
             return float((self.retrained(()) - now).abs().max() / now.abs().max().clamp(min=1e-12))
 
-        found = self._once("gap", gap)
+        found = self._cached_call("gap", gap)
         if found > SAME:
             raise ValueError(
                 f"training again on all examples ends {found:.0%} away from the trajectory's outputs, so the truth "
@@ -206,7 +206,7 @@ class Representers:
         theta = points[0 if kernel == "ntk_init" else len(points) // 2].to(self.risk.theta)
         return Parameters(self.trajectory.model).model_at(theta)
 
-    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+    def _cached_call(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]

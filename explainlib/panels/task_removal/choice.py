@@ -141,7 +141,7 @@ def leaving(choice: TaskChoice, scores: Float[Tensor, " M"], scripts: Mapping[st
     return list(order[: choice.k])
 
 
-def in_words(choice: TaskChoice, m: int, scripts: Mapping[str, Sequence[int]]) -> str:
+def describe(choice: TaskChoice, m: int, scripts: Mapping[str, Sequence[int]]) -> str:
     """Return what leaves, such as "the 8 most helpful of 64 training tasks"."""
     k = choice.k
     if choice.remove in SIDES:
@@ -161,7 +161,7 @@ def ranks(scores: Mapping[str, Float[Tensor, "T M"]], test: int, item: int) -> l
     return [int(rank) if rank == int(rank) else rank for rank in found]
 
 
-def agreement(predicted: Float[Tensor, " T"], true: Float[Tensor, " T"]) -> str:
+def describe_agreement(predicted: Float[Tensor, " T"], true: Float[Tensor, " T"]) -> str:
     """Return in words how prediction and truth agree over the test tasks."""
     if len(true) < LEAST:
         return f"{len(true)} test tasks are too few for a correlation"

@@ -19,16 +19,16 @@ from explainlib.figures.tasks import class_names
 from explainlib.influence import TaskInfluence
 from explainlib.meta import leave_tasks_out
 from explainlib.panels.controls import positions_in
-from explainlib.panels.driven import Driven
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.html import message
-from explainlib.panels.panel import took
+from explainlib.panels.panel import elapsed
 from explainlib.panels.task_removal.choice import (
     SIDES,
     TaskChoice,
-    agreement,
     by_script,
+    describe,
+    describe_agreement,
     every_score,
-    in_words,
     leaving,
     origins,
     prunings,
@@ -45,7 +45,7 @@ LISTED = 3  # training tasks on either side, and lines in the plot of ranks
 NAMED = 16  # numbers of leaving tasks that are written out
 
 
-class TaskRemoval(Driven):
+class TaskRemoval(InteractivePanel):
     """A what-if panel for training tasks: their influence on a new task, at any pruning, and the retrained truth.
 
     ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
@@ -146,7 +146,7 @@ class TaskRemoval(Driven):
         started = time.perf_counter()
         self._show()
         removed = f"{len(self.group())} of {len(self.tasks)} training tasks removed"
-        self.controls.message.value = message(f"{removed}; predicted in {took(started)}.")
+        self.controls.message.value = message(f"{removed}; predicted in {elapsed(started)}.")
         return self.text
 
     def verify(self) -> str:
@@ -161,7 +161,7 @@ class TaskRemoval(Driven):
             self.controls.retrain.disabled = False
         self._show()
         self.controls.message.value = message(
-            f"retrained with and without these {len(group)} tasks in {took(started)}."
+            f"retrained with and without these {len(group)} tasks in {elapsed(started)}."
         )
         return self.text
 
@@ -181,11 +181,11 @@ class TaskRemoval(Driven):
         if own is not None:
             rank = self._ranks(own)[list(self.keeps).index(choice.keep)]
             lines.append(f"its support is that of training task {own}, ranked {rank} of {len(self.tasks)}")
-        lines.append(f"removed: {in_words(choice, len(self.tasks), self.scripts)}; {kept}")
+        lines.append(f"removed: {describe(choice, len(self.tasks), self.scripts)}; {kept}")
         predicted, true = self.predicted(), self._truth()
-        lines.append(self._said("predicted", predicted))
+        lines.append(self._message("predicted", predicted))
         if true is not None:
-            lines += [self._said("retrained", true), self._verdict()]
+            lines += [self._message("retrained", true), self._verdict()]
         return "\n".join(lines)
 
     def group(self) -> list[int]:
@@ -209,9 +209,9 @@ class TaskRemoval(Driven):
 
     def _verdict(self) -> str:
         true = self._truth()
-        return "" if true is None else agreement(self.predicted(), true)
+        return "" if true is None else describe_agreement(self.predicted(), true)
 
-    def _said(self, word: str, change: Float[Tensor, " T"]) -> str:
+    def _message(self, word: str, change: Float[Tensor, " T"]) -> str:
         own = float(change[self._choice.test])
         return f"{word} change of its loss {own:+.4f}, mean of {len(change)} test tasks {float(change.mean()):+.4f}"
 

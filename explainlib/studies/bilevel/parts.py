@@ -10,11 +10,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from explainlib.datasets import Tasks, flipped_label_tasks
-from explainlib.meta.bilevel import Settled
+from explainlib.datasets import Tasks, flip_task_labels
+from explainlib.meta.bilevel import InnerState
 from explainlib.metrics import fidelity, mislabel_auc
 from explainlib.solvers.neumann import neumann
-from explainlib.studies.bilevel.problem import Solved, edits, example_rows, example_weights, harm, methods_for
+from explainlib.studies.bilevel.problem import (
+    SolvedLearner,
+    edited_parameters,
+    example_rows,
+    example_weights,
+    harm_scores,
+    methods_for,
+)
 
 DEPTHS = (1, 3, 10, 30, 100, 300, 1000)
 INNER_STEPS = (5, 20, 50, 200, 800)
@@ -39,7 +46,7 @@ class Case:
         seed: of every random choice.
     """
 
-    solved: Solved
+    solved: SolvedLearner
     score: Tasks
     judge: Tasks
     counts: tuple[int, ...]
@@ -73,7 +80,7 @@ def editing(case: Case) -> pandas.DataFrame:
             truth = case.solved.without(removed, warm=True)
             # a learner with several minima may end elsewhere from its first weights; the nearest one is the truth
             same = float((cold - truth).norm() / truth.norm())
-            made = edits(case.solved, removed)
+            made = edited_parameters(case.solved, removed)
             for name, (lam, taken) in {**made, "solved again": (truth, seconds)}.items():
                 row = {"count": count, "repeat": repeat, "method": name, "seconds": taken}
                 rows.append(row | _against(case, lam, truth) | {"cold_differs": same})
@@ -118,7 +125,7 @@ def removal(case: Case) -> pandas.DataFrame:
     training = time.perf_counter() - started
     rows = []
     for method in methods_for(solved.inner):
-        scores, seconds = harm(solved, method, case.score, seed=case.seed)
+        scores, seconds = harm_scores(solved, method, case.score, seed=case.seed)
         worst = scores.argsort(descending=True)[:count].tolist()
         started = time.perf_counter()
         after = solved.without(worst)
@@ -136,7 +143,7 @@ def removal(case: Case) -> pandas.DataFrame:
 
 
 def _flipped(case: Case, share: float) -> tuple[Tasks, Tensor]:
-    return flipped_label_tasks(
+    return flip_task_labels(
         case.solved.tasks, tasks_fraction=share, labels_fraction=FLIPPED_LABELS, seed=case.seed, part="both"
     )
 
@@ -199,18 +206,18 @@ def _row(kind: str, steps: int, found: Tensor, exact: Tensor, truths: Tensor, se
     return row | {"from_exact": float(((found - exact).norm(dim=1) / exact.norm(dim=1)).median()), "inner_error": 0.0}
 
 
-def _inexact(solved: Solved, steps: int) -> tuple[Float[Tensor, "M q"], Float[Tensor, "q q"], float]:
+def _inexact(solved: SolvedLearner, steps: int) -> tuple[Float[Tensor, "M q"], Float[Tensor, "q q"], float]:
     """Return D f_i, S and the inner solutions' error, with ``steps`` of gradient descent on the inner problems."""
     problem, lam, q = solved.bilevel.problem, solved.lam, solved.bilevel.q
     slope = torch.func.vmap(lambda t, task: problem.inner_gradient(lam, t, task))
     curved = float(solved.tasks.support_x.square().sum((1, 2)).max()) / 2 + solved.strength
     rough, distances, system = [], [], solved.l2 * torch.eye(q, dtype=torch.float64)
-    for _, state in solved.bilevel.settled(lam, solved.tasks):
+    for _, state in solved.bilevel.inner_states(lam, solved.tasks):
         found = lam.expand_as(state.theta).clone()
         for _ in range(steps):
             found = found - slope(found, state.batch) / curved
         distances.append((found - state.theta).norm(dim=1) / (state.theta - lam).norm(dim=1))
-        inexact = Settled(problem, lam, found, state.batch)
+        inexact = InnerState(problem, lam, found, state.batch)
         rough.append(inexact.total_gradients())
         basis = torch.eye(q, dtype=torch.float64).expand(len(found), -1, -1)
         system = system + inexact.hessian_products(basis).sum(0)
@@ -225,7 +232,7 @@ def harmful(case: Case) -> pandas.DataFrame:
         solved = replace(case.solved, tasks=tasks)
         clean = case.accuracy(solved.without(flipped.nonzero()[:, 0].tolist()))
         for method in methods_for(solved.inner):
-            scores, _ = harm(solved, method, case.score, seed=case.seed)
+            scores, _ = harm_scores(solved, method, case.score, seed=case.seed)
             order = scores.argsort(descending=True)
             auc = float(mislabel_auc(scores, flipped))
             for inspected in INSPECTED:
@@ -241,7 +248,7 @@ def descending(case: Case) -> pandas.DataFrame:
     """Return the accuracy and loss after the most helpful tasks left, beside as many random ones."""
     rows = []
     for method in ("task influence", "gradient product", "random"):
-        scores, _ = harm(case.solved, method, case.score, seed=case.seed)
+        scores, _ = harm_scores(case.solved, method, case.score, seed=case.seed)
         for share in (0.1, 0.2, 0.4, 0.6):
             helpful = scores.argsort()[: round(share * len(scores))].tolist()
             lam = case.solved.without(helpful, warm=True)

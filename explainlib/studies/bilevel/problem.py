@@ -26,7 +26,7 @@ RATE, STEPS, CHECKPOINTS = 0.5, 24, 6  # of the gradient descent that TracIn loo
 
 
 @dataclass(frozen=True)
-class Solved:
+class SolvedLearner:
     """A learner at a stationary point of its training tasks.
 
     Attributes:
@@ -99,7 +99,7 @@ class Solved:
         return influence.first_order_tasks() if name == "first order" else influence.direct_tasks()
 
 
-def harm(solved: Solved, method: str, new: Tasks, *, seed: int = 0) -> tuple[Float[Tensor, " M"], float]:
+def harm_scores(solved: SolvedLearner, method: str, new: Tasks, *, seed: int = 0) -> tuple[Float[Tensor, " M"], float]:
     """Return how harmful a method finds each training task for the new ones, and the seconds that took.
 
     Args:
@@ -112,27 +112,27 @@ def harm(solved: Solved, method: str, new: Tasks, *, seed: int = 0) -> tuple[Flo
     return SCORES[method](solved, new, seed), time.perf_counter() - started
 
 
-def _by_influence(name: str) -> Callable[[Solved, Tasks, int], Tensor]:
-    def score(solved: Solved, new: Tasks, seed: int) -> Tensor:
+def _by_influence(name: str) -> Callable[[SolvedLearner, Tasks, int], Tensor]:
+    def score(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
         return solved.rows(name) @ solved.bilevel.total_gradients(solved.lam, new).sum(0)
 
     return score
 
 
-def _shortcut(solved: Solved, new: Tasks, seed: int) -> Tensor:
+def _shortcut(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
     return solved.influence().performance(new, shortcut=True).sum(0)
 
 
-def _gradient_product(solved: Solved, new: Tasks, seed: int) -> Tensor:
+def _gradient_product(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
     own = solved.bilevel.total_gradients(solved.lam, solved.tasks)
     return -own @ solved.bilevel.total_gradients(solved.lam, new).sum(0)
 
 
-def _raw_loss(solved: Solved, new: Tasks, seed: int) -> Tensor:
+def _raw_loss(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
     return solved.bilevel.outer_losses(solved.lam, solved.tasks)
 
 
-def _tracin(solved: Solved, new: Tasks, seed: int) -> Tensor:
+def _tracin(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
     total = torch.zeros(len(solved.tasks), dtype=torch.float64)
     for lam in solved.path:
         own, other = (solved.bilevel.total_gradients(lam, tasks) for tasks in (solved.tasks, new))
@@ -140,7 +140,7 @@ def _tracin(solved: Solved, new: Tasks, seed: int) -> Tensor:
     return total
 
 
-def flat(tasks: Tasks) -> tuple[Examples, Int[Tensor, " n"]]:
+def flattened_examples(tasks: Tasks) -> tuple[Examples, Int[Tensor, " n"]]:
     """Return all examples of all tasks as one classification problem, labels as they are in their tasks, and whose."""
     x = torch.cat([tasks.support_x, tasks.query_x], dim=1)
     y = torch.cat([tasks.support_y, tasks.query_y], dim=1)
@@ -148,20 +148,22 @@ def flat(tasks: Tasks) -> tuple[Examples, Int[Tensor, " n"]]:
     return Examples(x.flatten(0, 1), y.flatten()), owner.flatten()
 
 
-def _on_the_flat_problem(scores: Callable[[Risk, Examples, int], Tensor]) -> Callable[[Solved, Tasks, int], Tensor]:
+def _on_the_flat_problem(
+    scores: Callable[[Risk, Examples, int], Tensor],
+) -> Callable[[SolvedLearner, Tasks, int], Tensor]:
     """Return a task's score as the sum of its examples' scores in one classifier of everything."""
 
-    def score(solved: Solved, new: Tasks, seed: int) -> Tensor:
-        train, owner = flat(solved.tasks)
+    def score(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
+        train, owner = flattened_examples(solved.tasks)
         model = logistic(train.x.shape[1], solved.tasks.ways, dtype=torch.float64)
         risk = minimise(Risk(model, train, l2=1e-2))
-        summed = scores(risk, flat(new)[0], seed).sum(0)
+        summed = scores(risk, flattened_examples(new)[0], seed).sum(0)
         return torch.zeros(len(solved.tasks), dtype=torch.float64).index_add_(0, owner, summed)
 
     return score
 
 
-SCORES: dict[str, Callable[[Solved, Tasks, int], Tensor]] = {
+SCORES: dict[str, Callable[[SolvedLearner, Tasks, int], Tensor]] = {
     "task influence": _by_influence("exact"),
     "shortcut (Def 5.2)": _shortcut,
     "Gamma": _by_influence("Gamma"),
@@ -188,7 +190,7 @@ def methods_for(inner: str) -> list[str]:
     return [name for name in SCORES if name not in left_out]
 
 
-def edits(solved: Solved, removed: Sequence[int]) -> dict[str, tuple[Float[Tensor, " q"], float]]:
+def edited_parameters(solved: SolvedLearner, removed: Sequence[int]) -> dict[str, tuple[Float[Tensor, " q"], float]]:
     """Return the meta-parameters after removing tasks by each formula, with its seconds, everything made anew."""
     rows = torch.as_tensor(list(removed))
     made = {"task influence": lambda: solved.influence().without_tasks(rows)}
@@ -206,14 +208,14 @@ def edits(solved: Solved, removed: Sequence[int]) -> dict[str, tuple[Float[Tenso
     return found
 
 
-def _without_third_order(solved: Solved, rows: Tensor) -> Tensor:
+def _without_third_order(solved: SolvedLearner, rows: Tensor) -> Tensor:
     total = solved.bilevel.total_hessian(solved.lam, solved.tasks, third_order=False)
     total.diagonal().add_(solved.l2)
     gradients = solved.bilevel.total_gradients(solved.lam, solved.tasks)[rows].sum(0)
     return solved.lam + torch.linalg.solve(total, gradients)
 
 
-def _ascent(solved: Solved, rows: Tensor) -> Tensor:
+def _ascent(solved: SolvedLearner, rows: Tensor) -> Tensor:
     """Return one step up the removed tasks' loss, as long as plain gradient descent on all of them allows."""
     influence = solved.influence()
     top = float(torch.linalg.eigvalsh(solved.bilevel.total_hessian(solved.lam, solved.tasks))[-1]) + solved.l2
@@ -221,7 +223,7 @@ def _ascent(solved: Solved, rows: Tensor) -> Tensor:
 
 
 def example_rows(
-    solved: Solved, influence: BilevelInfluence, chosen: Sequence[tuple[int, int]], part: str
+    solved: SolvedLearner, influence: BilevelInfluence, chosen: Sequence[tuple[int, int]], part: str
 ) -> Float[Tensor, "k q"]:
     """Return dlam/deps of chosen examples (task, place) of one part, a task's own in one go."""
     of = influence.training_examples if part == "training" else influence.validation_examples
@@ -230,7 +232,7 @@ def example_rows(
 
 
 def example_weights(tasks: Tasks, chosen: Sequence[tuple[int, int]], part: str) -> dict[str, Tensor]:
-    """Return the weights for ``Solved.weighted`` that leave chosen examples out."""
+    """Return the weights for ``SolvedLearner.weighted`` that leave chosen examples out."""
     every = TaskWeights.of(tasks)
     weights = (every.training if part == "training" else every.validation).clone()
     for k, i in chosen:

@@ -38,9 +38,9 @@ from explainlib.studies.bilevel.parts import (
     harmful,
     removal,
 )
-from explainlib.studies.bilevel.problem import Solved
+from explainlib.studies.bilevel.problem import SolvedLearner
 from explainlib.studies.few_shot import FewShot
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 
 DATA = ("glyphs", "omniglot")
 
@@ -106,7 +106,7 @@ ONCE = ("fractions", "depth", "extremes")  # on the first seed only
 def case(settings: Config, inner: str, seed: int) -> Case:
     """Return the tasks and the solved learner of one seed and one inner problem."""
     shot = FewShot(settings.data, seed, settings.tasks, 1, 0.1, 1e-3, Path("."))
-    solved = Solved(inner, settings.strength, settings.l2, shot.train_tasks, seed)
+    solved = SolvedLearner(inner, settings.strength, settings.l2, shot.train_tasks, seed)
     half = settings.tasks // 2
     new = shot.unseen
     score, judge = new[torch.arange(half)], new[torch.arange(half, settings.tasks)]
@@ -125,7 +125,7 @@ def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
     }
 
 
-def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
+def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
     """Return the tables by name; what ``pieces`` already holds is not computed again."""
     tables: dict[str, list[pandas.DataFrame]] = {name: [] for name in PARTS}
     for piece, job in jobs(settings).items():

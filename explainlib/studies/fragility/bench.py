@@ -40,7 +40,7 @@ from explainlib.training import (
     fit_ensemble,
     fit_variational_ensemble,
 )
-from explainlib.training.stacked import stacked
+from explainlib.training.stacked import stack_networks
 from explainlib.training.steps import stepper
 
 PLAIN, SWA, L2, L2_SWA, BAYESIAN = KINDS = ("plain", "SWA", "L2", "L2 + SWA", "Bayesian")
@@ -77,7 +77,7 @@ class Training:
     activation: str = "relu"
 
 
-def family(
+def train_family(
     how: Training, train: Examples, widths: Sequence[int], name: str, seeds: Sequence[int]
 ) -> dict[str, list[Risk]]:
     """Return the trained networks by kind, one ``Risk`` over all parameters for each seed.
@@ -100,12 +100,12 @@ def family(
     network = mlp(widths, how.activation, dtype=torch.float64)
     options = {"epochs": how.epochs, "lr": how.lr, "schedule": SCHEDULE, "l2": how.l2 if name == L2 else 0.0}
     ensemble = fit_ensemble(network, train, seeds=seeds, **options)
-    means = averaged(ensemble, epochs=how.swa, lr=how.lr)
+    means = stochastic_weight_average(ensemble, epochs=how.swa, lr=how.lr)
     ends = ensemble.theta, means
     return {kind: [ensemble.risk.at(theta) for theta in rows] for kind, rows in zip(FAMILIES[name], ends, strict=True)}
 
 
-def averaged(ensemble: Ensemble, *, epochs: int, lr: float) -> Float[Tensor, "m p"]:
+def stochastic_weight_average(ensemble: Ensemble, *, epochs: int, lr: float) -> Float[Tensor, "m p"]:
     """Return the stochastic weight average of each network: Adam goes on at a constant rate, epochs are averaged.
 
     Args:
@@ -119,7 +119,7 @@ def averaged(ensemble: Ensemble, *, epochs: int, lr: float) -> Float[Tensor, "m 
     Source: Izmailov et al. 2018, with Adam in place of gradient descent.
     """
     require_count("epochs", epochs)
-    networks = stacked(ensemble.risk, ensemble.weights)
+    networks = stack_networks(ensemble.risk, ensemble.weights)
     packed = networks.pack(ensemble.theta)
     step, total = stepper("adam", packed), torch.zeros_like(packed)
     with compute.settings(ensemble.risk.n * ensemble.risk.p):
@@ -143,7 +143,7 @@ def last_layer(risk: Risk) -> Risk:
     return last if risk.weights is None else last.reweighted(risk.weights)
 
 
-def collapsed(risk: Risk) -> bool:
+def is_collapsed(risk: Risk) -> bool:
     """Return whether the network gives every training example the same class."""
     outputs = risk.outputs()
     if isinstance(risk, ElboRisk):
@@ -151,7 +151,7 @@ def collapsed(risk: Risk) -> bool:
     return len(outputs.argmax(1).unique()) == 1
 
 
-def worst(risk: Risk, test: Examples) -> Examples:
+def highest_loss_example(risk: Risk, test: Examples) -> Examples:
     """Return the test example of highest loss, alone."""
     return test[int(risk.losses(test).argmax())]
 
@@ -184,7 +184,7 @@ def true_changes(
     return after.loss_change(test)[0], sum(status != "converged" for status in after.status)
 
 
-def judged(how: Training, risk: Risk, kind: str, split: Split, *, points: bool = False) -> dict[str, object]:
+def evaluate_network(how: Training, risk: Risk, kind: str, split: Split, *, points: bool = False) -> dict[str, object]:
     """Return one row: how the network does, its spectrum, and the correlations under both protocols.
 
     Args:
@@ -195,14 +195,14 @@ def judged(how: Training, risk: Risk, kind: str, split: Split, *, points: bool =
         points: whether what is behind the correlations is kept too, as JSON: ``removed``, ``predicted`` and ``true``
             of each protocol, and ``spectrum``, the ``SPECTRUM`` largest eigenvalues.
     """
-    test = worst(risk, split.test)
+    test = highest_loss_example(risk, split.test)
     outputs = risk.outputs(split.test)[:, : len(split.train.classes)]
     row: dict[str, object] = {
         "parameters": risk.p,
         "accuracy": float((outputs.argmax(1) == split.test.y).double().mean()),
         "test_loss": float(risk.losses(test)),
         "gradient_norm": float(risk.gradient().norm()),
-        "collapsed": collapsed(risk),
+        "collapsed": is_collapsed(risk),
         "top_eigenvalue": float(top_eigenvalues(risk, 1)),
     }
     if points:
@@ -250,8 +250,8 @@ def cell(how: Training, split: Split, depth: int, width: int, name: str, seeds: 
     """
     widths = [split.train.x.flatten(1).shape[1], *[width] * depth, len(split.train.classes)]
     rows = []
-    for kind, risks in family(how, split.train, widths, name, seeds).items():
+    for kind, risks in train_family(how, split.train, widths, name, seeds).items():
         for seed, risk in zip(seeds, risks, strict=True):
-            row = judged(how, risk, kind, split, points=seed < SHOWN)
+            row = evaluate_network(how, risk, kind, split, points=seed < SHOWN)
             rows.append({"kind": kind, "depth": depth, "width": width, "seed": seed, **row})
     return pandas.DataFrame(rows)

@@ -64,7 +64,7 @@ def _sign(value: Estimate | None) -> int:
     return 1 if value.low > 0 else -1 if value.high < 0 else 0
 
 
-def _few(repeats: pandas.DataFrame) -> bool:
+def _too_few(repeats: pandas.DataFrame) -> bool:
     return repeats[repeats["kind"] == PLAIN]["seed"].nunique() < FEW
 
 
@@ -79,7 +79,7 @@ def _e1(anova: pandas.DataFrame, repeats: pandas.DataFrame) -> dict[str, str]:
     significant = int((known["p"] < 0.05 / max(1, len(known))).sum())
     lost = f"{int(repeats['collapsed'].sum())} of {len(repeats)} runs collapsed and are left out"
     ours = f"{significant} of {len(known)} analyses significant after Bonferroni's correction; {lost}; {said}"
-    verdict = NOT_HELD if significant else UNDECIDED if _few(repeats) or len(known) < len(tests) else HELD
+    verdict = NOT_HELD if significant else UNDECIDED if _too_few(repeats) or len(known) < len(tests) else HELD
     return _row("E1", "Fig 1", "neither depth nor width has a significant effect on Spearman on Iris", ours, verdict)
 
 
@@ -115,12 +115,12 @@ def _e4(anova: pandas.DataFrame, spectrum: pandas.DataFrame, repeats: pandas.Dat
     ranks = kept.groupby("kind")[["top_eigenvalue", MEASURE]].rank()
     explained = float(ranks["top_eigenvalue"].corr(ranks[MEASURE]))
     ours = f"{'; '.join(said)}; rank correlation of eigenvalue and Spearman within the kinds {explained:.2f}"
-    verdict = UNDECIDED if _few(repeats) else HELD if all(grown) and abs(explained) < 0.3 else NOT_HELD
+    verdict = UNDECIDED if _too_few(repeats) else HELD if all(grown) and abs(explained) < 0.3 else NOT_HELD
     printed = "the top eigenvalue grows with width and depth, and does not explain the correlation"
     return _row("E4", "Fig 3", printed, ours, verdict)
 
 
-def _said(images: pandas.DataFrame) -> str:
+def _describe(images: pandas.DataFrame) -> str:
     rows = [
         f"{r.data} {r.network} (n {r.n}), {r.pair}: {r.spearman:.2f} [{r.spearman_low:.2f}, {r.spearman_high:.2f}]"
         if r.status == "compared"
@@ -149,14 +149,14 @@ def _below(low: pandas.Series | None, high: pandas.Series | None) -> str:
 def _e5(images: pandas.DataFrame) -> dict[str, str]:
     plain = images[~images["network"].str.contains(BAYESIAN)]
     small, large = (_trained(images, "mnist", network) for network in ("fully connected", "LeNet"))
-    ours = _said(plain) if large is not None else f"{_said(plain)}; {LARGE}"
+    ours = _describe(plain) if large is not None else f"{_describe(plain)}; {LARGE}"
     printed = "on MNIST only the small fully connected network correlates"
     return _row("E5", "Fig 2", printed, ours, _below(large, small))
 
 
 def _e6(images: pandas.DataFrame) -> dict[str, str]:
     rows = images[images["network"].str.contains(BAYESIAN)]
-    ours = _said(rows) if len(rows) else "not tried at this scale"
+    ours = _describe(rows) if len(rows) else "not tried at this scale"
     if not rows["network"].str.contains("VGG13").any():
         ours = f"{ours}; a Bayesian VGG13 is of paper scale only"
     plain, bayesian = (_trained(images, "mnist", n) for n in ("fully connected", f"{BAYESIAN} fully connected"))
@@ -184,7 +184,7 @@ def _e8(jumps: pandas.DataFrame) -> dict[str, str]:
     return _row("E8", "Fig 5", "retraining converges smoothly on Iris and jumps on MNIST (here digits)", said, verdict)
 
 
-def closing(tables: Tables) -> pandas.DataFrame:
+def summary_paragraph(tables: Tables) -> pandas.DataFrame:
     """Return one row with a paragraph, made from the tables: what is fragile, the method or the test."""
     two, images, repeats = tables["two"], tables["images"], tables["repeats"]
     tanh = two[(two["activation"] == "tanh") & (two["over"] == "highest loss")].set_index(["a", "b"])["spearman"]

@@ -24,7 +24,13 @@ from explainlib.metrics.seeds import clustered_mean
 from explainlib.models import bayesian_mlp, bayesian_vgg13, lenet, mlp, vgg13
 from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.solvers import CG
-from explainlib.studies.fragility.bench import BAYESIAN, last_layer, predicted_changes, true_changes, worst
+from explainlib.studies.fragility.bench import (
+    BAYESIAN,
+    highest_loss_example,
+    last_layer,
+    predicted_changes,
+    true_changes,
+)
 from explainlib.training import ElboRisk, fit, fit_variational
 
 BATCH, RATE, RIDGE, DAMPING = 50, 1e-3, 1e-3, 1e-2  # Epifano et al., section 3.2 gives rate, ridge and damping
@@ -100,7 +106,7 @@ def _trained_on(
     return losses[1:] - losses[0]
 
 
-def judged_images(case: Images, seed: int) -> pandas.DataFrame:
+def evaluate_images(case: Images, seed: int) -> pandas.DataFrame:
     """Return one row for each pair of ``PAIRS``: correlation, slope, share of variance; or why there is none.
 
     Args:
@@ -115,7 +121,7 @@ def judged_images(case: Images, seed: int) -> pandas.DataFrame:
     train = split.train
     model = _trained(_network(case, train.x, len(train.classes), seed), train, case.epochs, seed)
     risk = _risk(model, train)
-    test, last = worst(risk, split.test), last_layer(risk)
+    test, last = highest_loss_example(risk, split.test), last_layer(risk)
     accuracy = (risk.outputs(split.test)[:, : len(train.classes)].argmax(1) == split.test.y).double().mean()
     bayesian = isinstance(risk, ElboRisk)
     changes = {"last": predicted_changes(last, test, damping=DAMPING if bayesian else 0.0)}

@@ -12,18 +12,18 @@ from scipy import stats
 from torch import Tensor, nn
 
 from explainlib.datasets import Examples, Split, load
-from explainlib.metrics import fidelity, two_pictures
+from explainlib.metrics import fidelity, same_spearman_pair
 from explainlib.metrics.seeds import clustered_mean
 from explainlib.models import mlp
 from explainlib.risk import Risk
 from explainlib.studies.fragility.bench import (
     SCHEDULE,
     Training,
-    collapsed,
+    highest_loss_example,
+    is_collapsed,
     last_layer,
     predicted_changes,
     true_changes,
-    worst,
 )
 from explainlib.studies.fragility.ladder import ladder
 from explainlib.training import Plateau, fit, fit_ensemble, minimise
@@ -56,10 +56,10 @@ def like_with_like(how: Training, split: Split, activation: str, seeds: Sequence
             whole = minimise(whole, tolerance=1e-9, on_failure="warn")
         row = {"activation": activation, "seed": seed, "gradient_norm": float(whole.gradient().norm())}
         row |= {"objective": float(whole.value())}
-        if collapsed(whole):
+        if is_collapsed(whole):
             rows.append(row | {"status": "collapsed"})
             continue
-        test, risks = worst(whole, split.test), {"all": whole, "last": last_layer(whole)}
+        test, risks = highest_loss_example(whole, split.test), {"all": whole, "last": last_layer(whole)}
         damping = {"all": 0.0 if smooth else how.damping, "last": 0.0}
         predicted = {name: predicted_changes(risk, test, damping=damping[name]) for name, risk in risks.items()}
         highest, everyone = whole.losses().topk(how.removed).indices, torch.arange(whole.n)
@@ -153,7 +153,7 @@ def picture_pairs(found: dict[str, tuple[Tensor, Tensor]]) -> tuple[pandas.DataF
     Args:
         found: predicted and true changes by name.
     """
-    even, steep = two_pictures()
+    even, steep = same_spearman_pair()
     pairs = {"constructed, even": even, "constructed, steep": steep, **found}
     points, numbers = [], []
     for name, (predicted, true) in pairs.items():
@@ -185,7 +185,7 @@ def curves(
     """
     options = {"batch_size": batch_size, "lr": 1e-3, "weight_decay": l2}
     risk = Risk(first, split.train, l2=l2)
-    test, frames = worst(risk, split.test), []
+    test, frames = highest_loss_example(risk, split.test), []
     for j in (-1, *risk.losses().topk(removed).indices.tolist()):
         without = () if j < 0 else (j,)
         path = fit(first, split.train, epochs=epochs, checkpoints=epochs + 1, without=without, **options).checkpoints
@@ -215,7 +215,7 @@ def jumps(table: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def climbed(n: int, epochs: int, removed: int, seed: int) -> pandas.DataFrame:
+def digits_ladder(n: int, epochs: int, removed: int, seed: int) -> pandas.DataFrame:
     """Return the ladder from influence to cold-start retraining on a small digits network, stopped early.
 
     Args:
@@ -243,7 +243,7 @@ def scatter(how: Training, risk: Risk, tests: Examples) -> tuple[Float[Tensor, "
         risk: a trained network with a ridge.
         tests: among which the one of highest loss is taken.
     """
-    last, test = last_layer(risk), worst(risk, tests)
+    last, test = last_layer(risk), highest_loss_example(risk, tests)
     predicted = predicted_changes(last, test, damping=0.0)
     chosen = predicted.abs().topk(how.removed).indices
     return predicted[chosen], true_changes(last, test, chosen)[0]

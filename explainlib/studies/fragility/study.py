@@ -32,13 +32,23 @@ import torch
 
 from explainlib.datasets import Split, load
 from explainlib.models import mlp
-from explainlib.studies.fragility.bench import BAYESIAN, FAMILIES, L2, PROTOCOLS, SHOWN, SIDES, Training, cell, family
-from explainlib.studies.fragility.claims import closing, fragility_claims
-from explainlib.studies.fragility.images import Images, images_summary, judged_images
+from explainlib.studies.fragility.bench import (
+    BAYESIAN,
+    FAMILIES,
+    L2,
+    PROTOCOLS,
+    SHOWN,
+    SIDES,
+    Training,
+    cell,
+    train_family,
+)
+from explainlib.studies.fragility.claims import fragility_claims, summary_paragraph
+from explainlib.studies.fragility.images import Images, evaluate_images, images_summary
 from explainlib.studies.fragility.parts import (
     anova,
-    climbed,
     curves,
+    digits_ladder,
     jumps,
     like_with_like,
     picture_pairs,
@@ -46,7 +56,7 @@ from explainlib.studies.fragility.parts import (
     summary,
     two_by_two,
 )
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 from explainlib.training import fit
 
 CORRELATIONS = (
@@ -174,7 +184,7 @@ class Sweeps:
     def pictures(self) -> pandas.DataFrame:
         """Return the points of the constructed pairs and of one network on Iris, with the numbers beside them."""
         how, train = self.settings.training, self.split.train
-        risk = family(how, train, [train.x.shape[1], 5, len(train.classes)], L2, [0])[L2][0]
+        risk = train_family(how, train, [train.x.shape[1], 5, len(train.classes)], L2, [0])[L2][0]
         points, numbers = picture_pairs({"iris, depth 1, L2": scatter(how, risk, self.split.test)})
         return points.merge(numbers.drop(columns="points"), on="picture")
 
@@ -184,7 +194,7 @@ class Sweeps:
         how = self.settings.training
         if data == self.settings.data:
             train = self.split.train
-            risk = family(how, train, [train.x.shape[1], 5, len(train.classes)], L2, [0])[L2][0]
+            risk = train_family(how, train, [train.x.shape[1], 5, len(train.classes)], L2, [0])[L2][0]
             options = {"batch_size": None, "epochs": epochs, "l2": how.l2, "removed": removed}
             return curves(risk.model, self.split, data, **options)
         split = load(data, limit=n).double()
@@ -208,15 +218,15 @@ def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
         "pictures": sweeps.pictures,
         **{f"curves-{name}": (lambda d=name: sweeps.curves(d)) for name in (settings.data, "digits")},
         **{
-            f"images-{k}-{seed}": (lambda c=case, s=seed: judged_images(c, s))
+            f"images-{k}-{seed}": (lambda c=case, s=seed: evaluate_images(c, s))
             for k, case in enumerate(settings.images)
             for seed in range(case.repeats)
         },
-        **{f"ladder-{seed}": (lambda s=seed: climbed(n, epochs, removed, s)) for seed in range(seeds)},
+        **{f"ladder-{seed}": (lambda s=seed: digits_ladder(n, epochs, removed, s)) for seed in range(seeds)},
     }
 
 
-def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
+def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
     """Return the tables by name; what ``pieces`` already holds is not computed again."""
     parts: dict[str, list[pandas.DataFrame]] = {}
     for name, job in jobs(settings).items():
@@ -242,10 +252,10 @@ def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
         "plan": _plan(settings, pieces),
     }
     claims = fragility_claims(tables)
-    return {**tables, "claims": claims, "closing": closing(tables)}
+    return {**tables, "claims": claims, "closing": summary_paragraph(tables)}
 
 
-def _plan(settings: Config, pieces: Pieces) -> pandas.DataFrame:
+def _plan(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
     """Return the minutes planned and taken by part; planned is empty where the scale was never measured."""
     taken = pieces.seconds()
     parts = list(dict.fromkeys(name.split("-")[0] for name in taken))

@@ -14,9 +14,18 @@ from torch import Tensor
 
 from explainlib.checks import require_choice
 from explainlib.datasets import load
-from explainlib.datasets.bounds import clipped
+from explainlib.datasets.bounds import truncate
 from explainlib.metrics import Fidelity, fidelity
-from explainlib.studies.fragility.bench import BAYESIAN, FAMILIES, KINDS, PROTOCOLS, SIDES, Training, family, judged
+from explainlib.studies.fragility.bench import (
+    BAYESIAN,
+    FAMILIES,
+    KINDS,
+    PROTOCOLS,
+    SIDES,
+    Training,
+    evaluate_network,
+    train_family,
+)
 from explainlib.studies.fragility.parts import SWEEPS, sweep
 from explainlib.studies.kept import REPOSITORY, kept_tables
 from explainlib.studies.record import read_record
@@ -25,7 +34,7 @@ TABLES, RUN = ("iris", "repeats", "networks"), "fragility-iris-cpu"
 
 
 @dataclass(frozen=True)
-class Judged:
+class NetworkResult:
     """One network: what influence predicted, what retraining showed, and its spectrum.
 
     Attributes:
@@ -53,7 +62,7 @@ class Judged:
         return None if self.collapsed else fidelity(self.predicted, self.true)
 
     @classmethod
-    def of(cls, row: pandas.Series | dict[str, object], protocol: str) -> Judged:
+    def of(cls, row: pandas.Series | dict[str, object], protocol: str) -> NetworkResult:
         """Return the network of one row of the study's table ``networks``.
 
         Args:
@@ -71,7 +80,7 @@ class Judged:
             return cls(torch.tensor(removed, dtype=torch.int64), *numbers, str(row["status"]))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(
-                f"a row of the table networks holds no lists of numbers ({clipped(str(error))}); run the study again."
+                f"a row of the table networks holds no lists of numbers ({truncate(str(error))}); run the study again."
             ) from error
 
 
@@ -130,7 +139,7 @@ class Truths:
         names = {name: "spearman", f"{name}_low": "low", f"{name}_high": "high"}
         return rows[["size", *names, "repeats", "collapsed"]].rename(columns=names).reset_index(drop=True)
 
-    def network(self, kind: str, depth: int, width: int, seed: int, protocol: str) -> Judged:
+    def network(self, kind: str, depth: int, width: int, seed: int, protocol: str) -> NetworkResult:
         """Return one network.
 
         Raises:
@@ -143,16 +152,16 @@ class Truths:
                 f"no network of kind {kind!r}, depth {depth}, width {width}, seed {seed} was kept; seeds are "
                 f"{self.seeds}, kinds {', '.join(self.kinds)}."
             )
-        return Judged.of(table[here].iloc[0], protocol)
+        return NetworkResult.of(table[here].iloc[0], protocol)
 
-    def again(self, kind: str, depth: int, width: int, seed: int, protocol: str) -> Judged:
+    def retrain(self, kind: str, depth: int, width: int, seed: int, protocol: str) -> NetworkResult:
         """Return one network trained again from its seed, explained again, and its truth retrained: some seconds."""
         split = load("iris").double()
         name = next(name for name, kinds in FAMILIES.items() if kind in kinds)
         how = replace(self.training, epochs=self.bayesian_epochs) if name == BAYESIAN else self.training
         widths = [split.train.x.shape[1], *[width] * depth, len(split.train.classes)]
-        (risk,) = family(how, split.train, widths, name, [seed])[kind]
-        return Judged.of(judged(how, risk, kind, split, points=True), protocol)
+        (risk,) = train_family(how, split.train, widths, name, [seed])[kind]
+        return NetworkResult.of(evaluate_network(how, risk, kind, split, points=True), protocol)
 
 
 def read_truths(folder: str | Path | None = None) -> Truths:

@@ -29,7 +29,7 @@ from explainlib.models import logistic, mlp
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
 from explainlib.studies.group.claims import group_claims
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 from explainlib.training import minimise
 
 METHODS: dict[str, dict[str, object]] = {
@@ -92,7 +92,7 @@ def config(scale: str, data: str | None) -> Config:
     return Config(data, None, 10_000, 20_000, PAPER_FRACTIONS, 40, 20, 5000)
 
 
-def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
+def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
     """Return the tables by name; what ``pieces`` already holds is not computed again."""
     tables = {
         "synthetic": _synthetic(settings, pieces),
@@ -124,7 +124,7 @@ def coherent_groups(train: Examples, fraction: float, count: int, seed: int) -> 
     return groups
 
 
-def compared(
+def compare_methods(
     risk: Risk, test: Examples, groups: Sequence[Tensor], truth: Removal, methods: dict[str, dict[str, object]]
 ) -> pandas.DataFrame:
     """Return one row per method: agreement of the predicted loss changes and parameters with the retrained ones.
@@ -160,7 +160,13 @@ def misread_first(risk: Risk, test: Examples, count: int) -> Examples:
 
 
 def _cells(
-    risk: Risk, split: Split, settings: Config, pieces: Pieces, part: str, kinds: dict[str, Callable], methods: dict
+    risk: Risk,
+    split: Split,
+    settings: Config,
+    pieces: PartialResults,
+    part: str,
+    kinds: dict[str, Callable],
+    methods: dict,
 ) -> pandas.DataFrame:
     """Return the table of one part, a piece on disk for each kind and fraction."""
     test = misread_first(risk, split.test, settings.tests)
@@ -170,7 +176,7 @@ def _cells(
         first = removal_effect(risk, groups[:4], order=1, on_failure="warn")  # factors H, which all below then use
         trust = series_trust(first)
         truth = leave_out(risk, groups, on_failure="warn")
-        frame = compared(risk, test, groups, truth, methods)
+        frame = compare_methods(risk, test, groups, truth, methods)
         frame.insert(0, "fraction", fraction)
         frame.insert(0, "kind", kind)
         return frame.assign(ratio=float(trust.ratio.median()))
@@ -183,7 +189,7 @@ def _cells(
     return pandas.concat(frames, ignore_index=True)
 
 
-def _synthetic(settings: Config, pieces: Pieces) -> pandas.DataFrame:
+def _synthetic(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
     data = gaussians(settings.synthetic + 1000, seed=settings.seed).double()
     split = Split(data[: settings.synthetic], data[settings.synthetic :])
     risk = minimise(Risk(logistic(data.x.shape[1], 2).double(), split.train, l2=settings.l2))
@@ -191,7 +197,7 @@ def _synthetic(settings: Config, pieces: Pieces) -> pandas.DataFrame:
     return _cells(risk, split, settings, pieces, "synthetic", kinds, METHODS)
 
 
-def _images(settings: Config, pieces: Pieces) -> pandas.DataFrame:
+def _images(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
     split = load(settings.data, limit=settings.limit).double()
     model = logistic(split.train.x[0].numel(), len(split.train.classes)).double()
     risk = minimise(Risk(model, split.train, l2=settings.l2))
@@ -202,7 +208,7 @@ def _images(settings: Config, pieces: Pieces) -> pandas.DataFrame:
     return _cells(risk, split, settings, pieces, f"images-{settings.data}", kinds, METHODS)
 
 
-def _network(settings: Config, pieces: Pieces) -> pandas.DataFrame:
+def _network(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
     split = load("digits", limit=settings.network).double()
     net = Risk(mlp([64, 10, 8, 10], "sigmoid", seed=settings.seed).double(), split.train, l2=1e-3)
     risk = minimise(net, tolerance=1e-6, max_steps=300, on_failure="warn")
@@ -214,7 +220,7 @@ def _network(settings: Config, pieces: Pieces) -> pandas.DataFrame:
     return _cells(risk, split, settings, pieces, "network", kinds, methods)
 
 
-def _selection(settings: Config, pieces: Pieces) -> pandas.DataFrame:
+def _selection(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
     split = load("blobs", limit=settings.blobs).double()
     risk = minimise(Risk(logistic(5, 4).double(), split.train, l2=settings.l2))
     test = misread_first(risk, split.test, 1)

@@ -18,7 +18,7 @@ from explainlib.metrics import fidelity
 from explainlib.models import logistic
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 from explainlib.training import minimise
 
 DATA = ("digits", "mnist", "fashion_mnist", "iris", "gaussians", "blobs")
@@ -60,7 +60,7 @@ def config(scale: str, data: str | None) -> Config:
     return Config(data, limits[scale], min(left_out, 100) if data == "iris" else left_out)
 
 
-def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
+def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
     """Return two tables: "pairs", a row per ridge, test and removal; "fidelity", a row per ridge and method.
 
     Each ridge is a piece on disk.

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from explainlib.datasets import Examples, Split, load
-from explainlib.datasets.sources.text import tokenized
+from explainlib.datasets.sources.text import load_tokenized
 from explainlib.layerwise import gradients, gram, per_example, product
 from explainlib.models import cnn2, cnn3, text_cnn
 from explainlib.representers import (
@@ -25,7 +25,7 @@ from explainlib.representers import (
     target_importance,
     tracking_importance,
 )
-from explainlib.representers.kernels import picked
+from explainlib.representers.kernels import one_hot_cotangents
 from explainlib.risk import Risk
 from explainlib.solvers import inverse_curvature
 from explainlib.training import Trajectory, fit, minimise
@@ -100,13 +100,13 @@ class Recipe:
         return fit(self.start(train, seed), train, seed=seed, without=without, **how, **options)
 
 
-def pair(data: str, n: int) -> Split:
+def class_pair(data: str, n: int) -> Split:
     """Return two classes of ``data``, n training examples, as many of each; images standardised, mnist halved in size.
 
     Raises:
         FileNotFoundError: files that are not at hand.
     """
-    split = tokenized(data, size=VOCABULARY, length=LENGTH)[0] if data in TEXTS else load(data)
+    split = load_tokenized(data, size=VOCABULARY, length=LENGTH)[0] if data in TEXTS else load(data)
     train, test = (_two(part, PAIRS[data]) for part in split)
     half = min(n // 2, int(train.y.sum()), int((train.y == 0).sum()))
     rows = torch.cat([(train.y == c).nonzero()[:half, 0] for c in (0, 1)]).sort().values
@@ -133,7 +133,7 @@ def _pictures(x: Float[Tensor, "n ..."], data: str) -> Float[Tensor, "n c h w"]:
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedNetwork:
     """One trained network in float64, and what each method says about it: scores [m, n], positive raises the output.
 
     Attributes:
@@ -213,7 +213,7 @@ class Explained:
         """Return grad f^T (G + damping I)^-1 (-grad l), eq. (16) with all outputs' derivatives."""
         left, right = self._sides(self.risk, x, output)
         solve = inverse_curvature(self.risk, curvature="gauss_newton", solver="low_rank", damping=self.damping)
-        return -product(right, solve(per_example(left)).required("raise").value).T
+        return -product(right, solve(per_example(left)).require_converged("raise").value).T
 
     def _cosine(self, x: Examples, output: int) -> Float[Tensor, "m n"]:
         """Return minus the cosine with the gradient of a loss that wants this output."""
@@ -221,7 +221,7 @@ class Explained:
         return -gradient_cosine(self.risk, wanted)
 
     def _sides(self, risk: Risk, x: Examples, output: int) -> tuple:
-        left = gradients(risk.parameters, risk.theta, x.double().x, picked(output, len(x), risk))
+        left = gradients(risk.parameters, risk.theta, x.double().x, one_hot_cotangents(output, len(x), risk))
         own = risk.train
         return left, gradients(risk.parameters, risk.theta, own.x, lambda f: risk.loss.gradient(f, own.y))
 

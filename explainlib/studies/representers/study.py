@@ -30,7 +30,7 @@ from explainlib.datasets import Examples, Split
 from explainlib.metrics import DELETION_SHARES, deletion_groups, paired_difference
 from explainlib.metrics.seeds import clustered_mean, curve_intervals
 from explainlib.representers import axioms
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 from explainlib.studies.representers.claims import representers_claims
 from explainlib.studies.representers.methods import (
     CHECKPOINTS,
@@ -39,9 +39,9 @@ from explainlib.studies.representers.methods import (
     METHODS,
     PAIRS,
     TEXTS,
-    Explained,
+    ExplainedNetwork,
     Recipe,
-    pair,
+    class_pair,
 )
 
 SHORT = ("surrogate, NTK final", "target, NTK final", "tracking, NTK final", "random", "TracInCP")
@@ -143,19 +143,19 @@ class Network:
     seed: int
 
     @cached_property
-    def explained(self) -> Explained:
+    def trained(self) -> ExplainedNetwork:
         """Train it and keep what the methods need."""
         trajectory = self.recipe.fit(self.split.train, self.seed, checkpoints=CHECKPOINTS, record=True)
-        return Explained(trajectory, self.split.train, self.settings.damping, self.settings.l2, self.seed)
+        return ExplainedNetwork(trajectory, self.split.train, self.settings.damping, self.settings.l2, self.seed)
 
     def tests(self, count: int) -> Examples:
         """Return ``count`` test examples, drawn by the seed."""
         order = torch.randperm(len(self.split.test), generator=torch.Generator().manual_seed(self.seed))
         return self.split.test[order[:count]]
 
-    def described(self) -> pandas.DataFrame:
+    def summary_row(self) -> pandas.DataFrame:
         """Return accuracy, loss and the seconds of one training."""
-        risk, test = self.explained.risk, self.split.test.double()
+        risk, test = self.trained.risk, self.split.test.double()
         started = time.perf_counter()  # after a first training, which also loads what torch loads late
         self.recipe.fit(self.split.train, self.seed)
         seconds = time.perf_counter() - started
@@ -164,15 +164,15 @@ class Network:
         row |= {"accuracy": accuracy, "training_loss": float(risk.value()), "seconds": seconds}
         return pandas.DataFrame([row])
 
-    def deleted(self, position: int, test: Examples, methods: Sequence[str]) -> pandas.DataFrame:
+    def deletion_changes(self, position: int, test: Examples, methods: Sequence[str]) -> pandas.DataFrame:
         """Return one row a method and share: the change of the test's own logit after training without the group."""
         output = int(test.y)
-        before = float(self._logit(self.explained.trajectory.model, test))
+        before = float(self._logit(self.trained.trajectory.model, test))
         truth: dict[tuple[int, ...], float] = {(): 0.0}
         rows = []
         for method in methods:
             started = time.perf_counter()
-            scores = self.explained.scores(method, test, output)
+            scores = self.trained.scores(method, test, output)
             seconds = time.perf_counter() - started
             for share, group in zip(DELETION_SHARES, deletion_groups(scores)[0], strict=True):
                 key = tuple(sorted(group.tolist()))
@@ -188,10 +188,10 @@ class Network:
         start = self.recipe.start(self.split.train, self.seed).double()
         with torch.no_grad():
             before = start(tests.double().x)[:, 1]
-        after = self.explained.risk.outputs(tests.double())[:, 1]
+        after = self.trained.risk.outputs(tests.double())[:, 1]
         frames = []
         for method in methods:
-            own, other = (self.explained.scores(method, x, 1) for x in (self.split.train, tests))
+            own, other = (self.trained.scores(method, x, 1) for x in (self.split.train, tests))
             frame = axioms.table(own, other, after, outputs_before=before)
             frames.append(frame.assign(method=method, seed=self.seed))
         return pandas.concat(frames, ignore_index=True)
@@ -204,15 +204,15 @@ class Network:
 
 def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
     """Return the pieces of the tables by name, part first; none waits for another, nothing is computed yet."""
-    split, methods = pair(settings.data, settings.n), methods_for(settings.data)
+    split, methods = class_pair(settings.data, settings.n), methods_for(settings.data)
 
     @lru_cache(maxsize=1)  # a network is trained once for all of its pieces, and forgotten when the next one comes
     def network(recipe: Recipe, seed: int) -> Network:
         return Network(settings, recipe, split, seed)
 
-    def deleted(part: Part, seed: int, at: int) -> pandas.DataFrame:
+    def deletion_changes(part: Part, seed: int, at: int) -> pandas.DataFrame:
         one = network(part.recipe, seed)
-        return one.deleted(at, one.tests(part.tests)[at], SHORT if part.short else methods)
+        return one.deletion_changes(at, one.tests(part.tests)[at], SHORT if part.short else methods)
 
     def violations(seed: int) -> pandas.DataFrame:
         one = network(settings.parts[0].recipe, seed)
@@ -221,13 +221,13 @@ def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
     found: dict[str, Callable[[], pandas.DataFrame]] = {}
     for part in settings.parts:
         for seed in range(part.seeds):
-            found[f"{part.name}-network-{seed}"] = lambda p=part, s=seed: network(p.recipe, s).described()
+            found[f"{part.name}-network-{seed}"] = lambda p=part, s=seed: network(p.recipe, s).summary_row()
             for at in range(part.tests):
                 found[f"{part.name}-{seed}-{at}"] = lambda p=part, s=seed, t=at: deleted(p, s, t)
     return found | {f"axioms-{seed}": (lambda s=seed: violations(s)) for seed in range(settings.axiom_seeds)}
 
 
-def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
+def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
     """Return the tables by name; what ``pieces`` already holds is not computed again."""
     kinds: dict[str, list[pandas.DataFrame]] = {"networks": [], "changes": [], "axioms": []}
     for name, job in jobs(settings).items():
@@ -286,7 +286,7 @@ def _curves(changes: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def _plan(networks: pandas.DataFrame, changes: pandas.DataFrame, pieces: Pieces) -> pandas.DataFrame:
+def _plan(networks: pandas.DataFrame, changes: pandas.DataFrame, pieces: PartialResults) -> pandas.DataFrame:
     """Return what each part costs: retrainings if no two groups were the same, times the seconds of one training."""
     rows = []
     taken = pieces.seconds()

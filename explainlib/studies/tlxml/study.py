@@ -24,14 +24,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.datasets import Tasks, darkened, sample_tasks
+from explainlib.datasets import Tasks, darken, sample_tasks
 from explainlib.influence import TaskInfluence
 from explainlib.influence.tasks import cosine_scores, random_projector_scores, spectrum_of_rows
 from explainlib.meta import gauss_newton_buffer, leave_tasks_out
 from explainlib.metrics import fidelity, self_rank
 from explainlib.solvers.dense import Keep
-from explainlib.studies.few_shot import FewShot, quiet_influence
-from explainlib.studies.record import Pieces
+from explainlib.studies.few_shot import FewShot, influence_without_warning
+from explainlib.studies.record import PartialResults
 from explainlib.studies.tlxml.claims import tlxml_claims
 
 
@@ -82,7 +82,7 @@ def config(scale: str, data: str | None) -> Config:
     return Config(data, 128, 1000, seeds=seeds, counts=COUNTS, levels=11, script_tasks=12, script_batches=1000)
 
 
-def run(settings: Config, pieces: Pieces) -> dict[str, pandas.DataFrame]:
+def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
     """Return the tables by name; what ``pieces`` already holds is not computed again."""
     problems = [
         FewShot(settings.data, s, settings.tasks, settings.batches, settings.inner_lr, settings.lr, pieces.folder)
@@ -137,17 +137,17 @@ def _learners(problem: FewShot, settings: Config) -> pandas.DataFrame:
 def _protonet_influence(problem: FewShot) -> TaskInfluence:
     trained = problem.trained(problem.protonet)
     store = problem.folder / f"exact-protonet-{problem.seed}"
-    return quiet_influence(problem.protonet, trained.w, problem.train_tasks, store=store)
+    return influence_without_warning(problem.protonet, trained.w, problem.train_tasks, store=store)
 
 
 def _pruning(problem: FewShot, settings: Config) -> pandas.DataFrame:
     """Self-ranks at each pruning and for each control, on the tasks themselves, with new queries, and on others."""
     rows = []
-    tests = {"self": problem.train_tasks, "queries": problem.requeried, "unseen": problem.unseen}
+    tests = {"self": problem.train_tasks, "queries": problem.with_fresh_queries, "unseen": problem.unseen}
     for learner, exact in (("maml", problem.exact), ("protonet", _protonet_influence(problem))):
         own = exact.learner
         methods = {name: exact.pruned(keep).performance for name, keep in keeps(settings).items()}
-        plain = quiet_influence(own, exact.w, problem.train_tasks, curvature="identity")
+        plain = influence_without_warning(own, exact.w, problem.train_tasks, curvature="identity")
         rank = min(512, own.q)
         methods["identity"] = plain.performance
         methods["random projector"] = partial(_projected, own, exact.w, problem, rank)
@@ -190,7 +190,7 @@ def _degradation(problem: FewShot, settings: Config) -> pandas.DataFrame:
 def _darkened(problem: FewShot, sweep: str, amount: float) -> Tasks:
     """Darken to alpha at a share of one half, or a share altogether (uniform darkening would be invisible)."""
     alpha, ratio = (amount, 0.5) if sweep == "alpha" else (1.0, amount)
-    return problem.as_features(darkened(problem.images, alpha=alpha, ratio=ratio, seed=problem.seed))
+    return problem.as_features(darken(problem.images, alpha=alpha, ratio=ratio, seed=problem.seed))
 
 
 def _follows(amounts: Float[Tensor, " a"], tables: Sequence[Float[Tensor, "T M"]]) -> dict[str, float]:
@@ -261,11 +261,11 @@ def _scripts(problem: FewShot, settings: Config) -> pandas.DataFrame:
     options = {"batches": settings.script_batches, "lr": settings.lr, "seed": problem.seed}
     truth = leave_tasks_out(problem.maml, tasks, groups, store=problem.folder / "scripts", **options)
     change = truth.loss_change(tests)
-    exact = quiet_influence(problem.maml, truth.whole, tasks, store=problem.folder / "scripts-exact")
+    exact = influence_without_warning(problem.maml, truth.whole, tasks, store=problem.folder / "scripts-exact")
     rows = []
     for name, keep in keeps(settings).items():
         rows.append(_agreement(name, -exact.pruned(keep).performance(tests, groups=groups) / len(tasks), change))
-    identity = quiet_influence(problem.maml, truth.whole, tasks, curvature="identity")
+    identity = influence_without_warning(problem.maml, truth.whole, tasks, curvature="identity")
     rows.append(_agreement("identity", -identity.performance(tests, groups=groups) / len(tasks), change))
     return pandas.DataFrame(rows).assign(scripts=len(scripts), tasks=len(tasks), tests=len(tests))
 

@@ -139,7 +139,7 @@ def test_a_drawing_depends_on_its_letter_and_writer_alone(pool):
 
 def test_the_same_pool_again_and_how_long_it_takes(pool):
     began = time.process_time()
-    again = module._drawn()
+    again = module._draw_all()
     print(f"{time.process_time() - began:.2f} s of processor time for {again!r}")
     assert torch.equal(again.x, pool.x) and again.names == pool.names
     assert glyphs() is pool and glyphs(split=None) is pool

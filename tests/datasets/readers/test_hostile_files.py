@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from explainlib.datasets.bounds import clipped, listed, most_values, require_values, shown
+from explainlib.datasets.bounds import format_list, format_value, most_values, require_values, truncate
 from tests.datasets import crafted_files, hostile, mutations
 
 SECONDS, MEGABYTES, LETTERS = 1.0, 200, 1_500
@@ -113,6 +113,6 @@ def test_what_a_file_chose_is_quoted_in_few_letters():
     for _ in range(60):
         nested = [nested, nested]
     for value in ("a" * 10**6, b"a" * 10**6, nested, {"k" * 10**6: nested}, 10**5_000, np.zeros(10**6)):
-        assert len(shown(value)) < 250
-    assert clipped("a" * 1_000) == "a" * 200 + "... (800 more letters)" and clipped("short") == "short"
-    assert listed(map(str, range(9))) == "['0', '1', '2', '3', '4', '5'] and 3 more"
+        assert len(format_value(value)) < 250
+    assert truncate("a" * 1_000) == "a" * 200 + "... (800 more letters)" and truncate("short") == "short"
+    assert format_list(map(str, range(9))) == "['0', '1', '2', '3', '4', '5'] and 3 more"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from explainlib.datasets import class_pool, fetch_pool, pool_catalogue, sample_tasks
-from explainlib.datasets.sources.omniglot import PARTS, VERIFIED, area_averaged
+from explainlib.datasets.sources.omniglot import PARTS, VERIFIED, resize_by_area
 
 OWN_FOLDER = Path(os.environ.get("EXPLAINLIB_DATA") or "/nonexistent") / "omniglot"
 REAL = OWN_FOLDER / "images_background_small1.zip"
@@ -57,9 +57,9 @@ def test_drawings_come_with_ink_as_one_and_names_by_alphabet(data_root):
 
 def test_no_ink_is_gained_or_lost():
     images = torch.rand(3, 105, 105, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    small = area_averaged(images, 28)
+    small = resize_by_area(images, 28)
     assert torch.allclose(small.mean((1, 2)), images.mean((1, 2)), rtol=1e-6)
-    one = area_averaged(torch.eye(105, dtype=torch.float64)[None, :4, :4], 3)[0]  # pixels of 4/3: shares 1 and 1/3
+    one = resize_by_area(torch.eye(105, dtype=torch.float64)[None, :4, :4], 3)[0]  # pixels of 4/3: shares 1 and 1/3
     assert torch.allclose(one[0], torch.tensor([(1 + 1 / 9), 2 / 9, 0]).double() * 9 / 16, rtol=1e-6)
 
 

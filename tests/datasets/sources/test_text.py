@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from explainlib.datasets import catalogue, fetch, load
-from explainlib.datasets.sources.text import MASK, redacted, tokenized
+from explainlib.datasets.sources.text import MASK, load_tokenized, redact_text
 from explainlib.datasets.tokenizer import Tokenizer, _require_texts, split_words
 
 OWN_FOLDER = Path(os.environ.get("EXPLAINLIB_DATA") or "/nonexistent")
@@ -105,7 +105,7 @@ def test_texts_that_cannot_be_tokenized(wrong, error, message):
 def test_news_with_both_files_keep_the_official_split(data_root, header):
     put(data_root / "ag_news", "train.csv", news(40), header)
     put(data_root / "ag_news", "test.csv", news(20, word="unseen"), header)
-    split, tokenizer = tokenized("ag_news")
+    split, tokenizer = load_tokenized("ag_news")
     assert len(split.train) == 40 and len(split.test) == 20
     assert split.train.classes == ("World", "Sports", "Business", "Sci/Tech")
     assert split.train.y.tolist() == [0, 1, 2, 3] * 10
@@ -123,7 +123,7 @@ def test_one_file_of_news_gives_a_fifth_to_the_test(data_root, name):
     assert split.train.y.bincount().tolist() == [40] * 4 and split.test.y.bincount().tolist() == [10] * 4
     assert sorted(split.train.raw + split.test.raw) == sorted(f"{title} {said}" for _, title, said in news(200))
     assert split.test.raw != other.test.raw
-    _, tokenizer = tokenized("ag_news")
+    _, tokenizer = load_tokenized("ag_news")
     assert set(tokenizer.words[2:]) == {word for said in split.train.raw for word in split_words(said)}
     assert row("ag_news").found == f"{name} only, 200 texts, in {data_root / 'ag_news'}"
     limited = load("ag_news", limit=8).train
@@ -134,7 +134,7 @@ def test_one_file_of_news_gives_a_fifth_to_the_test(data_root, name):
 
 def test_comments(data_root):
     put(data_root / "toxicity", "toxicity_nonfuzzed_testset.csv", comments(100), HEADER)
-    split, tokenizer = tokenized("toxicity", size=12, length=3)
+    split, tokenizer = load_tokenized("toxicity", size=12, length=3)
     assert split.train.y.bincount().tolist() == [64, 16] and split.test.y.bincount().tolist() == [16, 4]
     assert split.train.classes == ("not toxic", "toxic") and split.train.x.shape == (80, 3) and len(tokenizer) == 12
     toxic = {said for _, said, label in comments(100) if label}
@@ -217,19 +217,19 @@ def test_missing_files_say_what_to_put_where_and_are_not_downloaded(cache, name,
 
 
 def test_only_function_words_are_shown():
-    assert redacted("You are SO (very) f00l-ish, a$$, you!\n I. said\tyou/are") == (
+    assert redact_text("You are SO (very) f00l-ish, a$$, you!\n I. said\tyou/are") == (
         f"You are SO (very) {MASK} {MASK} you! I. {MASK} {MASK}"
     )
-    assert redacted("") == ""
+    assert redact_text("") == ""
 
 
 @given(st.text())
 def test_nothing_else_gets_through(said):
     harmless = set("you not the a".split())
-    shown = redacted(f"{said} you badword not")
+    shown = redact_text(f"{said} you badword not")
     assert shown.endswith(f"you {MASK} not") and "badword" not in shown
     assert all(piece == MASK or len(piece.strip(".,;:!?\"'()")) <= 8 for piece in shown.split())
-    assert harmless >= set(redacted("the badword a you").split()) - {MASK}
+    assert harmless >= set(redact_text("the badword a you").split()) - {MASK}
 
 
 # ---- the real files

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from explainlib.datasets import ClassPool, Examples, Tasks, fresh_queries, sample_tasks, task_features
 from explainlib.datasets.features import spectrum, standardiser
-from explainlib.datasets.tasks.corruptions import darkened, flipped_label_tasks, flipped_labels, noise_tasks, pictured
-from explainlib.datasets.tasks.rotations import rotated, rotation_augmentation
+from explainlib.datasets.tasks.corruptions import darken, flip_labels, flip_task_labels, noise_tasks, with_images
+from explainlib.datasets.tasks.rotations import rotate, rotation_augmentation
 
 PARTS = st.sampled_from(["both", "support", "query"])
 FRACTIONS = st.floats(0, 1)
@@ -48,53 +48,53 @@ def dark(tasks, origin=TASKS):
 
 
 def test_alpha_zero_or_ratio_zero_changes_nothing():
-    for same in (darkened(TASKS, alpha=0.0), darkened(TASKS, alpha=1.0, ratio=0.0)):
+    for same in (darken(TASKS, alpha=0.0), darken(TASKS, alpha=1.0, ratio=0.0)):
         assert all(torch.equal(a, b) for a, b in zip(same.arrays(), TASKS.arrays(), strict=True))
         assert same.classes == TASKS.classes
 
 
 def test_alpha_one_is_black_and_between_is_linear():
-    assert not joined(darkened(TASKS, alpha=1.0)).any()
-    assert torch.allclose(joined(darkened(TASKS, alpha=0.3)), 0.7 * joined(TASKS))
+    assert not joined(darken(TASKS, alpha=1.0)).any()
+    assert torch.allclose(joined(darken(TASKS, alpha=0.3)), 0.7 * joined(TASKS))
 
 
 @given(FRACTIONS, FRACTIONS, PARTS, st.integers(0, 5))
 def test_a_larger_ratio_darkens_the_same_pictures_and_more(one, other, part, seed):
-    few, many = (dark(darkened(TASKS, alpha=0.5, ratio=r, part=part, seed=seed)) for r in sorted((one, other)))
+    few, many = (dark(darken(TASKS, alpha=0.5, ratio=r, part=part, seed=seed)) for r in sorted((one, other)))
     assert not (few & ~many).any()
 
 
 @given(st.floats(0, 0.99), st.floats(0.01, 1), FRACTIONS, st.integers(0, 5))
 def test_a_larger_alpha_darkens_the_same_pictures_and_none_less(one, other, ratio, seed):
-    less, more = (joined(darkened(TASKS, alpha=a, ratio=ratio, seed=seed)) for a in sorted((one, other)))
+    less, more = (joined(darken(TASKS, alpha=a, ratio=ratio, seed=seed)) for a in sorted((one, other)))
     assert (more <= less).all()
 
 
 def test_the_ratio_counts_pictures_of_each_task_and_part():
     for part, columns, total in (("both", slice(0, 15), 15), ("support", slice(0, 9), 9), ("query", slice(9, 15), 6)):
-        which = dark(darkened(TASKS, alpha=0.5, ratio=0.5, part=part))
+        which = dark(darken(TASKS, alpha=0.5, ratio=0.5, part=part))
         assert which[:, columns].sum(1).tolist() == [int(total / 2 + 0.5)] * len(TASKS)
         which[:, columns] = False
         assert not which.any()
 
 
 def test_the_seed_chooses_the_pictures_and_tasks_differ():
-    first = dark(darkened(TASKS, alpha=1.0, ratio=0.4, seed=0))
-    assert torch.equal(first, dark(darkened(TASKS, alpha=1.0, ratio=0.4, seed=0)))
-    assert not torch.equal(first, dark(darkened(TASKS, alpha=1.0, ratio=0.4, seed=1)))
+    first = dark(darken(TASKS, alpha=1.0, ratio=0.4, seed=0))
+    assert torch.equal(first, dark(darken(TASKS, alpha=1.0, ratio=0.4, seed=0)))
+    assert not torch.equal(first, dark(darken(TASKS, alpha=1.0, ratio=0.4, seed=1)))
     assert len(first.unique(dim=0)) > 1
 
 
 def test_darkening_leaves_its_argument_and_the_dtype():
     before = joined(TASKS).clone()
-    tasks = darkened(TASKS.double(), alpha=0.1)
+    tasks = darken(TASKS.double(), alpha=0.1)
     assert tasks.support_x.dtype == torch.float64
     assert torch.allclose(joined(tasks), 0.9 * before.double(), rtol=1e-15)
     assert torch.equal(joined(TASKS), before)
 
 
 def test_darkened_pictures_forget_the_pool():
-    tasks = darkened(TASKS, alpha=0.5)
+    tasks = darken(TASKS, alpha=0.5)
     assert tasks.support_index is None and torch.equal(tasks.group, TASKS.group)
     with pytest.raises(ValueError, match="do not know their drawings"):
         fresh_queries(POOL, tasks)
@@ -110,30 +110,30 @@ def test_batch_statistics_cancel_a_uniform_darkening_but_not_half_a_one():
         return layer(task_features(tasks.double(), lambda x: spectrum(x, standardise=fitted)).support_x[0])
 
     seen = hidden(TASKS)
-    assert (hidden(darkened(TASKS, alpha=0.6)) - seen).abs().max() < 1e-6
-    assert (hidden(darkened(TASKS, alpha=0.6, ratio=0.5)) - seen).abs().max() > 0.1
+    assert (hidden(darken(TASKS, alpha=0.6)) - seen).abs().max() < 1e-6
+    assert (hidden(darken(TASKS, alpha=0.6, ratio=0.5)) - seen).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_alpha_outside_is_refused(alpha):
     with pytest.raises(ValueError, match=r"alpha=.* has to lie in 0 to 1"):
-        darkened(TASKS, alpha=alpha)
+        darken(TASKS, alpha=alpha)
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
 def test_ratio_outside_is_refused(ratio):
     with pytest.raises(ValueError, match=r"ratio=.* has to lie in 0 to 1"):
-        darkened(TASKS, alpha=0.5, ratio=ratio)
+        darken(TASKS, alpha=0.5, ratio=ratio)
 
 
 def test_darkening_wants_pictures():
     features = task_features(TASKS, spectrum)
     with pytest.raises(ValueError, match="before taking features"):
-        darkened(features, alpha=0.5)
+        darken(features, alpha=0.5)
     with pytest.raises(ValueError, match="but black is 0"):
-        darkened(task_features(TASKS, lambda x: x - 0.5), alpha=0.5)
+        darken(task_features(TASKS, lambda x: x - 0.5), alpha=0.5)
     with pytest.raises(ValueError, match="part='all' is unknown"):
-        darkened(TASKS, alpha=0.5, part="all")
+        darken(TASKS, alpha=0.5, part="all")
 
 
 # ---------------------------------------------------------------------------------------------------------- pictured
@@ -143,22 +143,22 @@ def test_pictured_gives_the_pictures_back():
     features = sample_tasks(POOL.map(spectrum), 6, ways=3, shots=3, queries=2, seed=2)
     assert features.support_x.shape[2:] == (36,)
     for pool in (POOL, POOL.map(spectrum)):
-        tasks = pictured(pool, features)
+        tasks = with_images(pool, features)
         assert torch.equal(joined(tasks), joined(TASKS))
         assert tasks.classes == features.classes and torch.equal(tasks.support_index, features.support_index)
-    assert pictured(POOL.map(spectrum).double(), features.double()).support_x.dtype == torch.float64
-    assert torch.equal(task_features(pictured(POOL, features), spectrum).support_x, features.support_x)
+    assert with_images(POOL.map(spectrum).double(), features.double()).support_x.dtype == torch.float64
+    assert torch.equal(task_features(with_images(POOL, features), spectrum).support_x, features.support_x)
 
 
 def test_pictured_refuses_the_wrong_pool():
     part = POOL.where(lambda name, parent: parent == "Script1")
     with pytest.raises(ValueError, match="pass the pool they come from"):
-        pictured(part, TASKS)
+        with_images(part, TASKS)
     other = ClassPool(POOL.x, POOL.y.flip(0), POOL.names, POOL.parents)
     with pytest.raises(ValueError, match="the pool holds 'Script"):
-        pictured(other, TASKS)
+        with_images(other, TASKS)
     with pytest.raises(ValueError, match="no places in a pool"):
-        pictured(POOL, darkened(TASKS, alpha=0.5))
+        with_images(POOL, darken(TASKS, alpha=0.5))
 
 
 # ------------------------------------------------------------------------------------------------------- noise tasks
@@ -197,7 +197,7 @@ def test_noise_tasks_refuse_features_and_none():
 
 
 def test_rotated_is_four_turned_copies_in_one_group():
-    four = rotated(TASKS[[4, 2]])
+    four = rotate(TASKS[[4, 2]])
     assert len(four) == 8 and four.group.tolist() == [4, 2] * 4
     origin = joined(TASKS)[[4, 2]]
     for k in range(4):
@@ -214,11 +214,11 @@ def test_rotation_is_counter_clockwise():
     bar = torch.zeros(1, 1, 3, 3)
     bar[0, 0, 0, 2] = 1  # upper right goes to upper left
     tasks = Tasks(bar[None], torch.zeros(1, 1, dtype=torch.int64), bar[None], torch.zeros(1, 1, dtype=torch.int64))
-    assert rotated(tasks)[1].support_x[0, 0, 0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert rotate(tasks)[1].support_x[0, 0, 0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def test_rotating_what_is_rotated_adds_the_angles():
-    twice = rotated(rotated(TASKS[0]))
+    twice = rotate(rotate(TASKS[0]))
     assert twice.group.tolist() == [0] * 16
     turns = [(first + second) % 4 for second in range(4) for first in range(4)]
     name = TASKS.classes[0][0]
@@ -255,7 +255,7 @@ def test_rotation_wants_square_pictures():
     wide = sample_tasks(make_pool(h=8, w=6), 2, ways=3, shots=3, queries=2)
     for tasks in (wide, task_features(TASKS, spectrum)):
         with pytest.raises(ValueError, match="expected square pictures"):
-            rotated(tasks)
+            rotate(tasks)
         with pytest.raises(ValueError, match="expected square pictures"):
             rotation_augmentation(tasks, 0)
 
@@ -267,7 +267,7 @@ EXAMPLES = Examples(torch.arange(400.0)[:, None], torch.arange(400) % 4, ["a", "
 
 @given(FRACTIONS, st.integers(0, 100))
 def test_flips_are_as_many_as_asked_and_reported(fraction, seed):
-    noisy, flipped = flipped_labels(EXAMPLES, fraction, seed=seed)
+    noisy, flipped = flip_labels(EXAMPLES, fraction, seed=seed)
     assert torch.equal(flipped, noisy.y != EXAMPLES.y)
     assert int(flipped.sum()) == int(fraction * 400 + 0.5)
     assert torch.equal(noisy.x, EXAMPLES.x) and noisy.classes == EXAMPLES.classes
@@ -275,14 +275,14 @@ def test_flips_are_as_many_as_asked_and_reported(fraction, seed):
 
 
 def test_smaller_flips_are_among_larger_ones():
-    few, many = (flipped_labels(EXAMPLES, fraction, seed=7) for fraction in (0.2, 0.7))
+    few, many = (flip_labels(EXAMPLES, fraction, seed=7) for fraction in (0.2, 0.7))
     assert not (few[1] & ~many[1]).any()
     assert torch.equal(few[0].y[few[1]], many[0].y[few[1]])
-    assert not torch.equal(few[1], flipped_labels(EXAMPLES, 0.2, seed=8)[1])
+    assert not torch.equal(few[1], flip_labels(EXAMPLES, 0.2, seed=8)[1])
 
 
 def test_flips_reach_the_other_classes_evenly():
-    noisy, _ = flipped_labels(EXAMPLES, 1.0, seed=0)
+    noisy, _ = flip_labels(EXAMPLES, 1.0, seed=0)
     table = torch.zeros(4, 4).index_put_((EXAMPLES.y, noisy.y), torch.tensor(1.0), accumulate=True)
     assert table.diagonal().tolist() == [0] * 4
     assert (table[~torch.eye(4, dtype=torch.bool)] - 100 / 3).abs().max() < 20  # 4 standard deviations of a cell
@@ -290,11 +290,11 @@ def test_flips_reach_the_other_classes_evenly():
 
 def test_flips_refuse_what_has_no_other_class():
     with pytest.raises(ValueError, match="fraction=1.5 has to lie in 0 to 1"):
-        flipped_labels(EXAMPLES, 1.5, seed=0)
+        flip_labels(EXAMPLES, 1.5, seed=0)
     with pytest.raises(ValueError, match="there is 1 class"):
-        flipped_labels(Examples(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)), 0.5, seed=0)
+        flip_labels(Examples(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)), 0.5, seed=0)
     with pytest.raises(TypeError, match="no classes to flip"):
-        flipped_labels(Examples(torch.zeros(3, 1), torch.zeros(3, 1)), 0.5, seed=0)
+        flip_labels(Examples(torch.zeros(3, 1), torch.zeros(3, 1)), 0.5, seed=0)
 
 
 def changes(tasks):
@@ -304,7 +304,7 @@ def changes(tasks):
 
 @given(FRACTIONS, st.floats(0, 2 / 3), PARTS, st.integers(0, 30))
 def test_task_flips_hit_as_asked_and_leave_every_class_shown(tasks_fraction, labels_fraction, part, seed):
-    noisy, flipped = flipped_label_tasks(
+    noisy, flipped = flip_task_labels(
         TASKS, tasks_fraction=tasks_fraction, labels_fraction=labels_fraction, seed=seed, part=part
     )
     support, query = changes(noisy)
@@ -320,7 +320,7 @@ def test_task_flips_hit_as_asked_and_leave_every_class_shown(tasks_fraction, lab
 
 def test_task_flips_are_nested():
     weak, strong = (
-        flipped_label_tasks(TASKS, tasks_fraction=t, labels_fraction=l, seed=3) for t, l in ((0.5, 0.3), (0.9, 0.6))
+        flip_task_labels(TASKS, tasks_fraction=t, labels_fraction=l, seed=3) for t, l in ((0.5, 0.3), (0.9, 0.6))
     )
     assert not (weak[1] & ~strong[1]).any() and int(strong[1].sum()) > int(weak[1].sum())
     for few, many, name in zip(changes(weak[0]), changes(strong[0]), ("support_y", "query_y"), strict=True):
@@ -329,20 +329,20 @@ def test_task_flips_are_nested():
 
 
 def test_flipped_tasks_keep_their_pictures():
-    noisy, _ = flipped_label_tasks(TASKS, tasks_fraction=1.0, labels_fraction=0.5, seed=0)
-    again = pictured(POOL, noisy)
+    noisy, _ = flip_task_labels(TASKS, tasks_fraction=1.0, labels_fraction=0.5, seed=0)
+    again = with_images(POOL, noisy)
     assert torch.equal(joined(again), joined(TASKS)) and torch.equal(again.support_y, noisy.support_y)
 
 
 def test_task_flips_refuse_the_impossible():
     with pytest.raises(ValueError, match="tasks_fraction=-0.5 has to lie"):
-        flipped_label_tasks(TASKS, tasks_fraction=-0.5, labels_fraction=0.5, seed=0)
+        flip_task_labels(TASKS, tasks_fraction=-0.5, labels_fraction=0.5, seed=0)
     with pytest.raises(ValueError, match="labels_fraction=2.0 has to lie"):
-        flipped_label_tasks(TASKS, tasks_fraction=0.5, labels_fraction=2.0, seed=0)
+        flip_task_labels(TASKS, tasks_fraction=0.5, labels_fraction=2.0, seed=0)
     with pytest.raises(ValueError, match="9 of 9 support labels.*at most 6 can change"):
-        flipped_label_tasks(TASKS, tasks_fraction=0.5, labels_fraction=1.0, seed=0)
+        flip_task_labels(TASKS, tasks_fraction=0.5, labels_fraction=1.0, seed=0)
     with pytest.raises(ValueError, match="part='all' is unknown"):
-        flipped_label_tasks(TASKS, tasks_fraction=0.5, labels_fraction=0.5, seed=0, part="all")
+        flip_task_labels(TASKS, tasks_fraction=0.5, labels_fraction=0.5, seed=0, part="all")
     one_way = replace(TASKS, support_y=TASKS.support_y * 0, query_y=TASKS.query_y * 0)
     with pytest.raises(ValueError, match="there is 1 class"):
-        flipped_label_tasks(one_way, tasks_fraction=0.5, labels_fraction=0.5, seed=0)
+        flip_task_labels(one_way, tasks_fraction=0.5, labels_fraction=0.5, seed=0)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from explainlib.figures import alt_text, png
-from explainlib.figures.fragility.lessons import one_order_two_pictures, restless_truths, sweeps, two_by_two
-from explainlib.metrics import fidelity, two_pictures
+from explainlib.figures.fragility.lessons import retraining_variability, same_spearman_different_r2, sweeps, two_by_two
+from explainlib.metrics import fidelity, same_spearman_pair
 from explainlib.studies.kept import kept_tables
 
 
 def test_two_pictures_of_one_order():
-    picture = one_order_two_pictures()
-    for predicted, true in two_pictures():
+    picture = same_spearman_different_r2()
+    for predicted, true in same_spearman_pair():
         said = fidelity(predicted, true, resamples=1)
         assert f"Spearman {float(said.spearman):.3f}, R2 {float(said.r2):.2f}" in alt_text(picture)
     assert len(png(picture)) > 5000
@@ -64,7 +64,7 @@ def test_restless_truths_name_the_shares():
         ]
     )
     ladder = pandas.DataFrame({"step": ["solver", "warm start", None], "share": [0.25, 0.75, None]})
-    assert "Shares: solver 25%, warm start 75%." in alt_text(restless_truths(curves, ladder))
+    assert "Shares: solver 25%, warm start 75%." in alt_text(retraining_variability(curves, ladder))
 
 
 def test_tables_that_are_not_there_say_how_to_make_them(tmp_path):

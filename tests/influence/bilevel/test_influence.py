@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from explainlib.datasets import class_pool, pictured, sample_tasks, spectrum, standardiser, task_features
+from explainlib.datasets import class_pool, sample_tasks, spectrum, standardiser, task_features, with_images
 from explainlib.influence.bilevel.curvature import EkfacInverse
 from explainlib.influence.bilevel.influence import BilevelInfluence
 from explainlib.meta.bilevel.learner import Bilevel
@@ -30,7 +30,7 @@ def case(request):
 _settled = {}
 
 
-def settled(name):
+def inner_states(name):
     """Return (learner, lam, tasks, influence) at a stationary point, made once."""
     if name not in _settled:
         learner, tasks = problem(name)
@@ -211,7 +211,7 @@ def test_many_at_once_is_the_sum():
 def glyph_tasks(pool, count, seed):
     scale = standardiser(spectrum(pool.x, size=4))
     tasks = sample_tasks(pool, count, shots=2, queries=3, seed=seed)
-    return task_features(pictured(pool, tasks), lambda images: spectrum(images, size=4, standardise=scale))
+    return task_features(with_images(pool, tasks), lambda images: spectrum(images, size=4, standardise=scale))
 
 
 def test_removal_on_a_hundred_tasks_of_glyphs():
@@ -338,8 +338,8 @@ def test_ekfac_stands_in_for_the_inner_hessian():
     single[:, 0] = 1
     chosen = TaskWeights.of(tasks, training=single)
     rows = torch.randn(6, 4, learner.q, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
-    exact = next(iter(learner.settled(learner.lam0, tasks, weights=chosen)))[1]
-    near = next(iter(learner.settled(learner.lam0, tasks, weights=chosen, inverse=EkfacInverse)))[1]
+    exact = next(iter(learner.inner_states(learner.lam0, tasks, weights=chosen)))[1]
+    near = next(iter(learner.inner_states(learner.lam0, tasks, weights=chosen, inverse=EkfacInverse)))[1]
     assert relative_error(near.inverse.solve(rows), exact.inverse.solve(rows)) < 1e-10
     for name in ("softmax", "head"):
         made, lam, few, influence = settled(name)

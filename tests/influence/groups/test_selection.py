@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 
 import explainlib as xl
 from explainlib.influence.groups.quadratic import GroupQuadratic, indicators
-from explainlib.influence.groups.selection import METHODS, ascended
+from explainlib.influence.groups.selection import METHODS, projected_gradient_ascent
 from explainlib.influence.groups.swaps import Swaps
 from explainlib.influence.projections import capped_simplex_projection, l1_ball_projection
 from tests.problems import classes, general, logistic_risk, network_risk, normal, relative_error, ridge_risk, targets
@@ -246,7 +246,7 @@ def test_no_swap_improves_a_swapped_group(monkeypatch, size):
     """All pairs are tried one by one; small tables, and the pruning, must not hide any."""
     risk, test = PROBLEMS["softmax head"]()
     monkeypatch.setattr("explainlib.influence.groups.swaps.TABLE", 20)
-    group = Swaps(GroupQuadratic(risk, test), size).improved(torch.arange(size)).tolist()
+    group = Swaps(GroupQuadratic(risk, test), size).improve(torch.arange(size)).tolist()
     rest = [j for j in range(risk.n) if j not in group]
     swapped = [[j, *(g for g in group if g != i)] for i in group for j in rest]
     values = second_order_influence(risk, test, [group, *swapped, list(range(size))])
@@ -295,7 +295,7 @@ def test_ascent_stays_feasible_and_never_falls():
     risk, test = logistic_risk(n=40, l2=0.01), classes(1, seed=90)
     quadratic = GroupQuadratic(risk, test)
     starts = capped_simplex_projection(normal(5, 40, seed=4), 12)
-    ends = ascended(quadratic, starts, 12, capped_simplex_projection)
+    ends = projected_gradient_ascent(quadratic, starts, 12, capped_simplex_projection)
     assert (
         float(ends.min()) >= 0
         and float(ends.max()) <= 1 + 1e-12
@@ -320,7 +320,7 @@ def test_a_relaxation_that_ends_badly_gives_greedys_group(monkeypatch):
     risk, test = logistic_risk(n=40, l2=0.01), classes(1, seed=90)
     monkeypatch.setattr("explainlib.influence.groups.selection.POLISHED", 0)
     worst = -GroupQuadratic(risk, test).a[None]
-    monkeypatch.setattr("explainlib.influence.groups.selection.ascended", lambda *_: worst)
+    monkeypatch.setattr("explainlib.influence.groups.selection.projected_gradient_ascent", lambda *_: worst)
     groups = [influential_group(risk, test, 12, method=m) for m in ("relaxed", "greedy")]
     assert set(groups[0].tolist()) == set(groups[1].tolist())
 

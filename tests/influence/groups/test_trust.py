@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import explainlib as xl
-from explainlib.influence.groups.trust import _in_words
+from explainlib.influence.groups.trust import _diagnosis
 from tests.problems import relative_error
 
 
@@ -76,10 +76,10 @@ def test_in_least_squares_second_order_is_several_times_closer_and_newton_exact(
 
 
 def test_words_follow_the_numbers(softmax):
-    assert _in_words(0.1, 0.1).startswith("trusted") and _in_words(0.1, float("nan")).startswith("trusted")
-    assert _in_words(0.4, 0.1).startswith("slow") and _in_words(0.1, 0.3).startswith("slow")
-    assert _in_words(0.4, 0.9).startswith("doubtful") and _in_words(0.7, float("nan")).startswith("doubtful")
-    assert _in_words(1.2, 0.1).startswith("not trusted") and _in_words(0.3, 1.1).startswith("not trusted")
+    assert _diagnosis(0.1, 0.1).startswith("trusted") and _diagnosis(0.1, float("nan")).startswith("trusted")
+    assert _diagnosis(0.4, 0.1).startswith("slow") and _diagnosis(0.1, 0.3).startswith("slow")
+    assert _diagnosis(0.4, 0.9).startswith("doubtful") and _diagnosis(0.7, float("nan")).startswith("doubtful")
+    assert _diagnosis(1.2, 0.1).startswith("not trusted") and _diagnosis(0.3, 1.1).startswith("not trusted")
     newton = xl.influence.removal_effect(softmax, [[0]], order="newton")
     with pytest.raises(ValueError, match="not a term of a series"):
         xl.influence.series_trust(newton)

@@ -23,7 +23,7 @@ def curvature(learner, tasks, w, l2, weights):
     return torch.linalg.eigh((rows + rows.T) / 2 + l2 * torch.eye(learner.q, dtype=DOUBLE))
 
 
-def bent(values, flat):
+def lagrangian_products(values, flat):
     """All but the ``flat`` eigenvalues nearest zero."""
     return values.abs() >= values.abs().sort().values[flat]
 
@@ -256,7 +256,7 @@ def test_the_spectrum_of_rows_does_not_depend_on_their_length(dtype, q):
     assert spectrum.values.dtype == dtype and spectrum.rank(1e-9) == len(spectrum.values) == 20
     torch.testing.assert_close(spectrum.values.double(), values, rtol=1e-2, atol=0.0)
     b = (normal(3, 20, seed=5) @ rows.double()).to(dtype)  # on the span
-    got = spectrum.solved(b, spectrum.inside(b), 1e-7)
+    got = spectrum.solve(b, spectrum.coordinates(b), 1e-7)
     top = values > 1e-7
     assert spectrum.rank(1e-7) == int(top.sum()) and spectrum.unmet(1e-7) is None and spectrum.unmet(20) is None
     pruned = torch.linalg.eigh(rows.double() @ rows.double().T)

@@ -14,7 +14,7 @@ from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.studies.bilevel import claims as bilevel_claims
 from explainlib.studies.bilevel import problem as bilevel_problem
 from explainlib.studies.bilevel import study as bilevel
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 
 TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
 
@@ -22,7 +22,7 @@ TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy") / "pieces"
-    return folder, bilevel.run(TOY, Pieces(folder, asdict(TOY)))
+    return folder, bilevel.run(TOY, PartialResults(folder, asdict(TOY)))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_share_found_cannot_pass_what_was_inspected(toy):
 
 
 def test_the_flat_problem_knows_whose_example_is_whose(case):
-    examples, owner = bilevel_problem.flat(case.solved.tasks)
+    examples, owner = bilevel_problem.flattened_examples(case.solved.tasks)
     k = 3
     mine = examples.x[owner == k]
     tasks = case.solved.tasks
@@ -102,7 +102,7 @@ def test_the_flat_problem_knows_whose_example_is_whose(case):
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
     monkeypatch.setattr(bilevel_problem, "solve", None)
-    again = bilevel.run(TOY, Pieces(folder, asdict(TOY)))
+    again = bilevel.run(TOY, PartialResults(folder, asdict(TOY)))
     for name, table in tables.items():
         pandas.testing.assert_frame_equal(again[name], table)
 

@@ -20,19 +20,19 @@ from explainlib.studies.fragility.bench import (
     KINDS,
     L2,
     Training,
-    averaged,
-    collapsed,
-    family,
-    judged,
+    evaluate_network,
+    highest_loss_example,
+    is_collapsed,
     last_layer,
     predicted_changes,
+    stochastic_weight_average,
+    train_family,
     true_changes,
-    worst,
 )
 from explainlib.studies.fragility.claims import TRAINED, _e5, _e6, gap
-from explainlib.studies.fragility.images import Images, images_summary, judged_images
+from explainlib.studies.fragility.images import Images, evaluate_images, images_summary
 from explainlib.studies.fragility.parts import anova, jumps, picture_pairs, summary
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 from explainlib.training import fit_ensemble, fit_risks
 
 QUICK = Training(epochs=150, swa=10, finetune=20, removed=8, lr=0.03)
@@ -50,7 +50,7 @@ TOY = fragility.Config(
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy") / "pieces"
-    return folder, fragility.run(TOY, Pieces(folder, asdict(TOY)))
+    return folder, fragility.run(TOY, PartialResults(folder, asdict(TOY)))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
     for name in ("cell", "like_with_like", "curves", "judged_images", "climbed", "family"):
         monkeypatch.setattr(fragility, name, None)
-    again = fragility.run(TOY, Pieces(folder, asdict(TOY)))
+    again = fragility.run(TOY, PartialResults(folder, asdict(TOY)))
     for name, table in tables.items():
         pandas.testing.assert_frame_equal(again[name], table)
 
@@ -113,14 +113,14 @@ def test_an_average_is_the_mean_of_every_epoch(iris):
     network = mlp([4, 3, 3], "tanh", dtype=torch.float64)
     start = fit_ensemble(network, iris.train, epochs=5, seeds=[0, 1], l2=0.01)
     steps = [fit_risks(start.risk, starts=start.theta, epochs=epochs, lr=0.02).theta for epochs in (1, 2, 3)]
-    assert torch.allclose(averaged(start, epochs=3, lr=0.02), torch.stack(steps).mean(0), atol=1e-12)
+    assert torch.allclose(stochastic_weight_average(start, epochs=3, lr=0.02), torch.stack(steps).mean(0), atol=1e-12)
     with pytest.raises(ValueError, match="epochs=0"):
-        averaged(start, epochs=0, lr=0.02)
+        stochastic_weight_average(start, epochs=0, lr=0.02)
 
 
 def test_a_row_holds_the_library_s_own_numbers(iris):
-    risk = family(replace(QUICK, epochs=400), iris.train, [4, 5, 3], L2, [3])[L2][0]
-    row, last, test = judged(QUICK, risk, L2, iris), last_layer(risk), worst(risk, iris.test)
+    risk = train_family(replace(QUICK, epochs=400), iris.train, [4, 5, 3], L2, [3])[L2][0]
+    row, last, test = evaluate_network(QUICK, risk, L2, iris), last_layer(risk), highest_loss_example(risk, iris.test)
     assert last.p == 18 and last.l2 == QUICK.l2
     predicted = predicted_changes(last, test, damping=0.0)
     assert torch.allclose(predicted, -loss_influence(last, test, curvature="gauss_newton")[0] / 120)
@@ -132,7 +132,7 @@ def test_a_row_holds_the_library_s_own_numbers(iris):
 
 
 def test_a_bayesian_network_s_last_layer_keeps_its_prior(iris):
-    risk = family(replace(QUICK, epochs=20), iris.train, [4, 5, 3], BAYESIAN, [0])[BAYESIAN][0]
+    risk = train_family(replace(QUICK, epochs=20), iris.train, [4, 5, 3], BAYESIAN, [0])[BAYESIAN][0]
     last = last_layer(risk)
     assert last.p == 36 and torch.allclose(last.losses(iris.test), risk.losses(iris.test))
     assert last.kl_weight == risk.kl_weight
@@ -141,8 +141,8 @@ def test_a_bayesian_network_s_last_layer_keeps_its_prior(iris):
 def test_a_collapsed_network_is_named_and_not_explained(iris):
     risk = Risk(mlp([4, 5, 3], dtype=torch.float64), iris.train)
     risk = risk.at(torch.zeros_like(risk.theta))
-    row = judged(QUICK, risk, "plain", iris)
-    assert collapsed(risk) and row["collapsed"] and "spearman_highest_loss" not in row
+    row = evaluate_network(QUICK, risk, "plain", iris)
+    assert is_collapsed(risk) and row["collapsed"] and "spearman_highest_loss" not in row
     assert row["status"].startswith("collapsed")
 
 
@@ -196,7 +196,7 @@ def test_a_curve_that_turns_is_told_from_one_that_falls():
 def test_data_that_are_not_at_hand_keep_their_row(monkeypatch, tmp_path):
     monkeypatch.setenv("EXPLAINLIB_DATA", str(tmp_path))
     monkeypatch.setattr("explainlib.studies.fragility.images.load", _missing)
-    rows = images_summary(judged_images(Images("mnist"), 0))
+    rows = images_summary(evaluate_images(Images("mnist"), 0))
     assert rows["status"].tolist() == ["the files of mnist are not at hand"]
 
 
@@ -208,7 +208,7 @@ def test_other_data_and_networks_are_refused():
     with pytest.raises(ValueError, match="sweeps on iris"):
         fragility.config("quick", "digits")
     with pytest.raises(ValueError, match="network"):
-        judged_images(Images(network="transformer", n=50), 0)
+        evaluate_images(Images(network="transformer", n=50), 0)
 
 
 def test_the_scales_are_one_code():

@@ -11,10 +11,10 @@ import torch
 from explainlib.figures import alt_text
 from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.influence import loss_influence, tracin
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 from explainlib.studies.representers import study as representers
 from explainlib.studies.representers.claims import _p1
-from explainlib.studies.representers.methods import METHODS, pair
+from explainlib.studies.representers.methods import METHODS, class_pair
 from explainlib.training import Trajectory
 
 TOY = representers.Config(
@@ -30,12 +30,12 @@ TOY = representers.Config(
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy") / "pieces"
-    return folder, representers.run(TOY, Pieces(folder, asdict(TOY)))
+    return folder, representers.run(TOY, PartialResults(folder, asdict(TOY)))
 
 
 @pytest.fixture(scope="module")
 def network():
-    return representers.Network(TOY, TOY.parts[0].recipe, pair("digits", 60), 1)
+    return representers.Network(TOY, TOY.parts[0].recipe, class_pair("digits", 60), 1)
 
 
 def test_every_claim_has_a_row_and_a_verdict(toy):
@@ -63,18 +63,18 @@ def test_products_of_importance_and_kernel_go_round_cycles_alike(toy):
 
 def test_a_curve_is_the_change_of_the_logit_after_training_again(network):
     test = network.tests(1)
-    table = network.deleted(0, test, ["target, NTK final"])
-    scores = network.explained.scores("target, NTK final", test, int(test.y))[0]
+    table = network.deletion_changes(0, test, ["target, NTK final"])
+    scores = network.trained.scores("target, NTK final", test, int(test.y))[0]
     gone = scores.argsort(stable=True)[:6]  # a tenth of 60
     after = network.recipe.fit(network.split.train, 1, without=gone).model
     with torch.no_grad():
-        want = float((after(test.x) - network.explained.trajectory.model(test.x))[0, int(test.y)])
+        want = float((after(test.x) - network.trained.trajectory.model(test.x))[0, int(test.y)])
     assert table["change"].iloc[-1] == pytest.approx(want, abs=1e-7) and table["change"].iloc[0] == 0
 
 
 def test_the_baselines_are_the_library_s_own_where_the_output_is_the_loss(network):
     """For two classes the gradient of a test's loss is -(1 - p) times that of f_c - f_other, at each checkpoint."""
-    explained, test = network.explained, network.tests(1)
+    explained, test = network.trained, network.tests(1)
     risk, label = explained.risk, int(test.y)
 
     def gap(name):
@@ -96,7 +96,7 @@ def test_the_baselines_are_the_library_s_own_where_the_output_is_the_loss(networ
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
     monkeypatch.setattr(representers.Recipe, "fit", None)
-    again = representers.run(TOY, Pieces(folder, asdict(TOY)))
+    again = representers.run(TOY, PartialResults(folder, asdict(TOY)))
     for name, table in tables.items():
         pandas.testing.assert_frame_equal(again[name], table)
 

@@ -9,7 +9,7 @@ from explainlib.panels.controls import Controls
 from explainlib.panels.html import message
 
 
-class Driven(ABC):
+class InteractivePanel(ABC):
     """A panel that a mouse, a test and a notebook cell drive alike.
 
     Attributes:
