@@ -110,9 +110,9 @@ def install_command(name: str, root: Path | None = None) -> str:
     if in_repository(root):
         return "make env" if name != "learn2learn" else "rm .venv/.installed && make env"
     if name == "learn2learn":
-        from explainlib.datasets.learn2learn_bridge import INSTALL
+        from explainlib.datasets.tasks import INSTALL_LEARN2LEARN
 
-        return INSTALL
+        return INSTALL_LEARN2LEARN
     try:
         requirements = metadata.requires("explainlib") or []
     except metadata.PackageNotFoundError:
@@ -195,7 +195,7 @@ def findings() -> list[Finding]:
     ]
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Return the text with the data folder written as $EXPLAINLIB_DATA and the home folder as ~."""
     root, home = os.environ.get("EXPLAINLIB_DATA", ""), str(Path.home())
     if len(root) > 1:
@@ -208,4 +208,4 @@ def report() -> str:
     found = findings()
     gaps = sum(not finding.ok for finding in found)
     closing = "Nothing is missing." if not gaps else f"{gaps} gap{'s' * (gaps > 1)}; each names what to do."
-    return shortened("\n".join([*map(str, found), closing]))
+    return shorten("\n".join([*map(str, found), closing]))
