@@ -37,7 +37,11 @@ def test_a_wheel_holds_the_package_and_the_kept_tables(source):
     wheel = build(source, "wheel")
     shutil.unpack_archive(wheel, source.parent / "site", "zip")
     site = source.parent / "site"
-    wanted = {path.relative_to(source) for path in (source / "explainlib").rglob("*") if path.suffix in (".py", ".csv", ".json")}
+    wanted = {
+        path.relative_to(source)
+        for path in (source / "explainlib").rglob("*")
+        if path.suffix in (".py", ".csv", ".json")
+    }
     there = {path.relative_to(site) for path in site.rglob("*") if path.is_file() and "dist-info" not in str(path)}
     assert there == wanted | {Path("explainlib/py.typed")}
     assert wheel.stat().st_size < 2_000_000
