@@ -14,7 +14,6 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
 from torch import Tensor
 
 from explainlib import compute
@@ -173,6 +172,8 @@ def _lbfgs_steps(
     history: list[float] | None = None,
 ) -> Point:
     """Return the lowest point of some steps of L-BFGS, fewer once the gradient is as short as ``least``."""
+    from scipy.optimize import minimize  # a third of a second that importing this package would take
+
     best = point
 
     def value_and_gradient(v: np.ndarray) -> tuple[float, np.ndarray]:

@@ -62,7 +62,7 @@ def test_without_learn2learn_the_message_says_how_to_install_it():
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "learn2learn" else find(name, *rest)
-from explainlib.datasets.learn2learn_bridge import import_learn2learn
+from explainlib.datasets.tasks.learn2learn import import_learn2learn
 try:
     import_learn2learn()
 except ImportError as error:
