@@ -110,9 +110,9 @@ def install_command(name: str, root: Path | None = None) -> str:
     if in_repository(root):
         return "make env" if name != "learn2learn" else "rm .venv/.installed && make env"
     if name == "learn2learn":
-        from explainlib.datasets.tasks.learn2learn import INSTALL
+        from explainlib.datasets.tasks import INSTALL_LEARN2LEARN
 
-        return INSTALL
+        return INSTALL_LEARN2LEARN
     try:
         requirements = metadata.requires("explainlib") or []
     except metadata.PackageNotFoundError:

@@ -41,7 +41,7 @@ import sys
 sys.modules["gym"] = None
 mine = type(sys)("learn2learn.vision.benchmarks"); sys.modules[mine.__name__] = mine
 finders = list(sys.meta_path)
-from explainlib.datasets import learn2learn_bridge as bridge
+from explainlib.datasets.tasks import learn2learn as bridge
 bridge.REPLACEABLE = (*bridge.REPLACEABLE, "learn2learn.optim")
 l2l = bridge.import_learn2learn()
 assert l2l.optim.ParameterUpdate and "__getattr__" not in vars(l2l.optim)
