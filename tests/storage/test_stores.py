@@ -26,7 +26,7 @@ NAMES = {k: name for k, name in enumerate(CASES)}
 
 @pytest.fixture(scope="module", autouse=True)
 def several_files():
-    rooms = {"training.minimise": "KEPT", "training.ensembles": "CACHED", "meta.hessian": "PIECE"}
+    rooms = {"training.minimise": "PROBLEMS_PER_FILE", "training.ensembles": "CACHED", "meta.hessian": "TASKS_PER_WRITE"}
     rooms |= {"meta.train": "SAVE_EVERY"}
     before = {room: getattr(sys.modules[f"explainlib.{room}"], name) for room, name in rooms.items()}
     many_files()
