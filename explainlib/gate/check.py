@@ -101,7 +101,7 @@ def _notes(model: nn.Module, parameters: Parameters, forward) -> list[Finding]:
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     if frozen:
         some = ", ".join(map(repr, frozen[:3])) + (" ..." if len(frozen) > 3 else "")
-        notes.append(Finding(f"{len(frozen)} parameters are frozen ({some}) and stand still.", error=False))
+        notes.append(Finding(f"{len(frozen)} parameters are frozen ({some}) and do not change.", error=False))
     if forward.writes_input:
         notes.append(Finding("the forward writes into its input; it is given copies.", error=False))
     sets = [a for a in forward.sets if not type(model.get_submodule(a.layer)).__module__.startswith("torch.")]

@@ -148,7 +148,7 @@ def _compare(checked: CheckedModel, parameters: Parameters, x: Tensor, route: st
         seen = chosen.double() if double and chosen.is_floating_point() else chosen
         try:
             rounded = rounds_below_precision(at, seen)
-            if double and _another(parameters, chosen, at, seen):
+            if double and _differs_in_float64(parameters, chosen, at, seen):
                 continue  # the float64 forward differs from that in the caller's dtype
             derivatives = Derivatives(_summed_outputs(at, seen), at.theta, at.sizes, rounded=rounded)
         except (UnsupportedError, RuntimeError) as error:
@@ -157,18 +157,18 @@ def _compare(checked: CheckedModel, parameters: Parameters, x: Tensor, route: st
         try:
             compared = derivatives.compare(route)
         except UnsupportedError as error:
-            checked.findings[route] = _missing(at, seen, route, str(error))
+            checked.findings[route] = _missing_finding(at, seen, route, str(error))
             return
         break
     if compared is None:
-        checked.findings[route] = _missing(parameters, chosen, route, str(failed))
+        checked.findings[route] = _missing_finding(parameters, chosen, route, str(failed))
     elif compared.agrees:
         checked.routes[route] = compared
     else:
-        checked.findings[route] = _wrong(at, seen, route, compared.error)
+        checked.findings[route] = _wrong_finding(at, seen, route, compared.error)
 
 
-def _another(parameters: Parameters, x: Tensor, double: Parameters, x_double: Tensor) -> bool:
+def _differs_in_float64(parameters: Parameters, x: Tensor, double: Parameters, x_double: Tensor) -> bool:
     """Return whether the model's float64 outputs differ beyond rounding."""
     with torch.no_grad():
         own, other = parameters.outputs(parameters.theta, x), double.outputs(double.theta, x_double)
@@ -190,7 +190,7 @@ def _summed_outputs(parameters: Parameters, x: Tensor):
     return function
 
 
-def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Finding:
+def _wrong_finding(parameters: Parameters, x: Tensor, route: str, error: float) -> Finding:
     name = failing_layer(parameters, x, route)
     return Finding(
         f"the {WORDS[route]} of {called(name, parameters)} is wrong: it differs from differences of its forward by "
@@ -201,7 +201,7 @@ def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Findi
     )
 
 
-def _missing(parameters: Parameters, x: Tensor, route: str, message: str) -> Finding:
+def _missing_finding(parameters: Parameters, x: Tensor, route: str, message: str) -> Finding:
     name = failing_layer(parameters, x, route)
     if "setup_context" in message or "saved tensor hooks" in message:
         why = (
@@ -230,7 +230,7 @@ def require_loss_derivatives(
     """
     if type(loss) is not Loss:
         return
-    known = _losses.setdefault(loss.function, {}) if _weak(loss.function) else {}
+    known = _losses.setdefault(loss.function, {}) if _weakly_referenceable(loss.function) else {}
     for route in ("value", *routes):
         key = (route, n_outputs, y.dtype, y.shape[1:])
         if key not in known:
@@ -248,7 +248,7 @@ def few_examples(examples: Tensor) -> Tensor:
     return examples[evenly_spaced(len(examples), EXAMPLES)[:EXAMPLES].to(examples.device)]
 
 
-def _weak(function: object) -> bool:
+def _weakly_referenceable(function: object) -> bool:
     try:
         weakref.ref(function)
         hash(function)
@@ -308,7 +308,8 @@ def _loss_values(loss: Loss, outputs: Tensor, y: Tensor) -> Finding | None:
     rounding = 1e3 * torch.finfo(outputs.dtype).eps * (1 + together.abs().nan_to_num().max())
     if ((alone - together).abs().nan_to_num() > rounding).any():
         return Finding(
-            f"the loss {loss.name!r} of one example depends on the others beside it; return one value an example, "
+            f"the loss {loss.name!r} of one example depends on the other examples of its batch; return one "
+            "value an example, "
             "without means or counts over the batch."
         )
     return None

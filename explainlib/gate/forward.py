@@ -117,14 +117,14 @@ def monitored_forward(parameters: Parameters, x: Tensor, *, independent: bool = 
             with watcher.layers(), watcher:
                 outputs = require_outputs(parameters.run, given, name)
         except (ValueError, TypeError):
-            _copy_back(module, buffers, stored)
+            _restore_tensors(module, buffers, stored)
             state.restore()
             raise
         sets = state.changed()
         state.restore()
-        written = _copy_back(module, buffers, stored)
+        written = _restore_tensors(module, buffers, stored)
         if not written:  # with gradients on, as for derivatives; recurrent layers cache parameters
-            _graded(parameters, few, outputs)
+            _with_gradients(parameters, few, outputs)
             sets += state.changed()
             state.restore()
     sets = tuple(dict.fromkeys(sets))
@@ -132,12 +132,12 @@ def monitored_forward(parameters: Parameters, x: Tensor, *, independent: bool = 
     parameters.writes_input, parameters.sets = writes_input, sets
     owned = [name for name, one, was in held if restore_generator(one, was)]
     findings = list(_random_findings(parameters, watcher, others(), owned))
-    findings += [_half_finding(parameters, *watcher.halved[0])] if watcher.halved else []
-    findings += [_foreign_finding(parameters, *watcher.foreign[0])] if watcher.foreign else []
+    findings += [_half_precision_finding(parameters, *watcher.halved[0])] if watcher.halved else []
+    findings += [_foreign_parameter_finding(parameters, *watcher.foreign[0])] if watcher.foreign else []
     findings += [_written_finding(parameters, key) for key in written]
     if [layer.training for layer in module.modules()] != before:
         findings.append(Finding("the forward changes its own training mode; let it leave self.training alone."))
-    findings += [_bounded_finding(table.rpartition(".")[0]) for table in parameters.bounds]
+    findings += [_max_norm_finding(table.rpartition(".")[0]) for table in parameters.bounds]
     if not any(finding.error for finding in findings):
         findings += _repeat_findings(parameters, few, outputs, independent)
     return Forward(outputs.shape[1], tuple(findings), writes_input, sets)
@@ -152,7 +152,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
 
 
-def _copy_back(module: nn.Module, buffers: dict[str, Tensor], stored: dict[str, Tensor]) -> list[str]:
+def _restore_tensors(module: nn.Module, buffers: dict[str, Tensor], stored: dict[str, Tensor]) -> list[str]:
     """Return the names of buffers and parameters that were written, after restoring them."""
     written = []
     now = {**dict(module.named_buffers()), **dict(module.named_parameters())}
@@ -202,7 +202,7 @@ def _random_findings(
         )
 
 
-def _foreign_finding(parameters: Parameters, name: str, shape: list[int]) -> Finding:
+def _foreign_parameter_finding(parameters: Parameters, name: str, shape: list[int]) -> Finding:
     return Finding(
         f"{called(name, parameters)} reads a trainable parameter of shape {shape} that is not one of the model's own, "
         "or reads its own through a function that holds the original (a lambda, a global name), which no copy can "
@@ -221,7 +221,7 @@ def _written_finding(parameters: Parameters, key: str) -> Finding:
     )
 
 
-def _half_finding(parameters: Parameters, layer: str, dtype: torch.dtype) -> Finding:
+def _half_precision_finding(parameters: Parameters, layer: str, dtype: torch.dtype) -> Finding:
     return Finding(
         f"{called(layer, parameters)} computes in {dtype}, in which derivatives have two or three digits; leave out "
         "torch.autocast and casts to half precision where a model is explained.",
@@ -229,7 +229,7 @@ def _half_finding(parameters: Parameters, layer: str, dtype: torch.dtype) -> Fin
     )
 
 
-def _bounded_finding(name: str) -> Finding:
+def _max_norm_finding(name: str) -> Finding:
     return Finding(
         f"layer {name!r} bounds its rows by max_norm: they are shortened once, and explained as of a model without the "
         "bound; retraining with the bound may differ.",
@@ -243,14 +243,14 @@ def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, indep
     run = lambda part: require_outputs(parameters.run, part.clone(), "x")  # noqa: E731
     if not torch.equal(torch.nan_to_num(run(few)), torch.nan_to_num(outputs)):
         return [Finding("the model gives two outputs for the same input; remove what is random in its forward.")]
-    if _differs(_graded(parameters, few, outputs), outputs):
+    if _differs(_with_gradients(parameters, few, outputs), outputs):
         return [
             Finding(
                 "the model gives other outputs where gradients are on (torch.is_grad_enabled(), requires_grad), so its "
                 "derivatives are not those of its outputs; let it compute the same in both."
             )
         ]
-    if parameters.module.training and _differs(_evaluated(parameters, few), outputs):
+    if parameters.module.training and _differs(_in_evaluation_mode(parameters, few), outputs):
         return [Finding("the model is in training mode, in which its outputs are others; call model.eval() first.")]
     if not independent:
         return []
@@ -261,7 +261,7 @@ def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, indep
     return []
 
 
-def _graded(parameters: Parameters, few: Tensor, outputs: Tensor) -> Tensor:
+def _with_gradients(parameters: Parameters, few: Tensor, outputs: Tensor) -> Tensor:
     """Return the outputs with gradients on; a failure is reported with the derivatives."""
     own = {name: parameters.module.get_parameter(name).detach().clone().requires_grad_() for name in parameters.names}
     try:
@@ -276,7 +276,7 @@ def _differs(a: Tensor, b: Tensor) -> bool:
     return not bool(((a - b).abs() <= rounding).all() | (a.isnan() & b.isnan()).any())
 
 
-def _evaluated(parameters: Parameters, x: Tensor) -> Tensor:
+def _in_evaluation_mode(parameters: Parameters, x: Tensor) -> Tensor:
     """Return the outputs in evaluation mode; each layer's mode is restored."""
     modes = [(layer, layer.training) for layer in parameters.module.modules()]
     parameters.module.eval()
@@ -296,5 +296,6 @@ def _dependence(parameters: Parameters) -> Finding:
                 "call model.eval() (and keep track_running_stats=True).",
                 layer=name,
             )
-    remedy = "call model.eval() first" if parameters.module.training else "let each example stand for itself"
-    return Finding(f"an example's output depends on the others beside it; each has to stand for itself: {remedy}.")
+    remedy = "call model.eval() first" if parameters.module.training else "make each output depend on its own example"
+    why = "an example's output depends on the other examples of its batch; each has to be independent"
+    return Finding(f"{why}: {remedy}.")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from explainlib.checks import require_count
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, row_statuses, worst_of
+from explainlib.solvers.solution import Solution, row_statuses, overall_status
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 REORTHOGONALISE = 0.7  # a vector shortened below this is orthogonalised a second time (lost digits)
@@ -63,7 +63,7 @@ class DominantEigenpairs:
         off = (moved - inside @ self.vectors).norm(dim=1)
         rounding = 100 * torch.finfo(rhs.dtype).eps * size  # of a b orthogonal to the span
         rows = row_statuses(value, off, torch.maximum(TOLERANCE * inside.norm(dim=1), rounding), otherwise="max_steps")
-        return Solution(value, worst_of(rows), self.steps, residual, detail, rows=rows, remedies=REMEDIES)
+        return Solution(value, overall_status(rows), self.steps, residual, detail, rows=rows, remedies=REMEDIES)
 
 
 def dominant_eigenpairs(

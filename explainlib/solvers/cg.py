@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, row_statuses, worst_of
+from explainlib.solvers.solution import Solution, row_statuses, overall_status
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 REMEDIES = Remedies(shift="add a multiple of the identity to the product", longer="allow more max_steps")
@@ -67,4 +67,4 @@ def cg(
     residual = (product(x) - rhs).norm(dim=1) / size.clamp(min=torch.finfo(rhs.dtype).tiny)
     # the recurrence's residual and the true one differ by rounding: up to ten times the tolerance is accepted
     rows = row_statuses(x, residual, 10 * tolerance, otherwise="max_steps", failed=indefinite)
-    return Solution(x, worst_of(rows), steps, residual, rows=rows, remedies=REMEDIES)
+    return Solution(x, overall_status(rows), steps, residual, rows=rows, remedies=REMEDIES)

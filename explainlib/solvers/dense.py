@@ -2,7 +2,7 @@
 
 A = Q diag(lambda) Q^T,     A^+ b = sum over kept k of q_k (q_k . b) / (lambda_k + damping).
 
-The work is done in float64 whatever the dtype, so the solve adds no rounding to that of A and b. Eigenvalues
+The computation is in float64 for any dtype, so the solve adds no rounding to that of A and b. Eigenvalues
 that this rounding leaves undetermined, below p eps of the largest with eps of A's dtype and at least 100 eps, are never
 inverted: an inverse at 100 eps has two digits.
 """

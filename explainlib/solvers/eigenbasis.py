@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, direct_tolerance, row_statuses, worst_of
+from explainlib.solvers.solution import Solution, direct_tolerance, row_statuses, overall_status
 
 CHECKED_ROWS = 8  # rows for which the residual is computed
 REMEDIES = Remedies(shift="pass a larger damping")
@@ -42,4 +42,4 @@ def ekfac_solve(ekfac: Ekfac, rhs: Float[Tensor, "k p"], *, damping: int | float
     rounding = 100 * torch.finfo(rhs.dtype).eps * shifted.max() * value[checked].norm(dim=1) / size  # of a correct x
     worst = torch.where(residual <= rounding, 0.0, residual).max().expand(len(rhs))
     rows = row_statuses(value, worst, direct_tolerance(rhs.dtype), otherwise="inaccurate")
-    return Solution(value, worst_of(rows), 0, residual.max().expand(len(rhs)), "EK-FAC", remedies=REMEDIES)
+    return Solution(value, overall_status(rows), 0, residual.max().expand(len(rhs)), "EK-FAC", remedies=REMEDIES)

@@ -25,7 +25,7 @@ from explainlib.memory import require_memory
 from explainlib.risk import Risk
 from explainlib.solvers.low_rank import RELATIVE_ERROR
 from explainlib.solvers.remedies import risk_remedies
-from explainlib.solvers.solution import Solution, direct_solution, row_statuses, worst_of
+from explainlib.solvers.solution import Solution, direct_solution, row_statuses, overall_status
 
 ROUNDING = 1  # assumed error of Gram entries, in eps of their sums; a fifth of it was measured
 POWER_STEPS = 20
@@ -89,7 +89,7 @@ class GramInverse:
         value = (rest / self.shift).to(to_left)
         rows = row_statuses(value, lost, RELATIVE_ERROR, otherwise="inaccurate")
         detail = "the residual is what the rounding of a difference may have taken of a row"
-        Solution(value, worst_of(rows), 0, lost, detail, rows=rows, remedies=self._remedies).require_converged(
+        Solution(value, overall_status(rows), 0, lost, detail, rows=rows, remedies=self._remedies).require_converged(
             on_failure
         )
         return value

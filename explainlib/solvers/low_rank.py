@@ -107,16 +107,16 @@ class LowRank:
         inaccurate. It is rank_deficient for a singular matrix, and not_positive_definite for a square one that is.
         """
         b = rhs.double()
-        inside = self._coordinates(b)
-        value = self._from_coordinates(inside / (self.values + self.shift))
+        coordinates = self._coordinates(b)
+        value = self._from_coordinates(coordinates / (self.values + self.shift))
         if not self._finite or self.indefinite or self.singular:
             return self._failed(value.to(rhs))
-        projected = self._from_coordinates(inside)
+        projected = self._from_coordinates(coordinates)
         unsure = None
         if self.outside and self.shift > 0:
-            away = self._outside_range(b - projected, b, torch.finfo(rhs.dtype).eps)
-            value = value + away / self.shift
-            unsure = self._uncertain_rows(away, b, value, torch.finfo(rhs.dtype).eps)
+            outside = self._outside_range(b - projected, b, torch.finfo(rhs.dtype).eps)
+            value = value + outside / self.shift
+            unsure = self._uncertain_rows(outside, b, value, torch.finfo(rhs.dtype).eps)
         goal = b if self.outside else projected
         back = (value @ self._factor if self._square else value @ self._factor.T @ self._factor) + self.shift * value
         residual = (back - goal).norm(dim=1) / goal.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
@@ -126,20 +126,20 @@ class LowRank:
     def _coordinates(self, b: Float[Tensor, "k p"]) -> Float[Tensor, "k r"]:
         return (b if self._square else b @ self._factor.T) @ self._basis
 
-    def _from_coordinates(self, inside: Float[Tensor, "k r"]) -> Float[Tensor, "k p"]:
-        rows = inside @ self._basis.T
+    def _from_coordinates(self, coordinates: Float[Tensor, "k r"]) -> Float[Tensor, "k p"]:
+        rows = coordinates @ self._basis.T
         return rows if self._square else rows @ self._factor
 
-    def _outside_range(self, away: Tensor, b: Tensor, eps: float) -> Float[Tensor, "k p"]:
+    def _outside_range(self, outside: Tensor, b: Tensor, eps: float) -> Float[Tensor, "k p"]:
         """Return the part of b outside the span, projected twice; zero where it is only rounding of b."""
-        away = away - self._from_coordinates(self._coordinates(away))
-        real = away.norm(dim=1) > ROUNDING * eps * b.norm(dim=1)
-        return torch.where(real[:, None], away, 0.0)
+        outside = outside - self._from_coordinates(self._coordinates(outside))
+        real = outside.norm(dim=1) > ROUNDING * eps * b.norm(dim=1)
+        return torch.where(real[:, None], outside, 0.0)
 
-    def _uncertain_rows(self, away: Tensor, b: Tensor, value: Tensor, eps: float) -> Bool[Tensor, " k"]:
+    def _uncertain_rows(self, outside: Tensor, b: Tensor, value: Tensor, eps: float) -> Bool[Tensor, " k"]:
         """Return the rows where the rounding of the outside part, divided by the shift, dominates the result."""
         rounding = 4 * eps * b.norm(dim=1) / self.shift
-        return (away.norm(dim=1) > 0) & (rounding > RELATIVE_ERROR * value.norm(dim=1))
+        return (outside.norm(dim=1) > 0) & (rounding > RELATIVE_ERROR * value.norm(dim=1))
 
     def _failed(self, value: Float[Tensor, "k p"]) -> Solution:
         residual = value.new_full((len(value),), float("inf"))

@@ -53,7 +53,7 @@ def neumann(
         damping: added to the curvature, >= 0.
         tolerance: on |A x - b| / |b|.
         max_steps: about log(1/tolerance) scale / (smallest eigenvalue) are needed.
-        steps: truncate at this depth instead, whatever the remainder; 0 is the single term b/scale.
+        steps: truncate at this depth instead, at any remainder; 0 is the single term b/scale.
         name: of the progress bar.
 
     Returns:
@@ -75,12 +75,12 @@ def neumann(
     width = _scales(scale, damped, rhs)
     last = max_steps if steps is None else require_count("steps", steps, least=0)
     size = rhs.norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
-    least = torch.full_like(size, math.inf)
+    smallest = torch.full_like(size, math.inf)
     with tqdm(total=last, desc=name, delay=2.0, leave=False) as bar:
         for depth, (h, remainder) in enumerate(_sums(damped, rhs, width)):  # noqa: B007 - the last h is the answer
             residual = remainder.norm(dim=1) / size
-            least = torch.minimum(least, residual)
-            status = _broken(residual, least, depth)
+            smallest = torch.minimum(smallest, residual)
+            status = _divergence_status(residual, smallest, depth)
             if status is None and steps is None and (residual <= tolerance).all():
                 status = "converged"
             elif status is None and depth == last:
@@ -89,7 +89,7 @@ def neumann(
                 break
             bar.update()
     detail = f"scale {float(width.max()):.3g}"
-    outside = _outside(damped, remainder, residual / least, width) if status == "diverged" else None
+    outside = _diverging_eigenvalue(damped, remainder, residual / smallest, width) if status == "diverged" else None
     if outside is not None:
         detail += f", and the damped curvature has an eigenvalue near {outside:.3g}"
     elif steps is not None:
@@ -156,15 +156,15 @@ def _scales(scale: Scale | None, damped: Operator, rhs: Tensor) -> Float[Tensor,
     return scale[:, None]
 
 
-def _broken(residual: Tensor, least: Tensor, depth: int) -> str | None:
+def _divergence_status(residual: Tensor, smallest: Tensor, depth: int) -> str | None:
     """Return the status of a diverging series: a remainder far above its minimum and above rounding."""
     if not torch.isfinite(residual).all():
         return "nonfinite" if depth == 0 else "diverged"
-    grown = (residual > GROWTH * least) & (residual > 1e4 * torch.finfo(residual.dtype).eps)
+    grown = (residual > GROWTH * smallest) & (residual > 1e4 * torch.finfo(residual.dtype).eps)
     return "diverged" if grown.any() else None
 
 
-def _outside(damped: Operator, remainder: Tensor, growth: Tensor, width: Tensor) -> float | None:
+def _diverging_eigenvalue(damped: Operator, remainder: Tensor, growth: Tensor, width: Tensor) -> float | None:
     """Return the eigenvalue of the growing remainder by power iteration; None after overflow."""
     at = int(torch.where(growth.isfinite(), growth, 0.0).argmax())
     v, value = _unit(remainder), torch.zeros_like(width)

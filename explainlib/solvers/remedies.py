@@ -28,7 +28,7 @@ CONFIGURED = {  # the option for more steps of each iterative solver
 }
 SCALED = {"lissa": "Lissa(scale=...)", "neumann": "Neumann(scale=...)"}
 FLOAT64 = "use float64 for model and data"
-AS_THEY_ARE = "solver='dense', which inverts negative eigenvalues as they are, though no zeros"
+DENSE_INDEFINITE = "solver='dense', which inverts negative eigenvalues as they are, though no zeros"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def risk_remedies(
     if pseudo:
         ways += ["keep='positive'" + ("" if solver == "dense" else " with solver='dense'")]
     elif choose and solver != "dense":
-        ways += [AS_THEY_ARE]
+        ways += [DENSE_INDEFINITE]
     configured = {"longer": CONFIGURED, "scale": SCALED} if choose else {}
     return Remedies(
         shift="pass " + " or ".join(kinds) if kinds else "",

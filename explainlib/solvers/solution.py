@@ -7,7 +7,7 @@ value, with the same sentence as a warning.
 Every status comes from the residual |A x - b| / |b|, computed with the operator, not with its factorisation.
 An iterative solver has a tolerance of its own. A direct one may leave 1e-5 where it works in float64 and 1e-3 where it
 works in float32: about the error at a condition number of 1e10, or 1e4. Direct solves through a factorisation work in
-float64 whatever the dtype, and are checked before rounding: rounding a correct x may leave a residual of eps times the
+float64 in any dtype, and are checked before rounding: rounding a correct x may leave a residual of eps times the
 condition number.
 """
 
@@ -35,7 +35,7 @@ STATUSES = {
     "curvature, or that curvature has a negative eigenvalue",
     "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs and losses",
     "rank_deficient": "the curvature is singular, so it has no inverse",
-    "inaccurate": "rounding has taken the answer's digits; the system is too ill-conditioned for the dtype",
+    "inaccurate": "rounding dominates the result; the system is too ill-conditioned for the dtype",
 }
 
 
@@ -121,7 +121,7 @@ def row_statuses(
         residual: |A x - b| / |b|.
         tolerance: one for all rows or one a row.
         otherwise: the status of a finite row above its tolerance.
-        failed: rows that failed whatever their residual.
+        failed: rows that failed, at any residual.
         why: their status.
     """
     finite = torch.isfinite(value).all(1) & torch.isfinite(residual)
@@ -133,7 +133,7 @@ def row_statuses(
     )
 
 
-def worst_of(rows: tuple[str, ...]) -> str:
+def overall_status(rows: tuple[str, ...]) -> str:
     """Return the status of the whole solve: nonfinite first, then the first that is not converged."""
     failed = [status for status in rows if status != "converged"]
     return "nonfinite" if "nonfinite" in failed else (failed or ["converged"])[0]
@@ -160,9 +160,9 @@ def direct_solution(
         residual: |A x - b| / |b|, in the working dtype.
         detail: what the solver knows.
         like: gives the dtype to return.
-        failed: rows that are inaccurate whatever their residual is.
+        failed: rows that are inaccurate, at any residual.
         remedies: what the caller can change.
     """
     options = {"otherwise": "inaccurate", "failed": failed, "why": "inaccurate"}
     rows = row_statuses(value, residual, direct_tolerance(residual.dtype), **options)
-    return Solution(value.to(like), worst_of(rows), 0, residual.to(like), detail, rows=rows, remedies=remedies)
+    return Solution(value.to(like), overall_status(rows), 0, residual.to(like), detail, rows=rows, remedies=remedies)

@@ -15,8 +15,8 @@ from explainlib.risk import Risk
 STATUSES = {
     "converged": "the gradient is below the tolerance",
     "max_steps": "the gradient is still above the tolerance; without a ridge separable data have no finite minimum, "
-    "and a network with ReLU kinks may have no stationary point near by",
-    "unbounded": "the gradient fades while the parameters run off: there is no finite minimum, as always for "
+    "and a network with ReLU kinks may have no stationary point nearby",
+    "unbounded": "the gradient vanishes while the parameters diverge: there is no finite minimum, as always for "
     "separable data without a ridge",
     "stalled": "no step along the search direction lowers the risk; likely rounding, or a kink of the model",
     "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs and losses",

@@ -197,7 +197,7 @@ class EkfacInverse:
         theta: the inner solutions [m, p].
         batch: their tasks.
 
-    Source: Ren et al., appendix B.3; G stands for the Hessian of the training losses.
+    Source: Ren et al., appendix B.3; G replaces the Hessian of the training losses.
     """
 
     def __init__(

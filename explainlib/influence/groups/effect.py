@@ -33,7 +33,7 @@ from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
 from explainlib.solvers.preconditioner import preconditioner
-from explainlib.solvers.remedies import AS_THEY_ARE, risk_remedies
+from explainlib.solvers.remedies import DENSE_INDEFINITE, risk_remedies
 from explainlib.training.variational import ElboRisk
 from explainlib.training.weighted import weighted_risks
 
@@ -181,7 +181,7 @@ def _newton_steps(risk: Risk, damping: float):
     options = {"offers": ("damping",), "curvature": "hessian", "solver": "cg", "has_ridge": not bound}
     remedies = risk_remedies(risk.theta.dtype, **options)
     if not bound:
-        remedies = replace(remedies, direct="pass order=2", definite=f"pass order=1 with {AS_THEY_ARE}")
+        remedies = replace(remedies, direct="pass order=2", definite=f"pass order=1 with {DENSE_INDEFINITE}")
 
     def step(rest: Float[Tensor, "g n"], f: Float[Tensor, "g 1"]) -> tuple[list, tuple[Tensor, Tensor]]:
         remaining = weighted_risks(risk, rest)

@@ -4,7 +4,7 @@
 
 A Gauss-Newton matrix of few rows has a large null space; its vectors are not materialised. With damping the null space
 has the eigenvalue ``damping`` and is inverted too. Eigenvalues are computed in float64; those at the rounding level of
-the matrix, or of the rows, are never inverted, whatever ``keep`` is, and a warning is given.
+the matrix, or of the rows, are never inverted, for any ``keep``, and a warning is given.
 """
 
 from __future__ import annotations

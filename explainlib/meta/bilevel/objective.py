@@ -1,6 +1,6 @@
 """The outer objective of a bilevel problem along a sequence of points, inner problems warm-started.
 
-A strictly convex inner problem has one solution for each lam, whatever the start, so Newton starts from the solutions
+A strictly convex inner problem has one solution for each lam, for any start, so Newton starts from the solutions
 of the previous point. A network's inner problems may have several, so they always start from their centre.
 """
 

@@ -111,8 +111,8 @@ def as_two_layer(module: nn.Module) -> TwoLayer | None:
 
     Accepted: an ``nn.Sequential``, perhaps of others, of an optional ``nn.Flatten``, a linear layer, an optional affine
     ``nn.BatchNorm1d``, a known activation and a linear layer; biases present, every parameter trainable and used once.
-    Subclasses and layers with hooks are not accepted. BatchNorm is described with batch statistics, whatever
-    mode the module is in.
+    Subclasses and layers with hooks are not accepted. BatchNorm is described with batch statistics, in
+    either mode of the module.
     """
     layers = list(_stages(module))
     if any(layer is None for layer in layers):
