@@ -26,10 +26,10 @@ from explainlib.modules import (
     none_reference,
     private_copy,
     readout,
+    remove_max_norms,
     require_dtype,
     require_module,
     structure,
-    remove_max_norms,
 )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from explainlib.checks import require_count
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, row_statuses, overall_status
+from explainlib.solvers.solution import Solution, overall_status, row_statuses
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 REORTHOGONALISE = 0.7  # a vector shortened below this is orthogonalised a second time (lost digits)

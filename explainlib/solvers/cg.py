@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, row_statuses, overall_status
+from explainlib.solvers.solution import Solution, overall_status, row_statuses
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 REMEDIES = Remedies(shift="add a multiple of the identity to the product", longer="allow more max_steps")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, direct_tolerance, row_statuses, overall_status
+from explainlib.solvers.solution import Solution, direct_tolerance, overall_status, row_statuses
 
 CHECKED_ROWS = 8  # rows for which the residual is computed
 REMEDIES = Remedies(shift="pass a larger damping")

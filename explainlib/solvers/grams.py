@@ -25,7 +25,7 @@ from explainlib.memory import require_memory
 from explainlib.risk import Risk
 from explainlib.solvers.low_rank import RELATIVE_ERROR
 from explainlib.solvers.remedies import risk_remedies
-from explainlib.solvers.solution import Solution, direct_solution, row_statuses, overall_status
+from explainlib.solvers.solution import Solution, direct_solution, overall_status, row_statuses
 
 ROUNDING = 1  # assumed error of Gram entries, in eps of their sums; a fifth of it was measured
 POWER_STEPS = 20
