@@ -345,7 +345,7 @@ MUTANTS = {
     "one direction is zero": (routes, "DIRECTIONS", 0),
     "nothing is blamed": (entry, "blamed", lambda *a: ""),
     "no random operation is seen": (forward, "_draws", lambda *a: False),
-    "nothing was written": (forward, "_copy_back", lambda *a: []),
+    "nothing was written": (forward, "_restore_tensors", lambda *a: []),
 }
 
 

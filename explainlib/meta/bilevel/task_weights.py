@@ -1,4 +1,4 @@
-"""Weights of tasks and of their examples: what an extra weight eps is, in numbers that a problem can be solved with.
+"""Weights of tasks and of their examples, in which an extra weight eps or a removal is a changed number.
 
     F(lam) = sum_k c_k f_k + l2/2 |lam|^2
     f_k = sum over validation a_kz l(z),      g_k = sum over training b_kz l(z) + ...
