@@ -176,9 +176,7 @@ def newton_batch(
             precondition = preconditioner(risk.at(start[0])) or precondition
         next_theta, accepted = _line_search(part, start, current_gradient, inner.value)
         theta[active] = next_theta
-        usable = (
-            inner.residual <= 0.5
-        )  # otherwise rounding left no positive curvature: keep the length of the step before
+        usable = inner.residual <= 0.5  # otherwise rounding left no positive curvature: keep the last length
         lengths[active] = torch.where(usable, (next_theta - start).norm(dim=1), lengths[active])
         stalled[active] = ~accepted
         gradient[active] = part.gradients(next_theta)
@@ -207,9 +205,8 @@ def _unbounded(
     step with positive curvature (``lengths``) is used.
     """
     norms = gradient.norm(dim=1)
-    near = ((norms <= 100 * tolerance) & (norms > tolerance / 100)).nonzero()[
-        :, 0
-    ]  # rounding may stop it just above the tolerance
+    # rounding may stop a row just above the tolerance
+    near = ((norms <= 100 * tolerance) & (norms > tolerance / 100)).nonzero()[:, 0]
     if not len(near):
         return []
     part, start, current_gradient = problems[near], theta[near], gradient[near]

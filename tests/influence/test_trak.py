@@ -201,8 +201,8 @@ def test_bad_arguments():
 def test_the_projection_is_drawn_in_parts_that_fit(projection, monkeypatch):
     """p x k numbers of 8 bytes never take more than a quarter of the memory, and no fewer parts than fit are drawn."""
     risk, test = network_risk(), classes(5, seed=3)
-    counts, drawn = [], trak_room._drawn
-    monkeypatch.setattr(trak_room, "_drawn", lambda count, *rest: counts.append(count) or drawn(count, *rest))
+    counts, drawn = [], trak_room._draw_rows
+    monkeypatch.setattr(trak_room, "_draw_rows", lambda count, *rest: counts.append(count) or drawn(count, *rest))
     whole = trak(risk, test, features=200, damping=0.1, projection=projection)
     assert counts == [200]
     for memory in (100_000, 50_000, 30_000):

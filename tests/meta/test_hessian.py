@@ -68,7 +68,7 @@ def test_an_interrupted_hessian_goes_on(tmp_path, monkeypatch):
     whole = meta_hessian(learner, learner.w0, tasks)
     monkeypatch.setattr("explainlib.meta.hessian.TASKS_PER_WRITE", 2)
     calls, room = [], sys.modules["explainlib.meta.hessian"]
-    real = room._spread
+    real = room._distribute
 
     def counted(*arguments):
         calls.append(1)
@@ -76,7 +76,7 @@ def test_an_interrupted_hessian_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(room, "_spread", counted)
+    monkeypatch.setattr(room, "_distribute", counted)
     with pytest.raises(KeyboardInterrupt):
         meta_hessian(learner, learner.w0, tasks, store=tmp_path / "h", route="general")
     before = len(calls)
