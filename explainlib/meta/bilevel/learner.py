@@ -243,11 +243,9 @@ class Bilevel:
     @compute.entry
     def outputs(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M r C"]:
         """Return the query's logits for every task after adaptation."""
-        query_outputs = vmap(lambda theta, x: self.problem.outputs(w, theta, x))
+        logits = vmap(lambda theta, x: self.problem.outputs(w, theta, x))
         with torch.no_grad():
-            return torch.cat(
-                [query_outputs(theta, batch.query_x) for _, theta, batch in self._solutions(w, tasks, None)]
-            )
+            return torch.cat([logits(theta, batch.query_x) for _, theta, batch in self._solutions(w, tasks, None)])
 
     def losses(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
         """Return the MEAN query cross-entropy of every task, as other learners do."""
