@@ -5,7 +5,7 @@ names, which it replaces by small functions that check their arguments; any othe
 
 It extends Python's pure Python unpickler: the one in C allocates memory by numbers in the file, which a flipped bit can
 make huge. Instructions are counted (``bounds.max_objects``), keys are plain, no call makes more bytes than the file has,
-and containers nest at most eight deep: nested keys are expensive to hash, and shared containers must not be copied.
+and containers nest at most eight deep: nested keys are costly to hash, and shared containers must not be copied.
 """
 
 from __future__ import annotations
