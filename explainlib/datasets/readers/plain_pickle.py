@@ -4,7 +4,7 @@ A pickle is a program, and one of its instructions calls anything that Python ca
 names, which it replaces by small functions that check their arguments; any other name is refused before anything runs.
 
 It extends Python's pure Python unpickler: the one in C allocates memory by numbers in the file, which a flipped bit can
-make huge. Instructions are counted (``bounds.max_objects``), keys are plain, no call makes more bytes than the file has,
+make huge. Instructions are counted (``bounds.max_objects``), keys are plain, no call makes more bytes than the file,
 and containers nest at most eight deep: nested keys are costly to hash, and shared containers must not be copied.
 """
 
