@@ -229,9 +229,9 @@ def _gauss_newton(problem: FewShot, settings: Config) -> pandas.DataFrame:
         buffer = gauss_newton_buffer(problem.maml, problem.w, problem.train_tasks, size=size)
         seconds = time.perf_counter() - started
         spectrum = spectrum_of_rows(buffer / settings.tasks**0.5)
-        inside = spectrum.inside(own)
+        inside = spectrum.coordinates(own)
         scores = {
-            kind: -spectrum.products(tests, spectrum.inside(tests), own, inside, 1e-9)
+            kind: -spectrum.products(tests, spectrum.coordinates(tests), own, inside, 1e-9)
             for kind, (_, tests) in kinds.items()
         }
         first = int((self_rank(scores["self"]) == 0).sum())
