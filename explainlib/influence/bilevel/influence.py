@@ -5,11 +5,11 @@ r"""Ren et al.: the influence of tasks and of single examples, inner and outer, 
     training example     dlam/deps   = +S^-1 D_lam P,   P = -partial_theta f_k . inner   Theorems 4.6, 4.7
     on a new task        df'/deps    = (D f')^T dlam/deps                            Definition 5.2, corrected
 
-S = l2 I + H_total. Sums, not means: removing is eps = -1, so removal subtracts the influence, always. Under weights,
-c_k of tasks, a and b of examples, S and D f hold them, eps is added to one of them, and an example's influence is c_k
-times that above; removing is eps = -c_k, -a or -b. Where this differs from the paper: Theorem 4.5 prints the plain
-gradient; Proposition 4.8 is minus ours and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam
-(``shortcut=True`` does so too).
+The two objectives and all symbols are explained in ``xl.meta.Bilevel``; S = l2 I + H_total. eps is added to one weight
+c, a or b, and an example's influence is c_k times that above. Removing is eps = -c_k, -a or -b, -1 without weights:
+removal subtracts the influence, always. Where this differs from the paper: Theorem 4.5 prints the plain gradient;
+Proposition 4.8 is minus ours and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam (``shortcut=True``
+does so too).
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from explainlib.influence.bilevel.curvature import (
     SOLVERS,
     EkfacInverse,
     Operator,
-    outer_matrix,
-    outer_operator,
+    OuterCurvature,
     solver_of,
     stationarity,
 )
@@ -45,11 +44,11 @@ class BilevelInfluence:
     Args:
         bilevel: the learner.
         lam: its meta-parameters [q], at a stationary point of these tasks (``xl.meta.solve``).
-        tasks: the M training tasks; support = training, query = validation.
+        tasks: the M training tasks.
         hessian: "exact", or the paper's "gamma", which ranks but cannot edit (slip 5).
         solver: "dense" (one factorisation), "cg" or "neumann" (products only).
         inner_hessian: "exact", or "ekfac" for networks of Linear and convolution layers.
-        weights: of tasks and examples, as in ``xl.meta.solve``; made by ``xl.meta.TaskWeights.of``. None is all ones.
+        weights: those that lam was solved with, as ``xl.meta.TaskWeights.of`` makes them.
         strict: raise unless lam is stationary; otherwise warn.
         scale: of the Neumann series; None is 1.1 times the largest eigenvalue of S.
         tolerance: relative residual of "cg" and "neumann"; None is theirs.
@@ -170,7 +169,7 @@ class BilevelInfluence:
         """
         self._require_proximal("first_order")
         if "first order" not in self._kept:
-            product = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
+            product = self._curvature("exact")
             rows = torch.cat([state.of_theta for _, state in self._inner_states()])
             self._kept["first order"] = self._required(solver_of(self.solver, product, **self.options)(rows))
         self.solution = self._kept["first order"]
@@ -222,7 +221,7 @@ class BilevelInfluence:
                 "newton=True takes the exact step of the remaining problem; make it with "
                 "BilevelInfluence(..., hessian='exact', inner_hessian='exact'), or pass newton=False."
             )
-        whole = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
+        whole = self._curvature("exact")
         options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
         self.solution = newton_edit(self.bilevel, self.lam, self.gradient, whole, self.tasks_given[rows], **options)
         return self.lam - self._required(self.solution).value[0]
@@ -274,22 +273,20 @@ class BilevelInfluence:
         options = {"weights": self.weights[row], "inverse": self._inverse}
         return next(state for _, state in self.bilevel.inner_states(self.lam, self.tasks_given[row], **options))
 
-    def _operator(self, hessian: str) -> Operator:
-        options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
-        return outer_operator(self.bilevel, self.lam, self.tasks_given, **options)
-
-    def _matrix(self, hessian: str) -> Float[Tensor, "q q"]:
+    def _curvature(self, hessian: str) -> Float[Tensor, "q q"] | Operator:
+        """Return S as this solver takes it: a matrix, made once, or products."""
+        outer = OuterCurvature(self.bilevel, self.lam, self.tasks_given, self.weights, self._inverse)
+        if self.solver != "dense":
+            return outer.operator(hessian)
         key = f"{hessian} matrix"
         if key not in self._kept:
-            options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
-            self._kept[key] = outer_matrix(self.bilevel, self.lam, self.tasks_given, **options)
+            self._kept[key] = outer.matrix(hessian)
         return self._kept[key]
 
     def _solved(self, rhs: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
         """Return S^-1 rhs; what can be factored is factored once."""
         if "solver" not in self._kept:
-            product = self._matrix(self.hessian) if self.solver == "dense" else self._operator(self.hessian)
-            self._kept["solver"] = solver_of(self.solver, product, **self.options)
+            self._kept["solver"] = solver_of(self.solver, self._curvature(self.hessian), **self.options)
         self.solution = self._kept["solver"](rhs)
         return self._required(self.solution).value
 

@@ -1,11 +1,4 @@
-r"""Meta-learning as two nested problems: every task solves its own, and lam makes their solutions do well.
-
-    theta_i(lam) = argmin_theta g_i(lam, theta)           sums over the training (support) examples
-    F(lam) = sum_i f_i(lam, theta_i(lam)) + l2/2 |lam|^2  sums over the validation (query) examples
-
-The inner problems are solved to rounding and differentiated implicitly; nothing is unrolled. ``strength`` (of the inner
-problem) and ``l2`` (the outer ridge) are two numbers; the paper writes delta for both (slip 8).
-"""
+r"""Meta-learning as two nested problems: every task solves its own, and lam makes their solutions do well."""
 
 from __future__ import annotations
 
@@ -44,27 +37,34 @@ MakeInverse = Callable[[Problem, Tensor, Tensor, WeightedTask], InnerInverse]
 
 
 class Bilevel:
-    """A bilevel learner with cross-entropy on both levels.
+    """A bilevel learner with cross-entropy l on both levels.
+
+        theta_i(lam) = argmin_theta g_i(lam, theta)
+        g_i(lam, theta) = sum over training b_iz l(z; lam, theta) + strength/2 |theta - centre(lam)|^2
+        F(lam) = sum_i c_i f_i(lam, theta_i(lam)) + l2/2 |lam|^2,   f_i = sum over validation a_iz l(z; lam, theta)
+
+    Sums over M tasks i and over a task's training (support) or validation (query) examples z. All weights c, a, b are
+    one unless a ``TaskWeights`` says otherwise; zero removes. D is the total derivative in lam, through theta_i;
+    H_in = grad_theta^2 g_i, H_total = sum_i c_i D D f_i. The inner problems are solved to rounding and differentiated
+    implicitly, not unrolled. The paper writes delta for both ``strength`` and ``l2`` (slip 8).
 
     Args:
-        model: any ``nn.Module`` from x [n, ...] to outputs [n, C], each example for itself; copied. Smooth activations,
-            because second and third derivatives are taken.
-        inner: "proximal" (theta shaped like lam, strength/2 |theta - lam|^2) or "head" (lam is all but the last Linear
-            layer, theta that layer with the ridge strength/2 |theta|^2).
+        model: from x [n, ...] to outputs [n, C], each example for itself; three times differentiable; copied.
+        inner: "proximal" (theta is shaped like lam, centre(lam) = lam) or "head" (lam is all but the last Linear layer,
+            theta that layer, centre = 0).
         strength: of the inner proximity or ridge, > 0.
         l2: the outer ridge, >= 0.
         parameters: "all" (those that require a gradient) or a list of names: what is learned, the last layer of a
             "head" apart; the rest stays as it is.
 
     Attributes:
-        lam0: the model's own meta-parameters [q]; ``w0`` is the same.
-        q: how many.
-        p: the number of task parameters.
+        lam0: the model's own q meta-parameters [q]; ``w0`` is the same.
+        q, p: the number of meta-parameters and of task parameters.
 
     Raises:
         ValueError: no strength, an unknown inner problem, a model without a head where one is needed.
 
-    Source: Ren et al., section 3; math of both inner problems as in the module's formula.
+    Source: Ren et al., section 3.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Bilevel:
         Args:
             lam: where.
             tasks: M tasks.
-            weights: of their training examples; None is all ones.
+            weights: as ``TaskWeights.of`` makes them.
             start: where Newton begins [M, p]; None is the centre, so that the solution is a function of lam alone.
 
         Raises:
@@ -136,8 +136,8 @@ class Bilevel:
         start: Float[Tensor, "M p"] | None = None,
     ) -> Float[Tensor, "M q"]:
         """Return D f_i for every task, without the outer ridge (Ren et al., Theorem 4.1); task weights do not enter."""
-        settled = self.inner_states(lam, tasks, weights=weights, start=start)
-        return torch.cat([state.total_gradients() for _, state in settled])
+        states = self.inner_states(lam, tasks, weights=weights, start=start)
+        return torch.cat([state.total_gradients() for _, state in states])
 
     @compute.entry
     def partial_gradients(
@@ -170,7 +170,7 @@ class Bilevel:
         Args:
             lam: where.
             tasks: M tasks.
-            weights: of tasks and examples; None is all ones.
+            weights: as in ``inner_solution``.
             third_order: False drops d^2 theta/dlam^2, which is wrong, and shows by how much.
             inverse: as in ``hessian_operator``.
             start: of the inner problems, as in ``inner_solution``.
@@ -203,7 +203,7 @@ class Bilevel:
         Args:
             lam: where.
             tasks: M tasks, solved and factored once, here.
-            weights: of tasks and examples.
+            weights: as in ``inner_solution``.
             third_order: as in ``total_hessian``.
             inverse: makes H_in^-1 of a batch; None is exact.
         """
@@ -228,7 +228,7 @@ class Bilevel:
         Args:
             lam: where.
             tasks: M tasks.
-            weights: of their examples.
+            weights: as in ``inner_solution``.
             inverse: makes H_in^-1 of a batch from (problem, lam, theta, batch); None is exact.
             start: of the inner problems, as in ``inner_solution``.
         """
