@@ -1,7 +1,7 @@
-"""Whole ensembles of networks, trained at once: left-out sets x seeds, full batch, each as if it were alone.
+"""Ensembles of networks, trained full-batch in one batched call (groups x seeds), independent of each other.
 
-Network j minimises  R_j(theta) = 1/n sum_i w_ji l_i(theta) + l2/2 |theta|^2,  ``Risk.reweighted``'s very objective,
-from its own start. Nothing is shared but the examples, so every network ends where a loop would have brought it.
+Network j minimises  R_j(theta) = 1/n sum_i w_ji l_i(theta) + l2/2 |theta|^2,  the objective of
+``Risk.reweighted``, from its own start. Only the examples are shared, so the result is that of a loop over networks.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from explainlib.training.stacked import Stacked, stack_networks, values_per_netw
 from explainlib.training.starts import starts_or_fresh
 from explainlib.training.steps import Plateau, stepper
 
-CACHED = 2**17  # numbers that the networks of one batch keep at once, small enough to stay in a processor's cache
+CACHED = 2**17  # numbers in memory for one batch of networks, few enough for the processor's cache
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What training left of m networks.
+    """m trained networks.
 
     Attributes:
         risk: the unweighted objective.
         weights: [m, n].
         theta: [m, p], the parameters at the end.
-        losses: [m], each network's own objective at the end, weights and ridge included.
+        losses: [m], each network's objective at the end, weights and ridge included.
         gradient_norm: [m], the norm of that objective's gradient at the end.
         status: for each network "converged" (the gradient's norm is that of a minimum, ``minimum_tolerance``),
-            "nonfinite", or how far it came: "200 epochs done, |gradient| 1.3e-03".
+            "nonfinite", or "200 epochs done, |gradient| 1.3e-03".
     """
 
     risk: Risk
@@ -60,7 +60,7 @@ class Ensemble:
     status: tuple[str, ...]
 
     def __len__(self) -> int:
-        """How many networks."""
+        """The number of networks."""
         return len(self.theta)
 
     def __getitem__(self, j: int) -> Risk:
@@ -83,13 +83,13 @@ def fit_ensemble(
     schedule: Plateau | None = None,
     store: str | Path | None = None,
 ) -> Ensemble:
-    """Return m networks of ``model``'s shape, trained full-batch in one batched call; ``model`` stays as it is.
+    """Return m networks of ``model``'s shape, trained full-batch in one batched call; ``model`` is not changed.
 
     Args:
-        model: any module that a ``Risk`` takes; it gives the shape, and everything that is not a parameter.
+        model: any module that a ``Risk`` takes; it gives the architecture and the buffers.
         train: the n examples.
         epochs: steps, >= 1; each sees all examples.
-        starts: [m, p], where each network starts. Either this or ``seeds``.
+        starts: [m, p], initial parameters. Either this or ``seeds``.
         seeds: m numbers; each network starts from ``fresh_starts`` of its own.
         weights: [m, n], a weight per network and example, 1 = as is, 0 = removed while n in 1/n stays; None is all 1.
         lr: learning rate of all networks.
@@ -97,7 +97,7 @@ def fit_ensemble(
         l2: ridge of the objective, added to the gradient, not decoupled.
         loss: as in ``Risk``.
         schedule: None, or a ``Plateau`` that lowers each network's own rate.
-        store: a folder that fills batch by batch, and from which an interrupted call, made again, goes on.
+        store: a folder for the results of each batch; an interrupted call resumes from it.
 
     Raises:
         TypeError, ValueError: bad options or data, or a folder of another computation; before training starts.
@@ -128,7 +128,7 @@ def fit_risks(
     schedule: Plateau | None = None,
     store: str | Path | None = None,
 ) -> Ensemble:
-    """Return m reweighted copies of a risk, trained from their starts; what the risk does not choose stays frozen.
+    """Return m reweighted copies of a risk, trained from their starts; parameters not chosen by the risk are frozen.
 
     Args:
         risk: the objective; with weights given, these replace its own (they do not multiply them).
@@ -138,7 +138,7 @@ def fit_risks(
         lr: learning rate.
         optimizer: "adam" or "sgd".
         schedule: None, or a ``Plateau``.
-        store: a folder to fill and to resume from.
+        store: a folder for the results; an interrupted call resumes from it.
 
     Raises:
         TypeError, ValueError: bad options, starts or weights, or a folder of another computation.
@@ -186,11 +186,11 @@ def fit_in_batches(
     if not len(starts):
         raise ValueError("starts has no rows; pass at least one start.")
     weights = require_weights(risk, weights, len(starts))
-    kept = None
+    saved = None
     if store is not None:
         options = {"work": "ensemble", "epochs": epochs, "lr": lr, "optimizer": optimizer, "batch": batch}
         sources = {"starts": starts, "weights": weights, "schedule": schedule}
-        kept = Store(store, risk_fingerprint(risk, starts[0], sources, {**options, "schedule": str(schedule)}))
+        saved = Store(store, risk_fingerprint(risk, starts[0], sources, {**options, "schedule": str(schedule)}))
     parts: list[Tensors] = []
     with (
         compute.settings(risk.n * risk.p),
@@ -201,8 +201,8 @@ def fit_in_batches(
             def train(start: Tensor = start, rows: Tensor = rows) -> Tensors:
                 return train_networks(stack(risk, rows), start, epochs, lr, optimizer, schedule, bar)
 
-            parts.append(train() if kept is None else kept.cached(f"batch-{k:05d}", train, starts.device))
-            bar.update(min((k + 1) * batch, len(starts)) * epochs - bar.n)  # a batch from the store counts at once
+            parts.append(train() if saved is None else saved.cached(f"batch-{k:05d}", train, starts.device))
+            bar.update(min((k + 1) * batch, len(starts)) * epochs - bar.n)  # a batch from the store counts whole
     theta, losses, norms = (torch.cat([part[key] for part in parts]) for key in ("theta", "losses", "gradient_norm"))
     return Ensemble(risk, weights, theta, losses, norms, statuses(theta, norms, epochs, minimum_tolerance(risk)))
 
@@ -234,33 +234,33 @@ def train_networks(
     """Return the parameters, objectives and gradient norms of one batch of networks after all epochs.
 
     Args:
-        networks: what gives their gradients and values.
+        networks: gives gradients and values.
         start: [m, p].
         epochs: full-batch steps.
         lr: learning rate.
         optimizer: "adam" or "sgd".
         schedule: None, or a ``Plateau``.
-        bar: moves on with networks x epochs.
+        bar: progress in networks x epochs.
     """
     packed = networks.pack(start)
     step = stepper(optimizer, packed)
     rates: float | Tensor = lr
-    watch = None if schedule is None else schedule.watch(start.new_full((len(start),), lr))
-    shown = max(1, epochs // 100)
+    plateau_state = None if schedule is None else schedule.watch(start.new_full((len(start),), lr))
+    update_every = max(1, epochs // 100)
     for epoch in range(1, epochs + 1):
         gradient = networks.gradients(packed)
-        if watch is not None and epoch > 1 and watch.update(networks.values(packed)):
-            rates = networks.pack(watch.rates[:, None].expand_as(start))
+        if plateau_state is not None and epoch > 1 and plateau_state.update(networks.values(packed)):
+            rates = networks.pack(plateau_state.rates[:, None].expand_as(start))
         step(gradient, rates)
-        if epoch % shown == 0:
-            bar.update(shown * len(start))
+        if epoch % update_every == 0:
+            bar.update(update_every * len(start))
     gradient_norm = networks.unpack(networks.gradients(packed)).norm(dim=1)
     losses = networks.values(packed).detach()
     return {"theta": networks.unpack(packed), "losses": losses, "gradient_norm": gradient_norm}
 
 
 def statuses(theta: Tensor, norms: Tensor, epochs: int, tolerance: float) -> tuple[str, ...]:
-    """Return for each network "converged", "nonfinite", or how far it came.
+    """Return for each network "converged", "nonfinite", or the epochs done with the gradient norm.
 
     Args:
         theta: [m, p], the parameters at the end.

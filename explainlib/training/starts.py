@@ -30,17 +30,17 @@ def starts_or_fresh(risk: Risk, starts: Tensor | None, seeds: Sequence[int] | No
 
 
 def fresh_starts(risk: Risk, seeds: Sequence[int]) -> Float[Tensor, "s p"]:
-    """Return new first parameters for each seed, as PyTorch's layers draw them; no generator of the caller's moves.
+    """Return new initial parameters for each seed, drawn by PyTorch's layers; the caller's generators are not advanced.
 
-    In a copy of the model every module draws anew by its own ``reset_parameters``, in the model's order, in float32 on
-    the CPU: one seed names one network at every precision, the one that ``xl.models`` builds from that seed.
+    In a copy of the model every module calls its ``reset_parameters``, in the model's order, in float32 on the CPU: a
+    seed gives the same network at every precision, the one that ``xl.models`` builds from that seed.
 
     Args:
-        risk: its model gives the shape, its choice of parameters what is taken.
+        risk: gives the architecture and the chosen parameters.
         seeds: s whole numbers of at least 0.
 
     Raises:
-        ValueError: no seeds, a negative one, one that stands twice, or a chosen parameter whose module cannot draw.
+        ValueError: no seeds, a negative or repeated one, or a chosen parameter of a module without reset_parameters.
     """
     if isinstance(seeds, int) or not len(seeds):
         raise ValueError(f"seeds={seeds!r} has to be a list of at least one seed; pass [0] for one network.")
@@ -49,19 +49,19 @@ def fresh_starts(risk: Risk, seeds: Sequence[int]) -> Float[Tensor, "s p"]:
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={list(seeds)} repeats a seed, so two networks would be the same; name each once.")
     module = copy.deepcopy(risk.parameters.module).to(device="cpu", dtype=torch.float32)
-    drawing = [part for part in module.modules() if callable(getattr(part, "reset_parameters", None))]
-    drawn = {id(parameter) for part in drawing for parameter in part.parameters(recurse=False)}
-    stuck = [name for name in risk.parameters.names if id(module.get_parameter(name)) not in drawn]
-    if stuck:
+    resettable = [part for part in module.modules() if callable(getattr(part, "reset_parameters", None))]
+    drawn = {id(parameter) for part in resettable for parameter in part.parameters(recurse=False)}
+    missing = [name for name in risk.parameters.names if id(module.get_parameter(name)) not in drawn]
+    if missing:
         raise ValueError(
-            f"parameter {stuck[0]!r} belongs to a module without reset_parameters, so it cannot start afresh; "
+            f"parameter {missing[0]!r} belongs to a module without reset_parameters, so it cannot start afresh; "
             "give the module that method, or pass starts."
         )
     rows = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the caller's GPUs too
-            for part in drawing:
+            for part in resettable:
                 part.reset_parameters()
         rows.append(torch.cat([module.get_parameter(name).detach().flatten() for name in risk.parameters.names]))
     return torch.stack(rows).to(risk.theta)

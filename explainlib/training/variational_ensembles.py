@@ -21,7 +21,7 @@ from explainlib.training.starts import starts_or_fresh
 from explainlib.training.steps import Plateau
 from explainlib.training.variational import ElboRisk
 
-NUMBERS = 2**21  # moments that the networks of one batch keep at once, each several times over for the backward pass
+NUMBERS = 2**21  # moments in memory for one batch of networks
 
 
 class StackedBayesian(Stacked):
@@ -47,7 +47,7 @@ class StackedBayesian(Stacked):
 
     @staticmethod
     def numbers(risk: ElboRisk) -> int:
-        """Return how many numbers one network keeps at once, roughly."""
+        """Return roughly how many numbers one network needs in memory."""
         linear = [layer for layer in risk.parameters.module.modules() if isinstance(layer, BayesianLinear)]
         return 2 * risk.n * sum(layer.out_features for layer in linear)
 
@@ -71,7 +71,7 @@ class StackedBayesian(Stacked):
 
 
 def _gaussians(name: str, layer: nn.Module, named: dict[str, Tensor]) -> tuple[tuple, tuple | None]:
-    """Return what ``layer.gaussians`` does, from stacked parameters."""
+    """Return ``layer.gaussians`` for stacked parameters."""
     weight = (named[f"{name}.weight"], variance_of(named[f"{name}.weight_rho"]))
     if layer.bias is None:
         return weight, None
@@ -89,7 +89,7 @@ def fit_variational_ensemble(
     optimizer: str = "adam",
     schedule: Plateau | None = None,
 ) -> Ensemble:
-    """Return m Bayesian perceptrons trained full-batch from their starts; what the risk does not choose stays frozen.
+    """Return m Bayesian perceptrons trained full-batch from their starts; parameters not chosen by the risk are frozen.
 
     Args:
         risk: the bound; with weights given, these replace its own.
