@@ -9,9 +9,9 @@ import torch
 import explainlib as xl
 from benchmarks.timing import Row, seconds
 from explainlib.datasets import Tasks
-from explainlib.influence.bilevel import BilevelInfluence
-from explainlib.meta.bilevel import Bilevel
-from explainlib.meta.solve import solve
+from explainlib.influence.bilevel.influence import BilevelInfluence
+from explainlib.meta.bilevel.learner import Bilevel
+from explainlib.meta.bilevel.solve import solve
 
 FEATURES, WAYS, EACH, SAMPLES = 64, 5, 5, 3
 FEW, MANY, REMOVED = 20, 1000, 3

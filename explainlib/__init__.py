@@ -41,19 +41,19 @@ _LATER = {  # imported on first use: they bring matplotlib, pandas, ipywidgets o
 }
 
 __all__ = [
-    "ModelReport",
-    "check_model",
-    "gate",
     "Explanation",
+    "ModelReport",
     "NotAtMinimumWarning",
     "NotAvailableYet",
     "Risk",
+    "check_model",
     "checks",
     "compute",
     "curvature",
     "datasets",
     "explain",
     "figures",
+    "gate",
     "influence",
     "kernels",
     "layerwise",

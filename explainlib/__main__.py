@@ -74,7 +74,7 @@ def study(options: argparse.Namespace) -> int:
 
 def notebooks(options: argparse.Namespace) -> int:
     """Run notebooks and save them, or check their anatomy, or write student copies."""
-    from explainlib import notebooks as tool
+    from explainlib.course import notebooks as tool
 
     if options.check:
         problems = tool.check_all(options.paths)

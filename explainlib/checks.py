@@ -174,7 +174,7 @@ def require_labels(name: str, y: Tensor, classes: int) -> Int[Tensor, " n"]:
     return y
 
 
-def is_whole(y: Tensor) -> bool:
+def is_integer(y: Tensor) -> bool:
     """Return whether all numbers are whole ones, whatever their dtype."""
     return not y.is_floating_point() or bool((y == y.round()).all())
 
@@ -183,7 +183,7 @@ def _as_labels(name: str, y: Tensor) -> str:
     """Return what turns y into labels, as far as that can be guessed."""
     if y.ndim == 2 and y.shape[1] > 1:
         return f"one class number an example, such as {name}.argmax(1) where rows are one-hot"
-    if not is_whole(y):
+    if not is_integer(y):
         return "the number of each example's class"
     return name + ".long()" * (y.dtype != torch.int64) + ".flatten()" * (y.ndim != 1)
 

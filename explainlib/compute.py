@@ -25,7 +25,7 @@ R = TypeVar("R")
 _inside = False
 
 
-def denormals_flushed() -> bool:
+def flushes_denormals() -> bool:
     """Return whether this thread counts denormals as zero; torch can set that state but not tell it, so probe it."""
     smallest_normal = torch.full((), torch.finfo(torch.float64).tiny, dtype=torch.float64)
     return bool(smallest_normal * 0.5 == 0)
@@ -65,7 +65,7 @@ def settings(work: int = 0) -> Iterator[None]:
         with torch.inference_mode(False), torch.enable_grad():
             yield
         return
-    threads, flushed = torch.get_num_threads(), denormals_flushed()
+    threads, flushed = torch.get_num_threads(), flushes_denormals()
     wanted = threads_for(work)
     _inside = True
     try:
@@ -85,13 +85,13 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
     """Return ``function`` run inside ``settings``, its work read from a first argument that is a risk."""
 
     @functools.wraps(function)
-    def settled(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         risk = args[0] if args else kwargs.get("risk")
         work = risk.n * risk.theta.numel() if hasattr(risk, "theta") and hasattr(risk, "n") else 0
         with settings(work):
             return function(*args, **kwargs)
 
-    return settled
+    return wrapper
 
 
 def thread_report() -> str:
@@ -100,5 +100,5 @@ def thread_report() -> str:
     own = f"EXPLAINLIB_THREADS={chosen}" if chosen else "EXPLAINLIB_THREADS is not set"
     return (
         f"torch uses {torch.get_num_threads()} threads of {os.cpu_count()} cores; small problems use {threads_for(0)} "
-        f"({own}); denormals are {'flushed' if denormals_flushed() else 'kept'} outside explainlib, flushed inside."
+        f"({own}); denormals are {'flushed' if flushes_denormals() else 'kept'} outside explainlib, flushed inside."
     )

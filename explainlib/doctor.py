@@ -159,7 +159,7 @@ def findings() -> list[Finding]:
     ]
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Return the text with the data folder written as $EXPLAINLIB_DATA and the home folder as ~."""
     root, home = os.environ.get("EXPLAINLIB_DATA", ""), str(Path.home())
     if len(root) > 1:
@@ -172,4 +172,4 @@ def report() -> str:
     found = findings()
     gaps = sum(not finding.ok for finding in found)
     closing = "Nothing is missing." if not gaps else f"{gaps} gap{'s' * (gaps > 1)}; each names what to do."
-    return shortened("\n".join([*map(str, found), closing]))
+    return shorten("\n".join([*map(str, found), closing]))

@@ -126,7 +126,7 @@ class Explanation:
                 for ax, i in zip(row[2:], chosen, strict=True):
                     value = f"{float(self.values[test, i]):+.3g}"
                     draw_example(ax, self.train, i, title=f"#{i}: {class_name(self.train, i)}\n{value}")
-        set_alt(picture, self._in_words(test, sides))
+        set_alt(picture, self._describe(test, sides))
         return picture
 
     def __repr__(self) -> str:
@@ -171,7 +171,7 @@ class Explanation:
             raise ValueError(f"test={test} is outside the {len(self.test)} test examples (0 to {len(self.test) - 1}).")
         return test
 
-    def _in_words(self, test: int, sides: list[tuple[str, list[int]]]) -> str:
+    def _describe(self, test: int, sides: list[tuple[str, list[int]]]) -> str:
         def listed(chosen: list[int]) -> str:
             return ", ".join(f"#{i} ({class_name(self.train, i)}, {float(self.values[test, i]):+.3g})" for i in chosen)
 

@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.func import grad, hessian, jvp
 from torch.nn.functional import cross_entropy, one_hot
 
-from explainlib.batching import vmap
-from explainlib.checks import is_whole, require_choice, require_labels, require_shape
-from explainlib.decompositions import Constants, Decomposed
+from explainlib.checks import is_integer, require_choice, require_labels, require_shape
+from explainlib.derivatives import Constants, DecompositionMode, vmap
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Outputs = Float[Tensor, "*g n C"]
@@ -38,12 +37,12 @@ class Loss:
     lost_ranks: int = 0
 
     def value(self, outputs: Outputs, y: Tensor, *, constants: Constants | None = None) -> Float[Tensor, "*g n"]:
-        """Return l for each example; ``constants`` is a tape as in ``Decomposed``."""
+        """Return l for each example; ``constants`` is a tape as in ``DecompositionMode``."""
         labels = y.expand(*outputs.shape[:-2], *y.shape).reshape(-1, *y.shape[1:])
         rows = outputs.reshape(-1, outputs.shape[-1])
         if type(self) is Loss:  # somebody's function may write into what it gets
             rows, labels = rows.clone(), labels.clone()
-        with Decomposed(constants) if type(self) is Loss else nullcontext():
+        with DecompositionMode(constants) if type(self) is Loss else nullcontext():
             losses = self.function(rows, labels)
         require_shape("the loss", losses, [len(labels)], meaning="(one per example; pass reduction='none')")
         return losses.view(outputs.shape[:-1])
@@ -139,7 +138,7 @@ def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
         ValueError: a label outside the outputs, or targets that are not [n, outputs] for squared_error.
     """
     if loss is CROSS_ENTROPY:
-        if not is_whole(y) and name in CHOOSES_LOSS:
+        if not is_integer(y) and name in CHOOSES_LOSS:
             raise TypeError(
                 f"{name} has dtype {y.dtype} and holds numbers that are not whole, and cross_entropy needs int64 [n] "
                 "class labels; for regression pass loss='squared_error'."

@@ -87,7 +87,7 @@ def require_memory(what: str, size: int | float, device: torch.device, *, otherw
     free = free_memory(device)
     if size > free:
         remedy = _offered.get() or otherwise
-        raise TooLargeError(f"{what} needs {in_words(size)}, and {in_words(free)} are free; {remedy}.")
+        raise TooLargeError(f"{what} needs {format_bytes(size)}, and {format_bytes(free)} are free; {remedy}.")
 
 
 def require_numbers(what: str, count: int | float, like: Tensor, *, otherwise: str = "use less of it") -> None:
@@ -109,7 +109,7 @@ def free_memory(device: torch.device) -> int:
     """Return the free bytes of a device; for the processor's memory, within the limit of its control group."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    found = [_available(Path("/proc/meminfo")), _left(Path("/sys/fs/cgroup"))]
+    found = [_available(Path("/proc/meminfo")), _remaining(Path("/sys/fs/cgroup"))]
     return min((bytes_ for bytes_ in found if bytes_ is not None), default=UNKNOWN)
 
 
@@ -120,14 +120,14 @@ def _available(meminfo: Path) -> int | None:
     return int(lines[0][1]) * 1024 if lines else None
 
 
-def _left(group: Path) -> int | None:
+def _remaining(group: Path) -> int | None:
     limit, used = group / "memory.max", group / "memory.current"
     if not (limit.is_file() and used.is_file()) or not limit.read_text().strip().isdigit():
         return None
     return max(0, int(limit.read_text()) - int(used.read_text()))
 
 
-def in_words(size: int | float) -> str:
+def format_bytes(size: int | float) -> str:
     """Return a number of bytes as a person reads it."""
     for unit, width in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= width:

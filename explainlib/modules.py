@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from explainlib.decompositions import renormalised
+from explainlib.derivatives import renormalise
 
 DTYPES = (torch.float32, torch.float64)
 INTERNAL = frozenset(vars(nn.Module())) - {"_buffers"}  # torch's own attributes: parameters, hooks, the mode
@@ -200,7 +200,7 @@ def _same(value: list | dict, content: list | dict) -> bool:
     return all(key in value and value[key] is part for key, part in content.items())
 
 
-class ReadOut(NamedTuple):
+class Readout(NamedTuple):
     """An ``nn.Linear`` of a model: its name, the layer, and whether its output was seen to be the model's."""
 
     name: str
@@ -208,13 +208,13 @@ class ReadOut(NamedTuple):
     is_output: bool = False
 
 
-def last_linear(model: nn.Module) -> ReadOut | None:
+def last_linear(model: nn.Module) -> Readout | None:
     """Return the model's last ``nn.Linear`` in the order of definition, or None."""
-    layers = [ReadOut(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    layers = [Readout(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     return layers[-1] if layers else None
 
 
-def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> ReadOut | None:
+def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Readout | None:
     """Return the ``nn.Linear`` whose output is the model's output, or else the last that ran; None if none did.
 
     Args:
@@ -222,10 +222,10 @@ def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Re
         run: x -> outputs.
         x: a few examples.
     """
-    calls: list[tuple[ReadOut, Tensor, int]] = []
+    calls: list[tuple[Readout, Tensor, int]] = []
 
     def watch(name: str) -> Callable:
-        return lambda m, inputs, output: calls.append((ReadOut(name, m), output, output._version))
+        return lambda m, inputs, output: calls.append((Readout(name, m), output, output._version))
 
     linear = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     hooks = [layer.register_forward_hook(watch(name)) for name, layer in linear]
@@ -277,7 +277,7 @@ def take_bounds(module: nn.Module) -> dict[str, tuple[float, float]]:
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
             bounds[f"{name}.weight".lstrip(".")] = layer.max_norm, layer.norm_type
-            layer.weight.data = renormalised(layer.weight.data, layer.max_norm, layer.norm_type)
+            layer.weight.data = renormalise(layer.weight.data, layer.max_norm, layer.norm_type)
             layer.max_norm = None
     return bounds
 

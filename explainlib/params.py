@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from explainlib.checks import require_finite
-from explainlib.decompositions import Constants, Decomposed, renormalised
+from explainlib.derivatives import Constants, DecompositionMode, renormalise, with_batch_statistics
 from explainlib.modules import (
     AttributeState,
-    ReadOut,
+    Readout,
     chosen_names,
     last_linear,
     no_source,
@@ -31,13 +31,12 @@ from explainlib.modules import (
     structure,
     take_bounds,
 )
-from explainlib.norms import with_batch_statistics
 
 
 class Parameters:
     """The chosen parameters of a private copy of a model.
 
-    The copy is run under ``decompositions.Decomposed``: differentiable as often as one likes, whatever layers it has.
+    The copy runs under ``DecompositionMode``: differentiable as often as one likes, whatever layers it has.
 
     Args:
         model: any ``nn.Module`` whose forward maps x [n, ...] to outputs [n, C], each example for itself.
@@ -111,7 +110,7 @@ class Parameters:
             return tuple(name for name, p in named.items() if id(p) in inside)
         return chosen_names(named, choice)
 
-    def readout(self, x: Tensor | None) -> ReadOut | None:
+    def readout(self, x: Tensor | None) -> Readout | None:
         """Return the read-out, found by running x, or by definition where x is None."""
         return last_linear(self.module) if x is None else readout(self.module, self.run, x[:2])
 
@@ -127,7 +126,7 @@ class Parameters:
         """Return what the private copy answers with some parameters by name in the place of its own."""
         state = AttributeState(self.module, self.sets) if self.sets else None
         try:
-            with Decomposed(constants):
+            with DecompositionMode(constants):
                 seen = x.clone() if self.writes_input else x
                 return functional_call(self.module, named, (seen,), tie_weights=self._tied)
         finally:
@@ -154,7 +153,7 @@ class Parameters:
         Args:
             theta: the chosen parameters.
             x: n examples.
-            constants: a tape for what the forward takes as constant, see ``Decomposed``.
+            constants: a tape for what the forward takes as constant, see ``DecompositionMode``.
         """
         return self.call(self.named(theta), x, constants)
 
@@ -167,7 +166,7 @@ class Parameters:
         own = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         with torch.no_grad():
             for name, value in named.items():
-                own[name].copy_(renormalised(value, *self.bounds[name]) if name in self.bounds else value)
+                own[name].copy_(renormalise(value, *self.bounds[name]) if name in self.bounds else value)
 
     def with_buffers(self, buffers: Mapping[str, Tensor]) -> Parameters:
         """Return the same with other buffers, a copy of its own.

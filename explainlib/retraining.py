@@ -17,11 +17,11 @@ from torch import Tensor
 from explainlib import compute
 from explainlib.checks import require_choice, require_groups, warn_caller
 from explainlib.datasets import Examples
-from explainlib.influence.removal import Removal, removal_weights
+from explainlib.influence.groups import Removal, removal_weights
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.training import Ensemble, Plateau, fit_risks, fresh_starts
-from explainlib.training.minimise import minimised
+from explainlib.training.minimise import minimise_for
 
 METHODS = ("newton", "finetune", "scratch")
 
@@ -148,7 +148,7 @@ def leave_out(
         require_minimum(risk, strict=strict, user="a change from retraining")
     if method == "newton":
         options = {"on_failure": on_failure, "store": store, "offers": ("tolerance",)}
-        minima = minimised(risk, weights=weights, tolerance=tolerance, **options)
+        minima = minimise_for(risk, weights=weights, tolerance=tolerance, **options)
         return Retrained(
             risk, checked, minima.theta, weighting, minima.status, "retrained", gradient_norm=minima.gradient_norm
         )
@@ -167,10 +167,12 @@ def leave_out(
     )
     _report(trained, on_failure)
     runs = [
-        _run(trained, slice(first, first + len(problems)), checked, weighting, method, tuple(chosen[k : k + 1]))
+        _retrain_seed(
+            trained, slice(first, first + len(problems)), checked, weighting, method, tuple(chosen[k : k + 1])
+        )
         for k, first in enumerate(range(0, len(trained), len(problems)))
     ]
-    return runs[0] if len(runs) == 1 else _together(runs)
+    return runs[0] if len(runs) == 1 else _concatenate(runs)
 
 
 def _require_own_options(method: str, given: Sequence[str]) -> None:
@@ -197,7 +199,7 @@ def _report(trained: Ensemble, on_failure: str) -> None:
     warn_caller(message, RetrainingWarning)
 
 
-def _run(
+def _retrain_seed(
     trained: Ensemble, rows: slice, groups: list[Tensor], weighting: str, method: str, seed: tuple[int, ...]
 ) -> Retrained:
     """Return the networks of one seed; after "scratch" the first of them is the one before."""
@@ -208,7 +210,7 @@ def _run(
     return Retrained(before, groups, theta, weighting, status, "retrained", gradient_norm=norms, seeds=seed)
 
 
-def _together(runs: list[Retrained]) -> Retrained:
+def _concatenate(runs: list[Retrained]) -> Retrained:
     """Return the first seed's networks with all others beside them, each group's status the first that is not good."""
     status = []
     for each in zip(*(run.status for run in runs), strict=True):

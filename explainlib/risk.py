@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.func import grad
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import (
     require_finite,
     require_nonnegative,
@@ -28,8 +27,9 @@ from explainlib.checks import (
     warn_caller,
 )
 from explainlib.datasets import Examples
+from explainlib.derivatives import vmap
 from explainlib.gate import GRADIENT, admit_objective, require_derivatives, require_loss_derivatives
-from explainlib.gate.entry import few
+from explainlib.gate.entry import few_examples
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
 from explainlib.memory import require_numbers
 from explainlib.models.bayes_layers import require_certain_weights
@@ -149,13 +149,13 @@ class Risk:
         other._features = {0: self.features()[chosen]} if self.head is not None else {}
         return other
 
-    def remembered(self, key: object, make: Callable[[], T]) -> T:
+    def cached(self, key: object, make: Callable[[], T]) -> T:
         """Return ``make()``, kept as long as this very object; only for what is small beside the training set."""
         if key not in self._memory:
             self._memory[key] = make()
         return self._memory[key]
 
-    def recall(self, key: object) -> object | None:
+    def cached_or_none(self, key: object) -> object | None:
         """Return what is remembered under a key, or None."""
         return self._memory.get(key)
 
@@ -278,7 +278,7 @@ class Risk:
         if self.head is None:
             require_derivatives(self.parameters, self.train.x, routes)
         of_loss = routes if of_loss is None else of_loss
-        outputs = lambda: self.parameters.outputs(self.theta, few(self.train.x))  # noqa: E731
+        outputs = lambda: self.parameters.outputs(self.theta, few_examples(self.train.x))  # noqa: E731
         require_loss_derivatives(self.loss, outputs, self.train.y, of_loss, n_outputs=self.n_outputs)
 
     def _loss_of_one(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:

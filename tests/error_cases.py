@@ -277,7 +277,7 @@ CASES = {
 def outcome(act) -> dict:
     """Return what a person sees: the error, its message, how long it took, and whether the shared risk still stands."""
     theta, start = RISK.theta.clone(), time.perf_counter()
-    threads, flushed = torch.get_num_threads(), xl.compute.denormals_flushed()
+    threads, flushed = torch.get_num_threads(), xl.compute.flushes_denormals()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -288,7 +288,7 @@ def outcome(act) -> dict:
             seen = {"error": kinds[0], "bases": kinds, "message": str(error)}
     same = torch.equal(theta, RISK.theta) and (threads, flushed) == (
         torch.get_num_threads(),
-        xl.compute.denormals_flushed(),
+        xl.compute.flushes_denormals(),
     )
     return {**seen, "seconds": time.perf_counter() - start, "unchanged": same}
 

@@ -185,11 +185,11 @@ CASES = {
     "float32": (loss, lambda: loss(wide(dtype=torch.float32), TEST.to(torch.float32), curvature="gauss_newton", solver="low_rank", damping=1e-7), lambda: loss(wide(), TEST, curvature="gauss_newton", solver="low_rank", damping=1e-7), ["use float64"]),
     "small damping of a kernel": (kernel, lambda: kernel(wide().model, X, Z, risk=wide(), damping=1e-18, **CONVEX), lambda: kernel(wide().model, X, Z, risk=wide(), damping=1e-3, **CONVEX), ["larger damping"]),
     # solvers by themselves
-    "cg itself": (S.cg, lambda: S.cg(product_of(ILL), ROWS, max_steps=5).required(), lambda: S.cg(product_of(ILL + torch.eye(40).double()), ROWS).required(), ["multiple of the identity"]),
-    "cg itself, for longer": (S.cg, lambda: S.cg(product_of(torch.eye(40).double() + ILL), ROWS, max_steps=2).required(), lambda: S.cg(product_of(torch.eye(40).double() + ILL), ROWS, max_steps=99).required(), ["more max_steps"]),
-    "neumann itself": (S.neumann, lambda: S.neumann(product_of(ILL), ROWS, scale=0.1).required(), lambda: S.neumann(product_of(ILL), ROWS, scale=1.1, damping=0.1).required(), ["pass scale=1.1"]),
-    "Factor itself": (S.Factor, lambda: S.Factor(ILL - torch.diag(ILL.diagonal())).solve(ROWS * 0 + 1).required() and S.Factor(ILL * 0).solve(ROWS).required(), lambda: S.Factor(ILL * 0, damping=1.0).solve(ROWS).required(), ["larger damping"]),
-    "LowRank itself": (S.LowRank, lambda: S.LowRank(ROWS, shift=0.0).solve(ROWS).required(), lambda: S.LowRank(ROWS, shift=1.0).solve(ROWS).required(), ["larger shift"]),
+    "cg itself": (S.cg, lambda: S.cg(product_of(ILL), ROWS, max_steps=5).require_converged(), lambda: S.cg(product_of(ILL + torch.eye(40).double()), ROWS).require_converged(), ["multiple of the identity"]),
+    "cg itself, for longer": (S.cg, lambda: S.cg(product_of(torch.eye(40).double() + ILL), ROWS, max_steps=2).require_converged(), lambda: S.cg(product_of(torch.eye(40).double() + ILL), ROWS, max_steps=99).require_converged(), ["more max_steps"]),
+    "neumann itself": (S.neumann, lambda: S.neumann(product_of(ILL), ROWS, scale=0.1).require_converged(), lambda: S.neumann(product_of(ILL), ROWS, scale=1.1, damping=0.1).require_converged(), ["pass scale=1.1"]),
+    "Factor itself": (S.Factor, lambda: S.Factor(ILL - torch.diag(ILL.diagonal())).solve(ROWS * 0 + 1).require_converged() and S.Factor(ILL * 0).solve(ROWS).require_converged(), lambda: S.Factor(ILL * 0, damping=1.0).solve(ROWS).require_converged(), ["larger damping"]),
+    "LowRank itself": (S.LowRank, lambda: S.LowRank(ROWS, shift=0.0).solve(ROWS).require_converged(), lambda: S.LowRank(ROWS, shift=1.0).solve(ROWS).require_converged(), ["larger shift"]),
     # options that do not go together
     "keep with identity": (loss, lambda: loss(FIT, TEST, curvature="identity", keep=3), lambda: loss(FIT, TEST, curvature="identity"), ["drop keep"]),
     "keep with cg": (loss, lambda: loss(FIT, TEST, keep=3, solver="cg"), lambda: loss(FIT, TEST, keep=3, solver="dense"), ["solver='dense'"]),

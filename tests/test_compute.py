@@ -18,7 +18,7 @@ def restored():
 
 
 def state():
-    return torch.get_num_threads(), compute.denormals_flushed()
+    return torch.get_num_threads(), compute.flushes_denormals()
 
 
 def tiny():
@@ -28,7 +28,7 @@ def tiny():
 @pytest.mark.parametrize("flushed", [False, True])
 def test_the_probe_tells_the_state(flushed):
     torch.set_flush_denormal(flushed)
-    assert compute.denormals_flushed() == flushed and (tiny() == 0) == flushed
+    assert compute.flushes_denormals() == flushed and (tiny() == 0) == flushed
 
 
 @pytest.mark.parametrize("flushed", [False, True])
@@ -50,7 +50,7 @@ def test_both_are_put_back(flushed, threads, error):
         pass
     assert state() == before
     with compute.settings():
-        assert compute.denormals_flushed()  # and it works again
+        assert compute.flushes_denormals()  # and it works again
 
 
 def test_entries_set_and_restore(monkeypatch):
@@ -104,7 +104,7 @@ def test_a_bad_variable_is_refused_and_nothing_is_left_changed(monkeypatch, valu
     assert state() == before
     monkeypatch.delenv("EXPLAINLIB_THREADS")
     with compute.settings(0):
-        assert compute.denormals_flushed()
+        assert compute.flushes_denormals()
 
 
 def test_denormals_do_not_change_an_answer_that_matters():

@@ -81,8 +81,8 @@ def test_without_a_browser_the_remedy_is_named(monkeypatch, tmp_path):
 def test_reports_hide_where_this_machine_keeps_things(monkeypatch):
     monkeypatch.setenv("EXPLAINLIB_DATA", "/somewhere/data")
     home = str(Path.home())
-    assert doctor.shortened(f"in /somewhere/data/mnist or {home}/x") == "in $EXPLAINLIB_DATA/mnist or ~/x"
-    assert doctor.shortened(f"{home}less /x{home}/y") == f"{home}less /x{home}/y"
+    assert doctor.shorten(f"in /somewhere/data/mnist or {home}/x") == "in $EXPLAINLIB_DATA/mnist or ~/x"
+    assert doctor.shorten(f"{home}less /x{home}/y") == f"{home}less /x{home}/y"
 
 
 def test_missing_data_are_a_gap(monkeypatch):

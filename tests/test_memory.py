@@ -9,7 +9,7 @@ from torch import nn
 import explainlib as xl
 from explainlib import memory
 from explainlib.datasets import Examples
-from explainlib.memory import TooLargeError, alternatives, in_words, memory_limit, require_memory
+from explainlib.memory import TooLargeError, alternatives, format_bytes, memory_limit, require_memory
 
 DOUBLE = torch.float64
 
@@ -32,7 +32,7 @@ def test_what_fits_is_not_refused_and_what_does_not_is_named(monkeypatch):
     require_memory("as much as there is", 10**9, device)
     with pytest.raises(TooLargeError, match=r"^the matrix needs 2 TB, and 1 GB are free; take less\.$"):
         require_memory("the matrix", 2e12, device, otherwise="take less")
-    assert in_words(3.2e12) == "3.2 TB" and memory_limit(5, device) == 5
+    assert format_bytes(3.2e12) == "3.2 TB" and memory_limit(5, device) == 5
 
 
 def test_the_outermost_function_says_what_it_offers(little):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from explainlib.metrics import Estimate, average_ranks, fidelity, two_pictures
+from explainlib.metrics import Estimate, average_ranks, fidelity, same_spearman_pair
 
 
 def noisy_table(t: int = 6, n: int = 40, *, noise: float = 0.5, seed: int = 0, ties: bool = False):
@@ -111,7 +111,7 @@ def test_intervals_cover_the_true_correlation():
 
 
 def test_two_pictures_share_their_order_and_nothing_else():
-    line, curve = (fidelity(*pair) for pair in two_pictures())
+    line, curve = (fidelity(*pair) for pair in same_spearman_pair())
     assert line.spearman == curve.spearman == pytest.approx(0.923, abs=5e-4)
     assert line.r2 == pytest.approx(0.83, abs=5e-3)
     assert curve.r2 == pytest.approx(0.18, abs=5e-3)

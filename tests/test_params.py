@@ -170,7 +170,7 @@ def test_the_callers_model_is_bit_identical_afterwards(parameters):
 @pytest.mark.parametrize("place", ["explainlib.losses.CrossEntropy.value", "explainlib.risk.Parameters.outputs"])
 def test_also_after_an_error_in_the_middle(monkeypatch, error, place):
     model = xl.models.mlp([3, 4, 3], "tanh", dtype=torch.float64)
-    train, before, state = classes(12), snapshot(model), (torch.get_num_threads(), xl.compute.denormals_flushed())
+    train, before, state = classes(12), snapshot(model), (torch.get_num_threads(), xl.compute.flushes_denormals())
     risk = xl.Risk(model, train, l2=0.5)
     theta = risk.theta.clone()
 
@@ -187,7 +187,7 @@ def test_also_after_an_error_in_the_middle(monkeypatch, error, place):
     monkeypatch.undo()
     assert_untouched(model, before)
     assert torch.equal(risk.theta, theta)
-    assert (torch.get_num_threads(), xl.compute.denormals_flushed()) == state
+    assert (torch.get_num_threads(), xl.compute.flushes_denormals()) == state
     assert torch.isfinite(risk.value())
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import explainlib as xl
-from explainlib.meta.bilevel_problem import Proximal
+from explainlib.meta.bilevel.problem import Proximal
 from explainlib.solvers.remedies import ORDER, Remedies, risk_remedies
 from explainlib.solvers.solution import STATUSES
 from tests.remedy_cases import CASES, TASKS, bilevel, normed
@@ -107,7 +107,7 @@ def test_the_check_itself_sees_an_option_that_is_not_there():
 @pytest.mark.parametrize("solver", ["dense", "cg", "lissa", "neumann", "low_rank", "arnoldi"])
 def test_every_failure_has_a_remedy_among_what_is_offered(status, offers, curvature, solver):
     remedies = risk_remedies(torch.float64, offers=offers, curvature=curvature, solver=solver)
-    said = remedies.after(status, torch.float64)
+    said = remedies.for_status(status, torch.float64)
     for option in ("damping", "keep", "solver=", "curvature="):
         assert option.rstrip("=") in offers or option not in said
     assert ("l2" in said) <= (curvature != "empirical_fisher")
@@ -121,14 +121,14 @@ def test_every_status_has_an_order_of_remedies_that_exist():
 
 def test_a_known_eigenvalue_says_how_much():
     remedies = Remedies(shift="pass a larger damping", scale="pass scale=...", direct="pass solver='dense'")
-    assert remedies.after("diverged", torch.float64, 4.0) == "pass scale=4.4, or pass solver='dense'"
-    assert remedies.after("diverged", torch.float64, -0.5).startswith("pass a larger damping, by 0.55 or more")
-    assert "scale=..." in remedies.after("diverged", torch.float64)
+    assert remedies.for_status("diverged", torch.float64, 4.0) == "pass scale=4.4, or pass solver='dense'"
+    assert remedies.for_status("diverged", torch.float64, -0.5).startswith("pass a larger damping, by 0.55 or more")
+    assert "scale=..." in remedies.for_status("diverged", torch.float64)
 
 
 def test_float64_is_not_advised_where_it_is_used():
-    assert "float64" in Remedies().after("inaccurate", torch.float32)
-    assert "float64" not in Remedies().after("inaccurate", torch.float64)
+    assert "float64" in Remedies().for_status("inaccurate", torch.float32)
+    assert "float64" not in Remedies().for_status("inaccurate", torch.float64)
 
 
 def test_inner_ekfac_covers_the_chosen_parameters_alone():

@@ -132,10 +132,10 @@ def test_a_risk_never_changes_under_the_callers_hands():
 
 def test_at_forgets_what_was_remembered():
     risk = logistic_risk(15)
-    risk.remembered("x", lambda: 1)
-    assert risk.remembered("x", lambda: 2) == 1
+    risk.cached("x", lambda: 1)
+    assert risk.cached("x", lambda: 2) == 1
     for other in (risk.at(risk.theta), risk.reweighted(risk.weights_or_ones()), risk.subset([0, 1])):
-        assert other.remembered("x", lambda: 2) == 2
+        assert other.cached("x", lambda: 2) == 2
 
 
 def test_the_model_is_a_copy_with_theta_in_it():

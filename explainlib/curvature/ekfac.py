@@ -83,17 +83,17 @@ class Ekfac:
             plan = plan_of(risk.parameters, risk.theta, risk.train.x)
             self._layers = covered_layers(plan, risk.parameters.names, risk.parameters.sizes)
             self._cotangents = _Cotangents(risk, self.labels, seed)
-            self.blocks: tuple[Block, ...] = self._fitted(risk, memory_limit(memory, risk.theta.device))
+            self.blocks: tuple[Block, ...] = self._fit(risk, memory_limit(memory, risk.theta.device))
         del self._cotangents  # it holds the training set's outputs
 
     def product(self, rows: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
         """Return the approximation times rows, ridge included."""
-        return self._mapped(rows, lambda rotated, values: rotated * (values + self.l2))
+        return self._apply_in_eigenbasis(rows, lambda rotated, values: rotated * (values + self.l2))
 
     def inverse_product(self, rows: Float[Tensor, "k p"], *, damping: int | float = 0.0) -> Float[Tensor, "k p"]:
         """Return (approximation + damping I)^-1 rows; infinite where an eigenvalue, l2 and damping are all zero."""
         shift = self.l2 + require_nonnegative("damping", damping)
-        return self._mapped(rows, lambda rotated, values: rotated / (values + shift))
+        return self._apply_in_eigenbasis(rows, lambda rotated, values: rotated / (values + shift))
 
     def matrix(self) -> Float[Tensor, "p p"]:
         """Return it as a dense matrix, ridge included: p^2 numbers, for small nets."""
@@ -107,13 +107,13 @@ class Ekfac:
         """All eigenvalues, ridge included, block by block."""
         return torch.cat([block.values.flatten() for block in self.blocks]) + self.l2
 
-    def _mapped(self, rows: Tensor, change) -> Tensor:
+    def _apply_in_eigenbasis(self, rows: Tensor, change) -> Tensor:
         out = torch.empty_like(rows)
         for block in self.blocks:
-            out[:, block.places] = block.mapped(rows, change)
+            out[:, block.places] = block.apply_in_eigenbasis(rows, change)
         return out
 
-    def _fitted(self, risk: Risk, memory: int) -> tuple[Block, ...]:
+    def _fit(self, risk: Risk, memory: int) -> tuple[Block, ...]:
         """Return the blocks after two passes over the data: one for the factors, one for the eigenvalues."""
         size = self._pass_size(risk, memory)
         weights, spaces = risk.weights_or_ones(), [place for layer in self._layers for place in layer.places]

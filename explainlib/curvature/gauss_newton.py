@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import jacrev, jvp, vjp
 
 from explainlib import compute
-from explainlib.batching import vmap
+from explainlib.derivatives import vmap
 from explainlib.gate import FORWARD, FORWARD_HESSIAN, GRADIENT
 from explainlib.losses import Loss
 from explainlib.memory import alternatives, require_memory
@@ -51,7 +51,7 @@ def gauss_newton(risk: Risk) -> Float[Tensor, "p p"]:
     require_dense(risk, "the Gauss-Newton matrix")
     ridge = risk.l2 * torch.eye(risk.p, dtype=risk.theta.dtype, device=risk.theta.device)
     if risk.head is not None:
-        return _of_head(risk) / risk.n + ridge
+        return _head_gauss_newton(risk) / risk.n + ridge
     risk.require_derivatives(GRADIENT, of_loss=(FORWARD_HESSIAN,))
     total = torch.zeros_like(ridge)
     weighted = risk.weights_or_ones()
@@ -69,7 +69,7 @@ def _jacobians(risk: Risk, x: Tensor) -> Float[Tensor, "n C p"]:
     )
 
 
-def _of_head(risk: Risk) -> Float[Tensor, "p p"]:
+def _head_gauss_newton(risk: Risk) -> Float[Tensor, "p p"]:
     """Return sum_i w_i S_i (x) phi_i phi_i^T: one matrix product for each output's row of blocks."""
     phi, head = risk.features(), risk.head
     s = risk.loss.hessian(risk.outputs(), risk.train.y) * risk.weights_or_ones()[:, None, None]

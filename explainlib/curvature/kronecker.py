@@ -90,13 +90,15 @@ class Block:
     kfac: Float[Tensor, "o d"]
     values: Float[Tensor, "o d"]
 
-    def mapped(self, rows: Float[Tensor, "k p"], change: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, "k o d"]:
+    def apply_in_eigenbasis(
+        self, rows: Float[Tensor, "k p"], change: Callable[[Tensor, Tensor], Tensor]
+    ) -> Float[Tensor, "k o d"]:
         """Return this block's part of flat vectors, changed in the eigenbasis by ``change(rotated, Lambda)``."""
-        rotated = _turned(rows[:, self.places], self.outputs, self.inputs)
-        return _turned(change(rotated, self.values), self.outputs.T, self.inputs.T)
+        rotated = _change_basis(rows[:, self.places], self.outputs, self.inputs)
+        return _change_basis(change(rotated, self.values), self.outputs.T, self.inputs.T)
 
 
-def _turned(matrices: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
+def _change_basis(matrices: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
     """Return outputs^T M inputs for each matrix M, as two large products rather than many small ones."""
     o, k = outputs.shape[0], len(matrices)
     left = (outputs.T @ matrices.movedim(1, 0).reshape(o, -1)).view(o, k, -1)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from explainlib.datasets.class_pools import class_pool, fetch_pool, pool_catalogue
-from explainlib.datasets.corruptions import darkened, flipped_label_tasks, flipped_labels, noise_tasks, pictured
 from explainlib.datasets.examples import Examples, Split, stratified_split
 from explainlib.datasets.features import Standardiser, spectrum, standardiser
-from explainlib.datasets.learn2learn_bridge import from_learn2learn, to_learn2learn
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.registry import catalogue, fetch, load
-from explainlib.datasets.rotations import rotated, rotation_augmentation
-from explainlib.datasets.sampling import fresh_queries, sample_tasks
-from explainlib.datasets.tasks import Tasks, task_features
-from explainlib.datasets.text import redacted, tokenized
+from explainlib.datasets.sources.text import load_tokenized, redact_text
+from explainlib.datasets.tasks import (
+    Tasks,
+    darken,
+    flip_labels,
+    flip_task_labels,
+    fresh_queries,
+    from_learn2learn,
+    noise_tasks,
+    rotate,
+    rotation_augmentation,
+    sample_tasks,
+    task_features,
+    to_learn2learn,
+    with_images,
+)
 from explainlib.datasets.tokenizer import Tokenizer
 from explainlib.datasets.visual_words import VisualWords
 
@@ -26,19 +36,19 @@ __all__ = [
     "VisualWords",
     "catalogue",
     "class_pool",
-    "darkened",
+    "darken",
     "fetch",
     "fetch_pool",
-    "flipped_label_tasks",
-    "flipped_labels",
+    "flip_labels",
+    "flip_task_labels",
     "fresh_queries",
     "from_learn2learn",
     "load",
+    "load_tokenized",
     "noise_tasks",
-    "pictured",
     "pool_catalogue",
-    "redacted",
-    "rotated",
+    "redact_text",
+    "rotate",
     "rotation_augmentation",
     "sample_tasks",
     "spectrum",
@@ -46,5 +56,5 @@ __all__ = [
     "stratified_split",
     "task_features",
     "to_learn2learn",
-    "tokenized",
+    "with_images",
 ]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from explainlib.memory import free_memory, in_words
+from explainlib.memory import format_bytes, free_memory
 
 ALLOWANCE = 16 * 2**20  # bytes of values that the smallest file may ask for
 AMPLIFICATION = 8  # bytes of values for a byte of the file beyond that
@@ -56,15 +56,15 @@ def require_values(path: Path, promised: int, what: str = "its values") -> int:
     """
     size = path.stat().st_size
     if promised > most_values(size):
-        raise unreadable(
+        raise unreadable_error(
             path,
-            f"{what} would take {amount(promised)} of memory and the file has {amount(size)}, "
-            f"expected at most {amount(most_values(size))}",
+            f"{what} would take {format_size(promised)} of memory and the file has {format_size(size)}, "
+            f"expected at most {format_size(most_values(size))}",
         )
     free = free_memory(torch.device("cpu"))
     if promised > free:
-        raise unreadable(
-            path, f"{what} would take {amount(promised)} of memory, and {amount(free)} are free",
+        raise unreadable_error(
+            path, f"{what} would take {format_size(promised)} of memory, and {format_size(free)} are free",
             "read it on a machine with more memory, or take a smaller part of the file",
         )  # fmt: skip
     return promised
@@ -77,38 +77,38 @@ def require_several(path: Path, count: int) -> None:
         ValueError: one example alone.
     """
     if count < 2:
-        raise unreadable(path, f"it holds {count} example, expected one to train on and one to test, at least")
+        raise unreadable_error(path, f"it holds {count} example, expected one to train on and one to test, at least")
 
 
-def unreadable(path: Path, what: str, remedy: str = OFFICIAL) -> ValueError:
+def unreadable_error(path: Path, what: str, remedy: str = OFFICIAL) -> ValueError:
     """Return the error for a file that cannot be used: its path, what was found, and the remedy."""
     return ValueError(f"{path} cannot be read: {what}; {remedy}.")
 
 
-def amount(size: int) -> str:
+def format_size(size: int) -> str:
     """Return a number of bytes in words; one that no disk holds is called enormous."""
-    return in_words(size) if size < 10**18 else "an enormous number of bytes"
+    return format_bytes(size) if size < 10**18 else "an enormous number of bytes"
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Return what a message says about a value from a file: its repr, two levels deep and cut."""
     try:
-        return clipped(_SHORT.repr(value))
+        return truncate(_SHORT.repr(value))
     except (ValueError, RecursionError, MemoryError):  # a number with more digits than Python prints
         return f"a {type(value).__name__}"
 
 
-def clipped(text: str) -> str:
+def truncate(text: str) -> str:
     """Return a text cut to 200 letters, with the number of those left out."""
     if len(text) <= LONGEST_WORDS:
         return text
     return f"{text[:LONGEST_WORDS]}... ({len(text) - LONGEST_WORDS:,} more letters)"
 
 
-def listed(names: Iterable[object]) -> str:
+def format_list(names: Iterable[object]) -> str:
     """Return a few names as a list in brackets, each shortened, and how many more there are."""
     names = iter(names)
-    few = [shown(name) for name in islice(names, NAMES_SHOWN)]
+    few = [format_value(name) for name in islice(names, NAMES_SHOWN)]
     more = sum(1 for _ in names)
     return f"[{', '.join(few)}]" + f" and {more:,} more" * (more > 0)
 

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from explainlib.checks import require_choice
-from explainlib.datasets import few_shot_pickles, omniglot
-from explainlib.datasets.digits import all_digits
 from explainlib.datasets.files import SourceFile, download, where_to_put
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.registry import Entry
+from explainlib.datasets.sources import few_shot_pickles, omniglot
+from explainlib.datasets.sources.digits import all_digits
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from explainlib.checks import require_count, require_finite, require_tensor
-from explainlib.datasets.bounds import shown
+from explainlib.datasets.bounds import format_value
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -275,13 +275,15 @@ def _require_targets(y: object, x: Tensor) -> None:
 def _require_names(classes: Sequence[str], y: Tensor) -> tuple[str, ...]:
     """Return the class names as a tuple that covers every label in ``y``."""
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise TypeError(f"classes={shown(classes)} has to hold one string for each class; pass tuple(map(str, names)).")
+        raise TypeError(
+            f"classes={format_value(classes)} has to hold one string for each class; pass tuple(map(str, names))."
+        )
     if y.is_floating_point():
         raise ValueError("classes are given with regression targets, which have none; pass classes=None.")
     names = tuple(classes)
     if len(set(names)) != len(names):
         repeated = next(name for name, count in Counter(names).items() if count > 1)
-        raise ValueError(f"classes names {shown(repeated)} twice; give each class its own name.")
+        raise ValueError(f"classes names {format_value(repeated)} twice; give each class its own name.")
     if int(y.max()) >= len(names):
         raise ValueError(
             f"y has the label {int(y.max())}, but classes names {len(names)} (0 to {len(names) - 1}); name every class."

@@ -18,7 +18,7 @@ from pathlib import Path
 import pooch
 
 from explainlib.checks import warn_caller
-from explainlib.datasets.bounds import NAMES_SHOWN, shown
+from explainlib.datasets.bounds import NAMES_SHOWN, format_value
 
 VARIABLE = "EXPLAINLIB_DATA"
 MOST_ENTRIES = 10_000  # of a folder that are looked at for names that are nearly right
@@ -159,7 +159,7 @@ def _lookalikes(folder: Path, names: Sequence[str]) -> str:
     official = {name.removesuffix(".gz") for name in names} | set(names)
     wanted = {_letters(name): name for name in reversed(names)}
     nearly = [
-        f"{shown(path.name)} is not read: {wanted[_letters(path.name)]} is looked for, rename or unpack it"
+        f"{format_value(path.name)} is not read: {wanted[_letters(path.name)]} is looked for, rename or unpack it"
         for path in sorted(islice(folder.iterdir(), MOST_ENTRIES))
         if path.name not in official and _letters(path.name) in wanted and path.is_file()
     ]

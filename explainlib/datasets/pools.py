@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from explainlib.checks import require_finite, require_tensor
-from explainlib.datasets.bounds import listed
+from explainlib.datasets.bounds import format_list
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,7 +91,7 @@ class ClassPool:
             c for c, (name, parent) in enumerate(zip(self.names, self.parents, strict=True)) if keep(name, parent)
         ]
         if not chosen:
-            raise ValueError(f"no class of {self!r} is kept; the parents are {listed(sorted(set(self.parents)))}.")
+            raise ValueError(f"no class of {self!r} is kept; the parents are {format_list(sorted(set(self.parents)))}.")
         number = torch.full((len(self),), -1, device=self.y.device)
         number[chosen] = torch.arange(len(chosen), device=self.y.device)
         rows = (number[self.y] >= 0).nonzero().flatten()

@@ -9,14 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from explainlib.checks import require_choice
-from explainlib.datasets import cifar10, text
-from explainlib.datasets.blobs import blobs
-from explainlib.datasets.digits import digits
 from explainlib.datasets.examples import Split, stratified_limit, stratified_split
 from explainlib.datasets.files import SourceFile, download, where_to_put
-from explainlib.datasets.gaussians import gaussians
-from explainlib.datasets.iris import iris
-from explainlib.datasets.mnist import FILES, describe, mnist
+from explainlib.datasets.sources import blobs, cifar10, digits, gaussians, iris, mnist, text
 
 LATER: tuple[str, ...] = ()
 
@@ -74,12 +69,12 @@ class Entry:
 
 def _gaussians(split_seed: int) -> Split:
     """Return 1,000 training and 200 test points of one draw."""
-    return stratified_split(gaussians(1_200), 200, split_seed)
+    return stratified_split(gaussians.gaussians(1_200), 200, split_seed)
 
 
 def _blobs(split_seed: int) -> Split:
     """Return 20,000 training and 1,000 test points of one draw."""
-    return stratified_split(blobs(21_000), 1_000, split_seed)
+    return stratified_split(blobs.blobs(21_000), 1_000, split_seed)
 
 
 SOURCES = {
@@ -88,12 +83,12 @@ SOURCES = {
         Source(
             "iris", "Four measurements of 150 flowers of three species.",
             "https://archive.ics.uci.edu/dataset/53/iris, the copy in scikit-learn", "CC BY 4.0",
-            "Fisher, The use of multiple measurements in taxonomic problems, Annals of Eugenics, 1936", iris,
+            "Fisher, The use of multiple measurements in taxonomic problems, Annals of Eugenics, 1936", iris.iris,
         ),
         Source(
             "digits", "1,797 handwritten digits of 8 by 8 pixels.",
             "https://archive.ics.uci.edu/dataset/80, the copy in scikit-learn", "CC BY 4.0",
-            "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998", digits,
+            "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998", digits.digits,
         ),
         Source(
             "gaussians", "Two overlapping Gaussian classes in five dimensions.",
@@ -107,13 +102,14 @@ SOURCES = {
             "mnist", "Handwritten digits of 28 by 28 pixels.",
             "http://yann.lecun.com/exdb/mnist/", "CC BY-SA 3.0, as commonly stated",
             "LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998",
-            partial(mnist, "mnist"), FILES["mnist"], partial(describe, "mnist"),
+            partial(mnist.mnist, "mnist"), mnist.FILES["mnist"], partial(mnist.describe, "mnist"),
         ),
         Source(
             "fashion_mnist", "Clothes, 28 by 28 pixels.",
             "https://github.com/zalandoresearch/fashion-mnist", "MIT",
             "Xiao, Rasul and Vollgraf, Fashion-MNIST: a novel image dataset, arXiv:1708.07747, 2017",
-            partial(mnist, "fashion_mnist"), FILES["fashion_mnist"], partial(describe, "fashion_mnist"),
+            partial(mnist.mnist, "fashion_mnist"), mnist.FILES["fashion_mnist"],
+            partial(mnist.describe, "fashion_mnist"),
         ),
         Source(
             "cifar10", "Colour photographs of 32 by 32 pixels.",

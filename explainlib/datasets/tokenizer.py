@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from explainlib.checks import require_choice, require_count
-from explainlib.datasets.bounds import listed, shown
+from explainlib.datasets.bounds import format_list, format_value
 
 PAD, UNKNOWN = 0, 1
 SPECIAL = ("<pad>", "<unk>")  # no word can look like these: the brackets never belong to one
@@ -64,13 +64,13 @@ class Tokenizer:
         require_count("length", self.length)
         if self.words[:2] != SPECIAL:
             raise ValueError(
-                f"words begins with {listed(self.words[:2])}, expected {listed(SPECIAL)}; "
+                f"words begins with {format_list(self.words[:2])}, expected {format_list(SPECIAL)}; "
                 "make a tokenizer with Tokenizer.fit(texts)."
             )
         object.__setattr__(self, "numbers", {word: number for number, word in enumerate(self.words)})
         if len(self.numbers) != len(self.words):
             repeated = next(word for word, count in Counter(self.words).items() if count > 1)
-            raise ValueError(f"words holds {shown(repeated)} twice; give each word one number.")
+            raise ValueError(f"words holds {format_value(repeated)} twice; give each word one number.")
 
     @classmethod
     def fit(cls, texts: Sequence[str], *, size: int = SIZE, length: int = LENGTH) -> Tokenizer:

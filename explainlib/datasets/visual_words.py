@@ -106,10 +106,10 @@ def _descriptors(images: Tensor) -> list[Float[np.ndarray, "k 128"]]:
         sides = [round(n * SMALLEST_SIDE / shorter) for n in grey.shape[1:]]
         grey = torch.nn.functional.interpolate(grey[:, None], sides, mode="bilinear", align_corners=False)[:, 0]
     sift = feature.SIFT()  # one for images of one size: it never goes back to more octaves
-    return [_described(sift, image.double().numpy()) for image in grey.cpu()]
+    return [_describe(sift, image.double().numpy()) for image in grey.cpu()]
 
 
-def _described(sift: object, image: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "k 128"]:
+def _describe(sift: object, image: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "k 128"]:
     """Return the descriptors of one image; scikit-image raises where it finds no keypoint, which is no error here."""
     try:
         sift.detect_and_extract(image)

@@ -108,7 +108,7 @@ def probabilities(
         raise ValueError(f"true_class={true_class} is outside the {count} classes (0 to {count - 1}).")
     names = [str(c) if classes is None else str(classes[c]) for c in range(count)]
     _draw_groups(ax := _probability_axes(ax, names, true_class), series)
-    set_alt(ax, _in_words(series, names, true_class))
+    set_alt(ax, _describe(series, names, true_class))
     return ax
 
 
@@ -136,7 +136,7 @@ def _draw_groups(ax: Axes, series: Mapping[str, Tensor]) -> None:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
 
 
-def _in_words(series: Mapping[str, Tensor], names: Sequence[str], true_class: int | None) -> str:
+def _describe(series: Mapping[str, Tensor], names: Sequence[str], true_class: int | None) -> str:
     parts = []
     for name, values in series.items():
         best = int(values.argmax())

@@ -67,7 +67,7 @@ def predicted_versus_true(
         ax.set_title(literal(title or ""), loc="left")
         above = (-0.02, 1.05 if title else 1.0)
         ax.legend(loc="lower left", bbox_to_anchor=above, borderaxespad=0.1, labelspacing=0.3)
-    set_alt(ax, _in_words(numbers, labels, unit))
+    set_alt(ax, _describe(numbers, labels, unit))
     return ax
 
 
@@ -94,7 +94,7 @@ def _identity(ax: Axes, x: Float[Tensor, " m"], y: Float[Tensor, " k"]) -> None:
         ax.set_ylim(float(y.min()) - margins[1], float(y.max()) + margins[1])
 
 
-def _in_words(numbers: Mapping[str, object], labels: tuple[str, str], unit: str) -> str:
+def _describe(numbers: Mapping[str, object], labels: tuple[str, str], unit: str) -> str:
     parts = "; ".join(
         f"{name}: Pearson {float(f.pearson):.3f}, Spearman {float(f.spearman):.3f}, slope {float(f.slope):.2f}"
         for name, f in numbers.items()

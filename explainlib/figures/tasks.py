@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from explainlib.checks import require_count, require_finite, require_shape, require_tensor
-from explainlib.datasets import ClassPool, Tasks, pictured
+from explainlib.datasets import ClassPool, Tasks, with_images
 from explainlib.figures.examples import as_image
 from explainlib.figures.palette import HARMFUL, HELPFUL, style
 from explainlib.figures.picture import Picture, literal, set_alt
@@ -27,7 +27,7 @@ def task_images(tasks: Tasks, index: int, pool: ClassPool | None = None) -> tupl
     Raises:
         ValueError: tasks that do not come from the pool.
     """
-    one = tasks[index] if pool is None else pictured(pool, tasks[index])
+    one = tasks[index] if pool is None else with_images(pool, tasks[index])
     support, query = ([as_image(x) for x in part[0]] for part in (one.support_x, one.query_x))
     return None if support[0] is None else (support, query)
 

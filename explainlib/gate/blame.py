@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from explainlib.decompositions import Constants, Decomposed
+from explainlib.derivatives import Constants, DecompositionMode
 from explainlib.gate.routes import Derivatives, UnsupportedError
 from explainlib.params import Parameters
 
@@ -17,7 +17,7 @@ CALLS = 500  # calls of layers that are tried, at most
 
 
 @dataclass(frozen=True)
-class Use:
+class LayerCall:
     """One call of a layer: its name and what it read."""
 
     name: str
@@ -26,7 +26,7 @@ class Use:
     kwargs: dict
 
 
-def blamed(parameters: Parameters, x: Tensor, route: str) -> str:
+def failing_layer(parameters: Parameters, x: Tensor, route: str) -> str:
     """Return the name of the innermost layer whose own derivative fails on this route; "" if none does by itself.
 
     Args:
@@ -34,9 +34,9 @@ def blamed(parameters: Parameters, x: Tensor, route: str) -> str:
         x: the examples on which it failed.
         route: which derivative.
     """
-    for use in uses(parameters, x):
+    for use in layer_calls(parameters, x):
         try:
-            if not _derivatives(use).compared(route).agrees:
+            if not _derivatives(use).compare(route).agrees:
                 return use.name
         except UnsupportedError:
             return use.name
@@ -45,14 +45,14 @@ def blamed(parameters: Parameters, x: Tensor, route: str) -> str:
     return ""
 
 
-def uses(parameters: Parameters, x: Tensor) -> list[Use]:
+def layer_calls(parameters: Parameters, x: Tensor) -> list[LayerCall]:
     """Return the calls of the model's layers, in the order in which they end: innermost first."""
-    found: list[Use] = []
+    found: list[LayerCall] = []
 
     def watch(name: str):
         def hook(layer: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
             if name and len(found) < CALLS:
-                found.append(Use(name, layer, args, kwargs))
+                found.append(LayerCall(name, layer, args, kwargs))
 
         return hook
 
@@ -72,7 +72,7 @@ class _NothingToDifferentiateError(Exception):
     pass
 
 
-def _derivatives(use: Use) -> Derivatives:
+def _derivatives(use: LayerCall) -> Derivatives:
     """Return the derivatives of a layer's summed outputs in its own parameters and in what it read."""
     named = {name: p.detach() for name, p in use.layer.named_parameters()}
     leaves, spec = tree_flatten((use.args, use.kwargs))
@@ -90,7 +90,7 @@ def _derivatives(use: Use) -> Derivatives:
             filled[at] = part.clone()
         args, kwargs = tree_unflatten(filled, spec)
         own = dict(zip(named, parts[len(free) :], strict=True))
-        with Decomposed(constants):
+        with DecompositionMode(constants):
             output = functional_call(use.layer, own, args, kwargs)
         results = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if not weights:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_same_kind, require_tensor
-from explainlib.gate.entry import ConstantWarning, examined, few, require_derivatives, require_loss_derivatives
+from explainlib.gate.entry import ConstantWarning, examine, few_examples, require_derivatives, require_loss_derivatives
 from explainlib.gate.report import Finding, ModelReport
 from explainlib.gate.routes import FORWARD, FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
@@ -59,7 +59,7 @@ def check_model(
         parameters = Parameters(model)
         require_finite_parameters(parameters.theta)
         require_same_kind("x", x, "model", parameters.theta)
-        checked = examined(parameters, x, name="x")
+        checked = examine(parameters, x, name="x")
     except (TypeError, ValueError) as error:
         return ModelReport((Finding(str(error), kind=type(error)),), kind)
     outputs, findings = checked.forward.outputs, list(checked.forward.findings)
@@ -89,7 +89,7 @@ def _derivative_findings(
         if y is not None:
             try:
                 require_targets(criterion, "y", y, outputs)
-                answered = lambda: parameters.outputs(parameters.theta, few(x)).detach()  # noqa: E731
+                answered = lambda: parameters.outputs(parameters.theta, few_examples(x)).detach()  # noqa: E731
                 require_loss_derivatives(criterion, answered, y, routes, n_outputs=outputs)
             except (TypeError, ValueError) as error:
                 found.append(Finding(str(error), kind=type(error)))

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from explainlib.checks import require_finite, warn_caller
-from explainlib.gate.blame import blamed
-from explainlib.gate.forward import Forward, Watcher, called, spread, watched_forward
-from explainlib.gate.generators import generators_kept, known_generators, put_back, state_of
+from explainlib.gate.blame import failing_layer
+from explainlib.gate.forward import Forward, ForwardMonitor, called, evenly_spaced, monitored_forward
+from explainlib.gate.generators import known_generators, preserve_generators, restore_generator, state_of
 from explainlib.gate.report import Finding
-from explainlib.gate.rounding import rounds
-from explainlib.gate.routes import Compared, Derivatives, UnsupportedError
+from explainlib.gate.rounding import rounds_below_precision
+from explainlib.gate.routes import Comparison, Derivatives, UnsupportedError
 from explainlib.losses import Loss, require_targets
 from explainlib.params import Parameters
 
@@ -41,18 +41,18 @@ class ConstantWarning(ModelWarning):
 
 
 @dataclass
-class Checked:
+class CheckedModel:
     """What is known about one model on one shape: its forward, and the routes that were compared."""
 
     forward: Forward
-    routes: dict[str, Compared] = field(default_factory=dict)
+    routes: dict[str, Comparison] = field(default_factory=dict)
     findings: dict[str, Finding] = field(default_factory=dict)
     warned: bool = False
     told: bool = False
 
 
-_by_model: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Checked]] = weakref.WeakKeyDictionary()
-_by_parameters: weakref.WeakKeyDictionary[Parameters, dict[tuple, Checked]] = weakref.WeakKeyDictionary()
+_by_model: weakref.WeakKeyDictionary[nn.Module, dict[tuple, CheckedModel]] = weakref.WeakKeyDictionary()
+_by_parameters: weakref.WeakKeyDictionary[Parameters, dict[tuple, CheckedModel]] = weakref.WeakKeyDictionary()
 _losses: weakref.WeakKeyDictionary[object, dict[tuple, Finding | None]] = weakref.WeakKeyDictionary()
 
 
@@ -68,7 +68,7 @@ def admit(parameters: Parameters, x: Tensor, *, independent: bool = True, name: 
     Raises:
         TypeError, ValueError: the first error among the findings.
     """
-    checked = examined(parameters, x, independent=independent, name=name)
+    checked = examine(parameters, x, independent=independent, name=name)
     for finding in checked.forward.findings:
         if finding.error:
             raise finding.kind(finding.text)
@@ -99,7 +99,7 @@ def admit_objective(parameters: Parameters, x: Tensor, y: Tensor, loss: Loss) ->
     return outputs
 
 
-def examined(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> Checked:
+def examine(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> CheckedModel:
     """Return what is known about the model on such examples; findings are not raised."""
     key = (parameters.names, parameters.theta.dtype, x.shape[1:], x.dtype, parameters.batch_statistics, independent)
     own = _by_parameters.setdefault(parameters, {})
@@ -108,7 +108,7 @@ def examined(parameters: Parameters, x: Tensor, *, independent: bool = True, nam
         known = {} if model is None else _by_model.setdefault(model, {})
         whole = (key, parameters.structure)
         if whole not in known:
-            known[whole] = Checked(watched_forward(parameters, x, independent=independent, name=name))
+            known[whole] = CheckedModel(monitored_forward(parameters, x, independent=independent, name=name))
         own[key] = known[whole]
         parameters.writes_input, parameters.sets = own[key].forward.writes_input, own[key].forward.sets
     return own[key]
@@ -126,7 +126,7 @@ def require_derivatives(parameters: Parameters, x: Tensor, routes: Sequence[str]
     Raises:
         ValueError: a derivative that is wrong or missing, with the layer that causes it.
     """
-    checked = examined(parameters, x, independent=independent)
+    checked = examine(parameters, x, independent=independent)
     for route in routes:
         if route not in checked.routes and route not in checked.findings:
             _compare(checked, parameters, x, route, independent)
@@ -141,22 +141,22 @@ def require_derivatives(parameters: Parameters, x: Tensor, routes: Sequence[str]
         )
 
 
-def _compare(checked: Checked, parameters: Parameters, x: Tensor, route: str, independent: bool) -> None:
-    chosen = few(x) if independent else x
+def _compare(checked: CheckedModel, parameters: Parameters, x: Tensor, route: str, independent: bool) -> None:
+    chosen = few_examples(x) if independent else x
     compared, failed = None, None
     for double in (True, False):  # a forward that insists on float32 is compared in it
         at = parameters.double() if double else parameters
         seen = chosen.double() if double and chosen.is_floating_point() else chosen
         try:
-            rounded = rounds(at, seen)
+            rounded = rounds_below_precision(at, seen)
             if double and _another(parameters, chosen, at, seen):
                 continue  # what runs in float64 is not what the caller's dtype gets
-            derivatives = Derivatives(_summed(at, seen), at.theta, at.sizes, rounded=rounded)
+            derivatives = Derivatives(_summed_outputs(at, seen), at.theta, at.sizes, rounded=rounded)
         except (UnsupportedError, RuntimeError) as error:
             failed = failed or error
             continue
         try:
-            compared = derivatives.compared(route)
+            compared = derivatives.compare(route)
         except UnsupportedError as error:
             checked.findings[route] = _missing(at, seen, route, str(error))
             return
@@ -177,7 +177,7 @@ def _another(parameters: Parameters, x: Tensor, double: Parameters, x_double: Te
     return parameters.theta.dtype != torch.float64 and bool(away > ANOTHER)
 
 
-def _summed(parameters: Parameters, x: Tensor):
+def _summed_outputs(parameters: Parameters, x: Tensor):
     """Return F(theta) = sum over examples and outputs of c f, c random and fixed."""
     numbers = torch.Generator().manual_seed(2)
     weights: list[Tensor] = []
@@ -192,7 +192,7 @@ def _summed(parameters: Parameters, x: Tensor):
 
 
 def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Finding:
-    name = blamed(parameters, x, route)
+    name = failing_layer(parameters, x, route)
     return Finding(
         f"the {WORDS[route]} of {called(name, parameters)} is wrong: it differs from differences of its forward by "
         f"{error:.1%}. Look at a backward of its own (autograd.Function), a scaled gradient (scale_grad_by_freq), or "
@@ -203,7 +203,7 @@ def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Findi
 
 
 def _missing(parameters: Parameters, x: Tensor, route: str, message: str) -> Finding:
-    name = blamed(parameters, x, route)
+    name = failing_layer(parameters, x, route)
     if "setup_context" in message or "saved tensor hooks" in message:
         why = (
             "it goes through an autograd.Function without setup_context, or through activation checkpointing "
@@ -221,7 +221,7 @@ def require_loss_derivatives(
 
     Args:
         loss: the two named losses are known to be right.
-        outputs: gives the outputs of ``few(y)``; called only when the loss has not been compared yet.
+        outputs: gives the outputs of ``few_examples(y)``; called only when the loss has not been compared yet.
         y: targets, of which a few are used.
         routes: as in ``require_derivatives``.
         n_outputs: numbers an example.
@@ -244,9 +244,9 @@ def require_loss_derivatives(
             warn_caller(finding.text, ConstantWarning)
 
 
-def few(examples: Tensor) -> Tensor:
+def few_examples(examples: Tensor) -> Tensor:
     """Return the examples, or their targets, that derivatives are compared on."""
-    return examples[spread(len(examples), EXAMPLES)[:EXAMPLES].to(examples.device)]
+    return examples[evenly_spaced(len(examples), EXAMPLES)[:EXAMPLES].to(examples.device)]
 
 
 def _weak(function: object) -> bool:
@@ -260,8 +260,8 @@ def _weak(function: object) -> bool:
 
 def _loss_finding(loss: Loss, outputs: Tensor, y: Tensor, route: str) -> Finding | None:
     if route == "value":
-        return _loss_values(loss, outputs, y[spread(len(y), MANY)[:MANY].to(y.device)])
-    y = few(y)
+        return _loss_values(loss, outputs, y[evenly_spaced(len(y), MANY)[:MANY].to(y.device)])
+    y = few_examples(y)
     weights = torch.linspace(0.7, 1.3, len(outputs), dtype=torch.float64)
     for dtype in (torch.float64, outputs.dtype):
         at, target = outputs.to(dtype), y.to(dtype) if y.is_floating_point() else y
@@ -274,7 +274,7 @@ def _loss_finding(loss: Loss, outputs: Tensor, y: Tensor, route: str) -> Finding
         except UnsupportedError:
             continue
         try:
-            compared = derivatives.compared(route)
+            compared = derivatives.compare(route)
         except UnsupportedError as error:
             return Finding(
                 f"torch has no {WORDS[route]} of the loss {loss.name!r}: {str(error)[:200]}; write it in operations "
@@ -299,9 +299,9 @@ def _loss_values(loss: Loss, outputs: Tensor, y: Tensor) -> Finding | None:
     """Compare the losses of many targets together, again, and alone; the few outputs take turns."""
     outputs = outputs[torch.arange(len(y), device=outputs.device) % len(outputs)]
     held = [(one, state_of(one)) for one in known_generators(loss.function)]
-    with generators_kept() as others, Watcher(nn.Module()) as watcher:
+    with preserve_generators() as others, ForwardMonitor(nn.Module()) as watcher:
         together, again = (loss.value(outputs, y) for _ in range(2))
-    read = [put_back(*one) for one in held]
+    read = [restore_generator(*one) for one in held]
     same = torch.equal(torch.nan_to_num(together), torch.nan_to_num(again))
     if watcher.drawn or others() or any(read) or not same:
         return Finding(f"the loss {loss.name!r} gives two values for the same outputs; remove what is random in it.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from explainlib.gate.generators import generators_kept, held_generators, put_back, state_of
+from explainlib.gate.generators import module_generators, preserve_generators, restore_generator, state_of
 from explainlib.gate.report import Finding
 from explainlib.modules import Attribute, AttributeState
 from explainlib.params import Parameters, require_outputs
@@ -37,7 +37,7 @@ class Forward:
     sets: tuple[Attribute, ...] = ()
 
 
-class Watcher(TorchDispatchMode):
+class ForwardMonitor(TorchDispatchMode):
     """Sees every operation of a forward: those that draw random numbers, and those that read somebody else's parameter.
 
     Each is remembered with the layer around it.
@@ -87,7 +87,7 @@ def _draws(func, args: tuple, kwargs: dict) -> bool:
     return not any(name in given and given[name] == off for name, off in OFF.items())
 
 
-def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> Forward:
+def monitored_forward(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> Forward:
     """Return what the private copy's forward does on a few examples; its state and all generators are put back.
 
     Args:
@@ -100,13 +100,13 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
         TypeError, ValueError: a model that cannot read x, or whose outputs are not one row an example.
     """
     module = parameters.module
-    few = x[spread(len(x), EXAMPLES)].clone() if independent else x.clone()
+    few = x[evenly_spaced(len(x), EXAMPLES)].clone() if independent else x.clone()
     buffers = {key: value.clone() for key, value in module.named_buffers()}
     stored = {key: value.detach().clone() for key, value in module.named_parameters()}
-    state, watcher, given = AttributeState(module), Watcher(module), few.clone()
+    state, watcher, given = AttributeState(module), ForwardMonitor(module), few.clone()
     before = [layer.training for layer in module.modules()]
-    held = [(name, one, state_of(one)) for name, one in held_generators(module)]
-    with generators_kept() as others:
+    held = [(name, one, state_of(one)) for name, one in module_generators(module)]
+    with preserve_generators() as others:
         try:
             with watcher.layers(), watcher:
                 outputs = require_outputs(parameters.run, given, name)
@@ -124,7 +124,7 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     sets = tuple(dict.fromkeys(sets))
     writes_input = given._version > 0 or not _equal(given, few)
     parameters.writes_input, parameters.sets = writes_input, sets
-    owned = [name for name, one, was in held if put_back(one, was)]
+    owned = [name for name, one, was in held if restore_generator(one, was)]
     findings = list(_random_findings(parameters, watcher, others(), owned))
     findings += [_half_finding(parameters, *watcher.halved[0])] if watcher.halved else []
     findings += [_foreign_finding(parameters, *watcher.foreign[0])] if watcher.foreign else []
@@ -137,7 +137,7 @@ def watched_forward(parameters: Parameters, x: Tensor, *, independent: bool = Tr
     return Forward(outputs.shape[1], tuple(findings), writes_input, sets)
 
 
-def spread(n: int, most: int) -> Tensor:
+def evenly_spaced(n: int, most: int) -> Tensor:
     """Return up to ``most`` positions from the first to the last of n, of one example twice the first."""
     return torch.linspace(0, n - 1, max(2, min(n, most))).round().long()
 
@@ -168,7 +168,7 @@ def _in_training(parameters: Parameters, name: str) -> bool:
 
 
 def _random_findings(
-    parameters: Parameters, watcher: Watcher, others: list[str], owned: list[str]
+    parameters: Parameters, watcher: ForwardMonitor, others: list[str], owned: list[str]
 ) -> Iterator[Finding]:
     if watcher.drawn:
         name, operation = watcher.drawn[0]

@@ -18,7 +18,7 @@ DEPTH = 5  # of lists and dicts, those of the attributes included
 
 
 @contextmanager
-def generators_kept() -> Iterator[Callable[[], list[str]]]:
+def preserve_generators() -> Iterator[Callable[[], list[str]]]:
     """Put the generators of torch, numpy and Python back at the end; what is yielded names those of the others read."""
     numpy_state, python_state, read = np.random.get_state(), random.getstate(), []
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
@@ -55,7 +55,7 @@ def _by_a_model(frame: FrameType | None) -> bool:
     return frame is None  # not while a module is being imported
 
 
-def held_generators(module: nn.Module) -> list[tuple[str, Generator]]:
+def module_generators(module: nn.Module) -> list[tuple[str, Generator]]:
     """Return the generators among the attributes of layers, and those that a forward knows by a name, with its layer.
 
     Args:
@@ -80,7 +80,7 @@ def known_generators(function: Callable) -> list[Generator]:
         function: any callable.
     """
     if isinstance(function, nn.Module):
-        return [one for _, one in held_generators(function)]
+        return [one for _, one in module_generators(function)]
     return list(_inside([*_names(function), getattr(function, "__dict__", {})], DEPTH))
 
 
@@ -93,7 +93,7 @@ def state_of(generator: Generator) -> object:
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state(legacy=False)
 
 
-def put_back(generator: Generator, state: object) -> bool:
+def restore_generator(generator: Generator, state: object) -> bool:
     """Return whether the generator was read since; it is then put back."""
     if _same(state_of(generator), state):
         return False

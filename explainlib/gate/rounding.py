@@ -24,7 +24,7 @@ class _Rounding(TorchDispatchMode):
         return out
 
 
-def rounds(parameters: Parameters, x: Tensor) -> bool:
+def rounds_below_precision(parameters: Parameters, x: Tensor) -> bool:
     """Return whether a forward rounds on its way to less than its own precision, as some normalisations do.
 
     Args:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vjp
 
-from explainlib.decompositions import Constants
+from explainlib.derivatives import Constants
 
 GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD = "gradient", "forward", "hessian", "forward_hessian", "third"
 ROUTES = (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD)
@@ -38,7 +38,7 @@ class UnsupportedError(Exception):
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """How far a route is from differences, relative; ``frozen`` says that constants had to be held for it to agree."""
 
     error: float
@@ -74,7 +74,7 @@ class Derivatives:
             function(at, self._constants)
         self._directions: tuple[Tensor, ...] | None = None
 
-    def compared(self, route: str) -> Compared:
+    def compare(self, route: str) -> Comparison:
         """Return how the route agrees with differences.
 
         Raises:
@@ -109,9 +109,9 @@ class Derivatives:
     def _frozen(self, constants: Constants | None) -> Callable[[Tensor], Tensor]:
         return lambda v: self.function(v, None if constants is None else constants.rewind())
 
-    def _best(self, found: Callable[[Tensor], Tensor], differenced: Callable, floor: Callable, u: Tensor) -> Compared:
+    def _best(self, found: Callable[[Tensor], Tensor], differenced: Callable, floor: Callable, u: Tensor) -> Comparison:
         """Return the best agreement over the steps, first with everything moving, then with constants held."""
-        got, best = found(u), Compared(float("inf"), self.allowed)
+        got, best = found(u), Comparison(float("inf"), self.allowed)
         for frozen in (False, True):
             function = self._frozen(self._constants if frozen else None)
             for h in self.steps:
@@ -119,14 +119,14 @@ class Derivatives:
                 scale = max(float(got.norm()), float(want.norm()), floor(u, h))
                 error = float((got - want).norm()) / scale if scale else 0.0
                 if error < best.error:  # a NaN never is
-                    best = Compared(error, self.allowed, frozen and self._constants.surprising)
+                    best = Comparison(error, self.allowed, frozen and self._constants.surprising)
                 if best.agrees:
                     return best
             if not self._constants.values:
                 break
         return best
 
-    def _slope(self, found: Callable[[Tensor], Tensor]) -> Compared:
+    def _slope(self, found: Callable[[Tensor], Tensor]) -> Comparison:
         g = _run(lambda: grad(self._frozen(None))(self.at))
 
         def difference(function: Callable, u: Tensor, h: float) -> Tensor:
@@ -135,14 +135,14 @@ class Derivatives:
         typical = lambda u, h: max(float((g * u).norm()), self.eps * abs(self.value) / h / self.allowed)  # noqa: E731
         return _worst([self._best(found, difference, typical, u) for u in self.directions])
 
-    def _gradient(self) -> Compared:
+    def _gradient(self) -> Comparison:
         g = _run(lambda: grad(self._frozen(None))(self.at))
         return self._slope(lambda u: (g * u).sum())
 
-    def _forward(self) -> Compared:
+    def _forward(self) -> Comparison:
         return self._slope(lambda u: _run(lambda: jvp(self._frozen(None), (self.at,), (u,))[1]))
 
-    def _curvature(self, product: Callable[[Tensor], Tensor]) -> Compared:
+    def _curvature(self, product: Callable[[Tensor], Tensor]) -> Comparison:
         g = _run(lambda: grad(self._frozen(None))(self.at)).norm()
 
         def difference(function: Callable, u: Tensor, h: float) -> Tensor:
@@ -152,16 +152,16 @@ class Derivatives:
         floor = lambda u, h: float(10 * self.eps * g / h / self.allowed)  # noqa: E731
         return _worst([self._best(product, difference, floor, u) for u in self.directions])
 
-    def _hessian(self) -> Compared:
+    def _hessian(self) -> Comparison:
         product = self._product(None)
         u, w = self.directions
         Hu, Hw = product(u), product(w)
         across = float((w * Hu).norm() + (u * Hw).norm()) / 2
         asymmetry = abs(float(w @ Hu - u @ Hw)) / across if across else 0.0
         seen = self._curvature(product)
-        return seen if asymmetry <= self.allowed else Compared(max(asymmetry, seen.error), self.allowed)
+        return seen if asymmetry <= self.allowed else Comparison(max(asymmetry, seen.error), self.allowed)
 
-    def _forward_hessian(self) -> Compared:
+    def _forward_hessian(self) -> Comparison:
         slope, along = grad(self._frozen(None)), lambda v, d: jvp(self._frozen(None), (v,), (d,))[1]
         product = lambda u: _run(lambda: jvp(slope, (self.at,), (u,))[1])  # noqa: E731
         seen = self._curvature(product)
@@ -169,13 +169,13 @@ class Derivatives:
         want, parts = product(u), float((product(u) * w).norm())
         twice = _run(lambda: jvp(lambda v: along(v, u), (self.at,), (w,))[1])  # forward over forward
         error = abs(float(twice - want @ w)) / parts if parts else 0.0
-        return seen if error <= self.allowed else Compared(max(error, seen.error), self.allowed)
+        return seen if error <= self.allowed else Comparison(max(error, seen.error), self.allowed)
 
     def _product(self, constants: Constants | None) -> Callable[[Tensor], Tensor]:
         pull = _run(lambda: vjp(grad(self._frozen(constants)), self.at)[1])
         return lambda u: _run(lambda: pull(u)[0])
 
-    def _third(self) -> Compared:
+    def _third(self) -> Comparison:
         u, w = self.directions
         curved = lambda v: vjp(grad(self._frozen(None)), v)[1](u)[0]  # noqa: E731
         along = lambda v: jvp(grad(self._frozen(None)), (v,), (u,))[1]  # noqa: E731
@@ -194,9 +194,9 @@ class Derivatives:
         return _worst([self._best(route, difference, floor, w) for route in routes])
 
 
-def _worst(seen: list[Compared]) -> Compared:
+def _worst(seen: list[Comparison]) -> Comparison:
     worst = max(seen, key=lambda one: one.error / one.allowed)
-    return Compared(worst.error, worst.allowed, any(one.frozen for one in seen))
+    return Comparison(worst.error, worst.allowed, any(one.frozen for one in seen))
 
 
 def _plain(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def parameter_influence(
         require_minimum(risk, strict=strict, user="influence")
     rows = risk.loss_gradients(None if chosen is None else risk.train[chosen])
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
-    return -inverse(rows).required(on_failure).value
+    return -inverse(rows).require_converged(on_failure).value
 
 
 @alternatives(
@@ -136,9 +136,9 @@ def loss_influence(
         return -inverse.between(*sides, on_failure=on_failure)
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
     if isinstance(curvature, Ekfac) or curvature == "ekfac":  # its layers are known: no gradient need be formed
-        solved = inverse(per_example(_layer_gradients(risk, test))).required(on_failure).value
+        solved = inverse(per_example(_layer_gradients(risk, test))).require_converged(on_failure).value
         return -product(_layer_gradients(risk, risk.train), solved).T
-    return -inverse(risk.loss_gradients(test)).required(on_failure).value @ risk.loss_gradients().T
+    return -inverse(risk.loss_gradients(test)).require_converged(on_failure).value @ risk.loss_gradients().T
 
 
 def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, damping: float, keep: Keep) -> bool:

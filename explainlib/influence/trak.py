@@ -85,10 +85,10 @@ def trak(
         if features is None:
             train, tests = (per_example(source) for source in sources)
         else:
-            train, tests = projected(sources, features, projection, generator, memory=limit)
+            train, tests = random_projection(sources, features, projection, generator, memory=limit)
         weighted = train if risk.weights is None else risk.weights[:, None] * train
         factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # a small damping is seen
-        solved = replace(factor.solve(tests.double()), remedies=REMEDIES).required(on_failure).value.to(train)
+        solved = replace(factor.solve(tests.double()), remedies=REMEDIES).require_converged(on_failure).value.to(train)
         kernel += solved @ train.T / len(ensemble)
         doubts.append(log_doubt(risk.outputs(), risk.train.y))
     doubt = torch.stack(doubts).logsumexp(0) - math.log(len(ensemble))
@@ -133,7 +133,7 @@ def log_odds_gradients(risk: Risk, examples: Examples, *, memory: int | None = N
     return gradients(risk.parameters, risk.theta, examples.x, slope, memory=memory)
 
 
-def projected(
+def random_projection(
     sources: Sequence[GradientSource],
     features: int,
     projection: str,
@@ -155,13 +155,13 @@ def projected(
     parts: list[list[Tensor]] = [[] for _ in sources]
     held = [source.held(memory // 4) for source in sources]
     for columns in slices(features, width):
-        rows = torch.stack(list(_drawn(columns.stop - columns.start, p, projection, generator, like)))
+        rows = torch.stack(list(_draw_rows(columns.stop - columns.start, p, projection, generator, like)))
         for part, source in zip(parts, held, strict=True):
             part.append(product(source, rows / features**0.5, memory=max(1, memory // 2)))
     return [torch.cat(part, dim=1) for part in parts]
 
 
-def _drawn(count: int, p: int, projection: str, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
+def _draw_rows(count: int, p: int, projection: str, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
     """Yield rows one by one, so that the numbers do not depend on how many fit into the memory."""
     for _ in range(count):
         if projection == "gaussian":

@@ -23,7 +23,7 @@ from explainlib.layerwise.plan import places
 from explainlib.layerwise.positions import slices
 from explainlib.layerwise.recording import Call, Watched, watched
 from explainlib.layerwise.trial import plan_of
-from explainlib.memory import in_words, memory_limit
+from explainlib.memory import format_bytes, memory_limit
 from explainlib.params import Parameters, require_outputs
 
 Cotangents = Tensor | Callable[[Tensor], Tensor]
@@ -268,7 +268,8 @@ def capture(
         needed = source.n * source.row_bytes
         if needed > source.memory:
             raise ValueError(
-                f"the layers of {source.n} rows take {in_words(needed)}, more than memory={in_words(source.memory)}; "
+                f"the layers of {source.n} rows take {format_bytes(needed)}, more than "
+                f"memory={format_bytes(source.memory)}; "
                 "use gradients(...), which captures tile by tile, or raise memory."
             )
         return source.tile(0, source.n)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad
 
-from explainlib.batching import vmap
+from explainlib.derivatives import vmap
 from explainlib.params import Parameters
 
 CHUNK = 32  # examples whose gradients are formed in one batched pass

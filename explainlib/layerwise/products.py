@@ -17,7 +17,7 @@ from explainlib import compute
 from explainlib.checks import require_indices, require_same_kind, require_shape, require_tensor
 from explainlib.layerwise.capture import Capture, GradientSource
 from explainlib.layerwise.positions import TILE, slices
-from explainlib.memory import in_words, memory_limit, require_memory
+from explainlib.memory import format_bytes, memory_limit, require_memory
 
 Gradients = Capture | GradientSource
 
@@ -197,6 +197,6 @@ def _whole(rows: int, several: int) -> int:
 
 def _too_small(free: int, least: int) -> ValueError:
     return ValueError(
-        f"memory leaves {in_words(free)} for a tile, but the smallest tile (one example with one) takes "
-        f"{in_words(-(-4 * least // 3))}; raise memory to at least that, or pass memory=None."
+        f"memory leaves {format_bytes(free)} for a tile, but the smallest tile (one example with one) takes "
+        f"{format_bytes(-(-4 * least // 3))}; raise memory to at least that, or pass memory=None."
     )

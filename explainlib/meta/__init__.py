@@ -1,6 +1,6 @@
 """Meta-learning: learners, their training, and the curvature of their objective."""
 
-from explainlib.meta.bilevel import Bilevel
+from explainlib.meta.bilevel import Bilevel, SolveError, TaskWeights, solve
 from explainlib.meta.gauss_newton import gauss_newton_buffer, gauss_newton_rows
 from explainlib.meta.hessian import meta_hessian
 from explainlib.meta.learner import Learner
@@ -8,8 +8,6 @@ from explainlib.meta.leave_out import MetaRetrained, leave_tasks_out
 from explainlib.meta.maml import Maml
 from explainlib.meta.minimise import minimise
 from explainlib.meta.protonet import ProtoNet
-from explainlib.meta.solve import SolveError, solve
-from explainlib.meta.task_weights import TaskWeights
 from explainlib.meta.train import train
 from explainlib.meta.trained import Trained
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from explainlib.datasets import Tasks
 from explainlib.meta.learner import Episode, Learner
-from explainlib.storage import fingerprint, probed
+from explainlib.storage import fingerprint, probe_entry
 
 SHAPE = "task"  # the entry that says how a made-up task has to look
 TOLD = ("given", "parameters", "w0")  # by other entries
@@ -50,8 +50,8 @@ def learner_entries(learner: Learner, w: Float[Tensor, " q"], shape: Mapping[str
         shape: of the made-up task of the probe: its ways, and the shapes of its support and of its query.
     """
     parameters = learner.parameters
-    task = made_up(shape, w)
-    probe = probed("learner", lambda: learner.loss_one(w, task, int(shape["ways"])))
+    task = synthetic_tasks(shape, w)
+    probe = probe_entry("learner", lambda: learner.loss_one(w, task, int(shape["ways"])))
     own = type(learner).__module__.startswith("explainlib.")
     held = {k: v for k, v in vars(learner).items() if k not in TOLD and not (own and k.startswith("_"))}
     fixed = {k: v for k, v in parameters.module.named_parameters() if k not in parameters.names}
@@ -59,7 +59,7 @@ def learner_entries(learner: Learner, w: Float[Tensor, " q"], shape: Mapping[str
     return fingerprint(sources, {**learner.options(), SHAPE: dict(shape), **probe})
 
 
-def made_up(shape: Mapping[str, object], like: Tensor) -> Episode:
+def synthetic_tasks(shape: Mapping[str, object], like: Tensor) -> Episode:
     """Return one task of fixed numbers.
 
     Args:

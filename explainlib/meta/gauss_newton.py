@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.func import vjp
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import require_count, warn_caller
 from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
 from explainlib.memory import alternatives, require_memory
 from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Episode, Learner, require_learned

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import require_choice, require_count, require_nonnegative, symmetrised
 from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
 from explainlib.gate import GRADIENT, HESSIAN, THIRD
 from explainlib.memory import alternatives, require_memory
 from explainlib.meta.fingerprints import learner_fingerprint
@@ -83,7 +83,7 @@ def meta_hessian(
         total, done = kept["sum"], int(kept["done"])
     while done < len(tasks):
         piece = tasks[done : done + PIECE * processes]
-        total = total + _spread(summed, learner, w, piece, processes)
+        total = total + _distribute(summed, learner, w, piece, processes)
         done += len(piece)
         if store is not None:
             store.save("curvature", {"sum": total, "done": torch.tensor(done)})
@@ -103,10 +103,10 @@ def require_objective(learner: Learner) -> Learner:
     return learner
 
 
-Summed = Callable[[Learner, Tensor, Tasks], Tensor]
+HessianSum = Callable[[Learner, Tensor, Tasks], Tensor]
 
 
-def _route(learner: Learner, route: str) -> Summed:
+def _route(learner: Learner, route: str) -> HessianSum:
     fits = isinstance(learner, Maml) and learner.steps == 1 and as_two_layer(learner.given) is not None
     if route == "two_layer" and not fits:
         raise ValueError(
@@ -153,7 +153,7 @@ def hessian_operator(
     return lambda v: sum(vmap(lambda row, pull=pull: pull(row)[0])(v) for pull in pulls)
 
 
-def _spread(summed: Summed, learner: Learner, w: Tensor, tasks: Tasks, processes: int) -> Tensor:
+def _distribute(summed: HessianSum, learner: Learner, w: Tensor, tasks: Tasks, processes: int) -> Tensor:
     """Return the sum over tasks, shared out to processes."""
     if processes == 1:
         return summed(learner, w, tasks)
@@ -166,7 +166,7 @@ def _shares(tasks: Tasks, processes: int) -> Iterator[Tasks]:
         yield tasks[rows]
 
 
-def _in_process(summed: Summed, learner: Learner, w: Tensor, tasks: Tasks) -> Tensor:
+def _in_process(summed: HessianSum, learner: Learner, w: Tensor, tasks: Tasks) -> Tensor:
     torch.set_num_threads(1)
     with compute.settings():
         return summed(learner, w, tasks)

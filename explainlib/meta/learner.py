@@ -20,9 +20,9 @@ from torch.func import grad
 from torch.nn.functional import cross_entropy
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import require_finite, require_same_kind, require_shape, require_tensor
 from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
 from explainlib.gate import GRADIENT, admit, require_derivatives
 from explainlib.modules import private_copy
 from explainlib.params import Parameters, require_finite_parameters
@@ -102,23 +102,23 @@ class Learner(ABC):
         Raises:
             ValueError: a wrong length, dtype or device; labels beyond the outputs; an inner step that diverges.
         """
-        return self._mapped("losses", self.loss_one, w, tasks)
+        return self._vmap("losses", self.loss_one, w, tasks)
 
     @compute.entry
     def gradients(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M q"]:
         """Return grad_w L_i(w) for every task, through the adaptation (for first-order MAML: what training follows)."""
         self.require_derivatives(self.require_tasks(tasks), *self.gradient_routes)
-        return self._mapped("gradients", lambda v, task, ways: self.gradient_one(v, task, ways)[0], w, tasks)
+        return self._vmap("gradients", lambda v, task, ways: self.gradient_one(v, task, ways)[0], w, tasks)
 
     @compute.entry
     def adapted(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M P"]:
         """Return A_i(w) for every task."""
-        return self._mapped("adapted parameters", lambda v, task, ways: self.adapted_one(v, task), w, tasks)
+        return self._vmap("adapted parameters", lambda v, task, ways: self.adapted_one(v, task), w, tasks)
 
     @compute.entry
     def outputs(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M r C"]:
         """Return the query's logits for every task."""
-        return self._mapped("outputs", self._answers, w, tasks)
+        return self._vmap("outputs", self._answers, w, tasks)
 
     def accuracy(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
         """Return the share of the query that every task gets right."""
@@ -131,7 +131,7 @@ class Learner(ABC):
     def _answers(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> Float[Tensor, "r C"]:
         return self.outputs_one(self.adapted_one(w, task), task, ways)
 
-    def _mapped(self, name: str, one: Callable[..., Tensor], w: Tensor, tasks: Tasks) -> Tensor:
+    def _vmap(self, name: str, one: Callable[..., Tensor], w: Tensor, tasks: Tasks) -> Tensor:
         w = self.require_w(w)
         self.require_tasks(tasks)
         self.require_derivatives(tasks, *self.adaptation_routes)

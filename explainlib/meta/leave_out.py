@@ -16,9 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import require_count, require_groups, require_nonnegative, require_positive
 from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
 from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.meta.train import batch_rows

@@ -70,17 +70,17 @@ def minimise(
             status = "converged"
             break
         hessian = _hessian(learner, w, tasks, shares, l2)
-        moved = _searched(learner, w, hessian, gradient, tasks, shares, l2)
+        moved = _line_search(learner, w, hessian, gradient, tasks, shares, l2)
         if moved is None:
             status = "stalled"
             break
         w, gradient = moved
     if status != "converged":
-        warn_caller(_unfinished(status, float(gradient.norm()), tolerance, w.dtype), UserWarning)
+        warn_caller(_failure_message(status, float(gradient.norm()), tolerance, w.dtype), UserWarning)
     return Trained(w, tuple(history), float(gradient.norm()), status)
 
 
-def _unfinished(status: str, norm: float, tolerance: float, dtype: torch.dtype) -> str:
+def _failure_message(status: str, norm: float, tolerance: float, dtype: torch.dtype) -> str:
     """Return what happened and what to do: more steps where they ran out, otherwise a goal within reach."""
     more = ["allow more max_steps"] * (status == "max_steps") + ["use float64"] * (dtype != torch.float64)
     remedies = [*more, "pass a larger tolerance", "smooth the activations (tanh, not ReLU)"]
@@ -98,27 +98,27 @@ def _hessian(learner: Learner, w: Tensor, tasks: Tasks, shares: Tensor, l2: floa
     return (total + total.T) / 2 + l2 * eye
 
 
-def _searched(
+def _line_search(
     learner: Learner, w: Tensor, hessian: Tensor, gradient: Tensor, tasks: Tasks, shares: Tensor, l2: float
 ) -> tuple[Tensor, Tensor] | None:
     """Return (w, gradient) after the longest step that lowers the objective, or near its rounding the gradient."""
     values, vectors = torch.linalg.eigh(hessian)
-    bent = values.abs() > FLAT * values.abs().max()
-    inside = gradient @ vectors[:, bent] / values[bent]
+    curved = values.abs() > FLAT * values.abs().max()
+    inside = gradient @ vectors[:, curved] / values[curved]
 
     def value(v: Tensor) -> Tensor:
         return learner.losses(v, tasks) @ shares + l2 / 2 * v @ v
 
-    def trials(step: Tensor) -> Iterator[tuple[float, Tensor]]:
+    def candidates(step: Tensor) -> Iterator[tuple[float, Tensor]]:
         return ((0.5**k, w - 0.5**k * step) for k in range(HALVINGS))
 
-    now, downhill = value(w), vectors[:, bent] @ (inside * values[bent].sign())
+    now, downhill = value(w), vectors[:, curved] @ (inside * values[curved].sign())
     fall = gradient @ downhill
     if fall > 1e3 * torch.finfo(w.dtype).eps * now.abs():
-        for t, there in trials(downhill):
+        for t, there in candidates(downhill):
             if value(there) <= now - 1e-4 * t * fall:
                 return there, _gradient(learner, there, tasks, shares, l2)
-    for _, there in trials(vectors[:, bent] @ inside):
+    for _, there in candidates(vectors[:, curved] @ inside):
         slope = _gradient(learner, there, tasks, shares, l2)
         if slope.norm() < gradient.norm():
             return there, slope

@@ -12,13 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from explainlib import compute
-from explainlib.batching import vmap
 from explainlib.checks import require_count, require_nonnegative, require_positive
 from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
 from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.meta.trained import Trained
-from explainlib.storage import Store, probed
+from explainlib.storage import Store, probe_entry
 from explainlib.training.steps import adam_state, stepper
 
 SAVE_EVERY = 100  # meta-batches between two writes to a store
@@ -64,7 +64,7 @@ def train(
     require_nonnegative("weight_decay", weight_decay)
     require_count("seed", seed, least=0)
     learner.require_derivatives(learner.require_tasks(tasks), *learner.gradient_routes)
-    saved = None if store is None else _opened(store, learner, tasks, locals())
+    saved = None if store is None else _open_store(store, learner, tasks, locals())
     w = learner.w0.clone()
     step = stepper("adam", w)
     history: list[float] = []
@@ -110,16 +110,16 @@ def _mean_gradient(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) -> tu
     return require_learned(learner, "gradients", gradients).mean(0), float(losses.mean())
 
 
-def _opened(store: str | Path, learner: Learner, tasks: Tasks, given: dict[str, object]) -> Store:
+def _open_store(store: str | Path, learner: Learner, tasks: Tasks, given: dict[str, object]) -> Store:
     options: dict[str, object] = {name: given[name] for name in ("batch_size", "lr", "weight_decay", "seed")}
     augment, seed, sources = given["augment"], given["seed"], {}
     if augment is not None:
         first = batch_rows(len(tasks), given["batch_size"], seed, 0)
-        options |= probed("augment", lambda: _numbers(augment(tasks[first], seed)))  # copies, in every call
+        options |= probe_entry("augment", lambda: _task_tensors(augment(tasks[first], seed)))  # copies, in every call
         sources["augment"] = augment
     return Store(store, learner_fingerprint(learner, learner.w0, tasks, sources, {"what": "meta.train", **options}))
 
 
-def _numbers(tasks: Tasks) -> Float[Tensor, " k"]:
+def _task_tensors(tasks: Tasks) -> Float[Tensor, " k"]:
     """Return everything in tasks that training looks at, one after another."""
     return torch.cat([part.flatten().double() for part in tasks.arrays()])

@@ -1,6 +1,6 @@
 """Agreement with the truth: fidelity, case deletion, datamodels, mislabels, and whether a score knows its own."""
 
-from explainlib.metrics.agreement import Estimate, Fidelity, LossChange, fidelity, two_pictures
+from explainlib.metrics.agreement import Estimate, Fidelity, LossChange, fidelity, same_spearman_pair
 from explainlib.metrics.datamodels import linear_datamodeling_score
 from explainlib.metrics.deletion import (
     DELETION_SHARES,
@@ -35,6 +35,6 @@ __all__ = [
     "paired_difference",
     "proper_order",
     "retrained_changes",
+    "same_spearman_pair",
     "self_rank",
-    "two_pictures",
 ]

@@ -161,7 +161,7 @@ def fidelity(
     return Fidelity(*estimates, per_test, _verdict(*estimates[1:], per_test), tests, removed)
 
 
-def two_pictures() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def same_spearman_pair() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return two constructed pairs (predicted [100], true [100]): one Spearman, .923, but r2 .83 and .18.
 
     Both pairs have the same predictions, evenly spaced in [0, 1], and truths in [0, 1] in the same order. The first
@@ -277,10 +277,10 @@ def _verdict(spearman: Estimate, slope: Estimate, r2: Estimate, per_test: Float[
     steps = ((0.9, "right order"), (0.6, "roughly the right order"), (0.0, "weak agreement in order"))
     order = next(words for least, words in steps if spearman >= least)
     doubt = "; too few removals for an interval" if spearman.low != spearman.low else ""
-    return order + _size_in_words(slope, r2) + _within_tests(float(spearman), per_test) + doubt
+    return order + _describe_size(slope, r2) + _within_tests(float(spearman), per_test) + doubt
 
 
-def _size_in_words(slope: Estimate, r2: Estimate) -> str:
+def _describe_size(slope: Estimate, r2: Estimate) -> str:
     if r2 < 0.5:
         return f", but the sizes do not follow a line (R2 {float(r2):.2f})"
     if 0.9 <= slope <= 1.1:

@@ -20,9 +20,9 @@ from explainlib.datasets import Tasks
 from explainlib.figures import Picture, alt_text, png
 from explainlib.figures.primer import step_line
 from explainlib.meta import Maml
-from explainlib.panels.driven import Driven
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.html import ROW, message, picture_html
-from explainlib.panels.panel import took
+from explainlib.panels.panel import elapsed
 
 MOST_STEPS = 10
 
@@ -61,7 +61,7 @@ class AdaptationControls:
         self.root.add_class("xl-adaptation-panel")
 
 
-class Adaptation(Driven):
+class Adaptation(InteractivePanel):
     """A what-if panel on the inner loop of MAML: other steps, another rate, another task.
 
     ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
@@ -113,7 +113,7 @@ class Adaptation(Driven):
         """Predict the query loss to first order, show it, and return the panel's text."""
         started = time.perf_counter()
         self._tangent()
-        self._show(f"predicted in {took(started)}.")
+        self._show(f"predicted in {elapsed(started)}.")
         return self.text
 
     def verify(self) -> str:
@@ -127,7 +127,7 @@ class Adaptation(Driven):
         inner = Maml(self.learner.given, inner_lr=rate, steps=steps)
         one = self.tasks[task]
         self._adapted[self._choice] = float(inner.losses(self.w, one)), float(inner.accuracy(self.w, one))
-        self._show(f"adapted in {took(started)}.")
+        self._show(f"adapted in {elapsed(started)}.")
         return self.text
 
     def reset(self) -> str:

@@ -45,7 +45,7 @@ def group_curve(
         parts.append(_mark(place(k, now[name]), i, 6.0))
     parts += [_cross(place(size, value)) for size, value in truths.items()]
     parts.append(_legend(list(series)))
-    said = escape(_in_words(now, truths, k), quote=True)
+    said = escape(_describe(now, truths, k), quote=True)
     return (
         f"<svg role='img' aria-label='{said}' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' "
         f"font-family='sans-serif' font-size='12' style='background:white;color:#222'>{''.join(parts)}</svg>"
@@ -121,7 +121,7 @@ def _legend(names: Sequence[str]) -> str:
     return "".join(parts) + _cross((x + 8, 16)) + f"<text x='{x + 20}' y='20'>retrained</text>"
 
 
-def _in_words(now: Mapping[str, float], truths: Mapping[int, float], k: int) -> str:
+def _describe(now: Mapping[str, float], truths: Mapping[int, float], k: int) -> str:
     here = ", ".join(f"{name} {value:+.3f}" for name, value in now.items())
     crosses = ", ".join(f"{value:+.3f} at {size}" for size, value in sorted(truths.items()))
     return f"Change of test loss against the number removed. At {k}: {here}. Retrained: {crosses or 'nothing yet'}."

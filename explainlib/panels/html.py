@@ -13,7 +13,7 @@ ROW = "text-align:right;padding-right:8px;white-space:nowrap"
 SHOWN = 0.01  # a class below this probability in every row of bars is left out, unless it is the label
 
 
-class Shown(NamedTuple):
+class PredictionColumn(NamedTuple):
     """One column of the table: the model now, a prediction, or the truth."""
 
     name: str
@@ -22,7 +22,7 @@ class Shown(NamedTuple):
     linear: float | None = None
 
 
-def prediction_table(columns: Sequence[Shown], classes: Sequence[str], label: int | None) -> str:
+def prediction_table(columns: Sequence[PredictionColumn], classes: Sequence[str], label: int | None) -> str:
     """Return a table: class probabilities as bars with numbers, then loss and change, one column per model."""
     now = columns[0].loss
     head = "".join(f"<th style='text-align:left;padding:0 10px 4px 0'>{escape(c.name)}</th>" for c in columns)
@@ -31,7 +31,7 @@ def prediction_table(columns: Sequence[Shown], classes: Sequence[str], label: in
         f"{' (label)' if c == label else ''}</th>"
         + "".join(_bar(column.probabilities[c], _colour(k)) for k, column in enumerate(columns))
         + "</tr>"
-        for c in _shown_classes(columns, label)
+        for c in _classes_to_list(columns, label)
     )
     losses = "".join(f"<td style='padding-top:4px'><b>{column.loss:.3f}</b></td>" for column in columns)
     changes = "".join(f"<td>{'' if k == 0 else f'{c.loss - now:+.3f}'}</td>" for k, c in enumerate(columns))
@@ -41,7 +41,7 @@ def prediction_table(columns: Sequence[Shown], classes: Sequence[str], label: in
         f"<tr><th style='{ROW}'>test loss</th>{losses}</tr>"
         f"<tr><th style='{ROW}'>change</th>{changes}</tr>"
         f"<tr><th style='{ROW}'>on the tangent</th>{tangent}</tr></tbody></table>"
-        f"{_left_out(len(columns[0].probabilities) - len(_shown_classes(columns, label)))}"
+        f"{_left_out(len(columns[0].probabilities) - len(_classes_to_list(columns, label)))}"
     )
 
 
@@ -49,7 +49,7 @@ def _left_out(count: int) -> str:
     return f"<div style='font-size:11px;color:#555'>{count} below 1% not shown</div>" if count else ""
 
 
-def _shown_classes(columns: Sequence[Shown], label: int | None) -> list[int]:
+def _classes_to_list(columns: Sequence[PredictionColumn], label: int | None) -> list[int]:
     count = len(columns[0].probabilities)
     return [c for c in range(count) if c == label or any(column.probabilities[c] >= SHOWN for column in columns)]
 
@@ -76,7 +76,7 @@ LIGHTS = {  # the first words of a diagnosis -> sign, colour of the rim, ground
 }
 
 
-def outcome_table(columns: Sequence[Shown], series: Sequence[str], label: int, label_name: str) -> str:
+def outcome_table(columns: Sequence[PredictionColumn], series: Sequence[str], label: int, label_name: str) -> str:
     """Return a table of one line per model: loss, change, and the probability of the label as a bar with its number.
 
     Args:

@@ -14,17 +14,17 @@ from explainlib.datasets import Examples
 from explainlib.figures import class_name
 from explainlib.figures.html import example_html
 from explainlib.influence import SeriesWarning
-from explainlib.influence.removal import WEIGHTINGS
-from explainlib.influence.removal import Removal as Outcome
-from explainlib.panels.driven import Driven
-from explainlib.panels.html import Shown, message
+from explainlib.influence.groups import WEIGHTINGS
+from explainlib.influence.groups import Removal as Outcome
+from explainlib.panels.interactive import InteractivePanel
+from explainlib.panels.html import PredictionColumn, message
 from explainlib.retraining import leave_out
 from explainlib.risk import NotAtMinimumWarning, Risk, require_minimum
 
 LEAVING = 12  # thumbnails of what leaves
 
 
-class Panel(Driven):
+class Panel(InteractivePanel):
     """A panel on one classifier: ``draw`` shows predictions, ``verify`` the retrained truth, ``reset`` starts again.
 
     Args:
@@ -47,18 +47,22 @@ class Panel(Driven):
         self.weighting = require_choice("weighting", weighting, WEIGHTINGS)
         require_minimum(risk, user="the prediction")
         self.classes = risk.train.classes or tuple(str(c) for c in range(risk.n_outputs))
-        self._columns: list[Shown] = []
+        self._columns: list[PredictionColumn] = []
 
-    def _now(self, test: int) -> Shown:
+    def _now(self, test: int) -> PredictionColumn:
         example = self.test[[test]]
-        return Shown("now", float(self.risk.losses(example)), self.risk.outputs(example).softmax(-1)[0].tolist())
+        return PredictionColumn(
+            "now", float(self.risk.losses(example)), self.risk.outputs(example).softmax(-1)[0].tolist()
+        )
 
-    def _shown(self, name: str, outcome: Outcome, test: int, *, linear: bool = False) -> Shown:
+    def _column(self, name: str, outcome: Outcome, test: int, *, linear: bool = False) -> PredictionColumn:
         example = self.test[[test]]
         tangent = float(outcome.loss_change(example, evaluate=False)) if linear else None
-        return Shown(name, float(outcome.losses(example)), outcome.outputs(example)[0].softmax(-1)[0].tolist(), tangent)
+        return PredictionColumn(
+            name, float(outcome.losses(example)), outcome.outputs(example)[0].softmax(-1)[0].tolist(), tangent
+        )
 
-    def _retrained(self, group: Sequence[int] | Tensor) -> Outcome:
+    def _retrain(self, group: Sequence[int] | Tensor) -> Outcome:
         """Return the truth; the button waits meanwhile."""
         self.controls.retrain.disabled = True
         self.controls.message.value = message("retraining ...")
@@ -106,6 +110,6 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def took(started: float) -> str:
+def elapsed(started: float) -> str:
     """Return the seconds since ``time.perf_counter()`` was ``started``."""
     return f"{time.perf_counter() - started:.2f} s"

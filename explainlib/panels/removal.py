@@ -15,7 +15,7 @@ from explainlib.figures.removals import removal_points
 from explainlib.influence import loss_influence, removal_effect
 from explainlib.panels.controls import RemovalControls
 from explainlib.panels.html import message, picture_html, prediction_table
-from explainlib.panels.panel import Panel, quiet, took
+from explainlib.panels.panel import Panel, elapsed, quiet
 from explainlib.risk import Risk
 
 CANDIDATES = 10  # thumbnails to pick by hand, on either side
@@ -88,24 +88,24 @@ class Removal(Panel):
             newton = removal_effect(self.risk, [group], order="newton", weighting=self.weighting)
         self._columns = [
             self._now(self._index),
-            self._shown("first order", first, self._index, linear=True),
-            self._shown("Newton step", newton, self._index),
+            self._column("first order", first, self._index, linear=True),
+            self._column("Newton step", newton, self._index),
         ]
-        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {took(started)}.")
+        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {elapsed(started)}.")
         return self.text
 
     def verify(self) -> str:
         """Retrain without the chosen examples, add the truth to table and plot, and return the panel's text."""
         started = time.perf_counter()
-        truth = self._retrained(self.group())
+        truth = self._retrain(self.group())
         self._columns = [column for column in self._columns if column.name != "retrained"]
-        self._columns.append(self._shown("retrained", truth, self._index))
+        self._columns.append(self._column("retrained", truth, self._index))
         now = self._columns[0].loss
         for column in self._columns[1:3]:
             self._history[column.name].append(column.loss - now)
         self._truths.append(self._columns[-1].loss - now)
         self._draw_plot()
-        self._show(f"retrained without {len(self.group())} of {self.risk.n} examples in {took(started)}.")
+        self._show(f"retrained without {len(self.group())} of {self.risk.n} examples in {elapsed(started)}.")
         return self.text
 
     def reset(self) -> str:

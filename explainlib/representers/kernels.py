@@ -105,13 +105,13 @@ def kernel(
     theta, sides = network.theta, [x] if z is x else [x, z]
 
     def one(c: int) -> Float[Tensor, "t n"]:
-        made = [gradients(network, theta, each, picked(c, len(each), (outputs, theta))) for each in sides]
+        made = [gradients(network, theta, each, one_hot_cotangents(c, len(each), (outputs, theta))) for each in sides]
         return gram(made[0], made[-1])
 
-    return joined([one(c) for c in chosen], output)
+    return combine_outputs([one(c) for c in chosen], output)
 
 
-def picked(c: int, n: int, like: Risk | tuple[int, Tensor]) -> Float[Tensor, "n C"]:
+def one_hot_cotangents(c: int, n: int, like: Risk | tuple[int, Tensor]) -> Float[Tensor, "n C"]:
     """Return the cotangents of output c: a one there, for each of n examples.
 
     Args:
@@ -138,7 +138,7 @@ def chosen_outputs(output: int | str | None, outputs: int) -> list[int]:
     return [output]
 
 
-def joined(parts: list[Float[Tensor, "t n"]], output: int | str | None) -> Tensor:
+def combine_outputs(parts: list[Float[Tensor, "t n"]], output: int | str | None) -> Tensor:
     """Return the parts stacked for "each", otherwise summed."""
     return torch.stack(parts, dim=-1) if output == "each" else torch.stack(parts).sum(0)
 
@@ -180,10 +180,10 @@ def _influence(
         between = GramInverse(risk, curvature=curvature, damping=damping, offers=offers).between
     else:
         solve = inverse_curvature(risk, curvature=curvature, damping=damping, offers=offers)
-        between = lambda left, right: product(right, solve(per_example(left)).required("raise").value).T  # noqa: E731
+        between = lambda left, right: product(right, solve(per_example(left)).require_converged("raise").value).T  # noqa: E731
 
     def one(c: int) -> Float[Tensor, "t n"]:
-        made = [gradients(risk.parameters, risk.theta, each, picked(c, len(each), risk)) for each in sides]
+        made = [gradients(risk.parameters, risk.theta, each, one_hot_cotangents(c, len(each), risk)) for each in sides]
         return between(made[0], made[-1])
 
-    return joined([one(c) for c in chosen_outputs(output, risk.n_outputs)], output)
+    return combine_outputs([one(c) for c in chosen_outputs(output, risk.n_outputs)], output)

@@ -1,6 +1,6 @@
 """Solvers: one a file, all returning a ``Solution`` that tells how it went; ``inverse_curvature`` picks one."""
 
-from explainlib.solvers.arnoldi import Dominant, dominant_eigenpairs
+from explainlib.solvers.arnoldi import DominantEigenpairs, dominant_eigenpairs
 from explainlib.solvers.cg import cg
 from explainlib.solvers.dense import Factor
 from explainlib.solvers.eigenbasis import ekfac_solve
@@ -17,7 +17,7 @@ __all__ = [
     "STATUSES",
     "Arnoldi",
     "Dense",
-    "Dominant",
+    "DominantEigenpairs",
     "Factor",
     "GramInverse",
     "Lissa",

@@ -27,7 +27,7 @@ REMEDIES = Remedies(shift="add a multiple of the identity to the product", longe
 
 
 @dataclass(frozen=True)
-class Dominant:
+class DominantEigenpairs:
     """The dominant eigenpairs of a symmetric operator, ready for solves on their span.
 
     Attributes:
@@ -68,7 +68,7 @@ class Dominant:
 
 def dominant_eigenpairs(
     product: Operator, like: Float[Tensor, " p"], k: int, *, steps: int | None = None, seed: int = 0
-) -> Dominant:
+) -> DominantEigenpairs:
     """Return the k algebraically largest eigenpairs of a symmetric operator, never one <= 0, by Arnoldi iteration.
 
     Args:
@@ -109,7 +109,7 @@ def dominant_eigenpairs(
     kept = kept[values[kept] > m * torch.finfo(values.dtype).eps * values.abs().max()]
     vectors = small[:, kept].T @ basis
     accuracy = (small[:, kept].T @ moved - values[kept, None] * vectors).norm(dim=1) / top
-    return Dominant(product, values[kept], vectors, accuracy, m)
+    return DominantEigenpairs(product, values[kept], vectors, accuracy, m)
 
 
 def _krylov(product: Operator, like: Tensor, m: int, seed: int) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m p"]]:

@@ -79,7 +79,7 @@ class GramInverse:
         """
         to_left, to_right = gram(left, self.own), gram(right, self.own)
         fewer = len(to_left) <= len(to_right)
-        solution = self._solved(to_left if fewer else to_right).required(on_failure)
+        solution = self._solved(to_left if fewer else to_right).require_converged(on_failure)
         solved = solution.value
         taken = solved @ to_right.double().T if fewer else to_left.double() @ solved.T
         whole = gram(left, right).double()
@@ -89,7 +89,9 @@ class GramInverse:
         value = (rest / self.shift).to(to_left)
         rows = row_statuses(value, lost, DIGITS, otherwise="inaccurate")
         detail = "the residual is what the rounding of a difference may have taken of a row"
-        Solution(value, worst_of(rows), 0, lost, detail, rows=rows, remedies=self._remedies).required(on_failure)
+        Solution(value, worst_of(rows), 0, lost, detail, rows=rows, remedies=self._remedies).require_converged(
+            on_failure
+        )
         return value
 
     def with_rows(self, left: GradientSource, *, on_failure: str = "raise") -> Float[Tensor, "t r"]:
@@ -99,7 +101,7 @@ class GramInverse:
             SolverError: the system has no solution in this dtype.
         """
         to_left = gram(left, self.own)
-        return self._solved(to_left).required(on_failure).value.to(to_left)
+        return self._solved(to_left).require_converged(on_failure).value.to(to_left)
 
     def _solved(self, rows: Float[Tensor, "k r"]) -> Solution:
         """Return (A A^T + s I)^-1 on rows, in float64, judged by its residual and by the rounding of A A^T."""

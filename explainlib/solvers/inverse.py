@@ -55,7 +55,7 @@ Inverse = Callable[[Float[Tensor, "k p"]], Solution]
 class Dense:
     """Form the matrix once and factor it; p^2 numbers in memory, p^3 work."""
 
-    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
         """Return the inverse, factored; the factor is remembered by the risk, up to 8,000 parameters."""
         size = risk.p**2 * (3 * risk.theta.element_size() + FACTOR_BYTES)
         what = f"the {curvature.replace('_', ' ')} matrix of p = {risk.p:,} parameters and its factor"
@@ -63,7 +63,7 @@ class Dense:
         make = lambda: Factor(MATRICES[curvature](risk), damping=damping, keep=keep)  # noqa: E731
         if risk.p > REMEMBER_UP_TO:
             return make().solve
-        return risk.remembered(("factor", curvature, damping, keep), make).solve
+        return risk.cached(("factor", curvature, damping, keep), make).solve
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class CG:
     tolerance: float | None = None
     max_steps: int | None = None
 
-    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
         """Return the inverse; each use iterates anew."""
         _refuse_keep(keep, "cg")
         product = OPERATORS[curvature](risk)
@@ -97,7 +97,7 @@ class Lissa:
     tolerance: float = 1e-6
     seed: int = 0
 
-    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
         """Return the inverse; each use iterates anew."""
         _refuse_keep(keep, "lissa")
         operator = OPERATORS[curvature]
@@ -127,7 +127,7 @@ class Lissa:
 class LowRankSolver:
     """Woodbury on the smaller side of the per-example factor; exact for Gauss-Newton and empirical Fisher."""
 
-    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
         """Return the inverse, its eigenvectors found."""
         if curvature == "empirical_fisher":
             rows, shift = risk.n, damping
@@ -138,7 +138,7 @@ class LowRankSolver:
             return LowRank(factor(risk), shift=shift, keep=keep).solve
         require_memory(f"{curvature} of p = {risk.p:,} parameters, summed", risk.p**2 * FACTOR_BYTES, risk.theta.device)
         floor = gram_floor(risk.theta.dtype, risk.p)
-        return LowRank(_summed(risk, factor), shift=shift, keep=keep, square=True, floor=floor).solve
+        return LowRank(_accumulated_gram(risk, factor), shift=shift, keep=keep, square=True, floor=floor).solve
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Neumann:
     tolerance: int | float = 1e-6
     max_steps: int = 20_000
 
-    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
         """Return the inverse; each use sums anew."""
         _refuse_keep(keep, "neumann")
         product = OPERATORS[curvature](risk)
@@ -176,7 +176,7 @@ class Arnoldi:
     steps: int | None = None
     seed: int = 0
 
-    def prepared(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
+    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
         """Return the inverse, its eigenvectors found."""
         if keep is not None and not isinstance(keep, int):
             raise ValueError(
@@ -239,10 +239,10 @@ def inverse_curvature(
             raise ValueError(f"keep={keep!r} chooses eigenvalues, and those of the identity are all 1; drop keep.")
         return lambda rhs: Solution(rhs / (1 + damping), "converged", 0, rhs.new_zeros(len(rhs)))
     if isinstance(curvature, Ekfac) or curvature == "ekfac":
-        kind, solve = "ekfac", _of_ekfac(risk, curvature, solver, damping, keep)
+        kind, solve = "ekfac", _ekfac_inverse(risk, curvature, solver, damping, keep)
     else:
         _require_factor(risk, curvature, solver, offers)
-        kind, solve = curvature, solver.prepared(risk, curvature, damping, keep)
+        kind, solve = curvature, solver.prepare(risk, curvature, damping, keep)
     name = next(name for name, made in SOLVERS.items() if type(solver) is made)
     ridge = getattr(risk, "has_ridge", True)
     remedies = risk_remedies(risk.theta.dtype, offers=offers, curvature=kind, solver=name, has_ridge=ridge)
@@ -259,7 +259,7 @@ def _require_factor(risk: Risk, curvature: str, solver: Solver, offers: Sequence
         )
 
 
-def _of_ekfac(risk: Risk, curvature: Curvature, solver: Solver, damping: float, keep: Keep) -> Inverse:
+def _ekfac_inverse(risk: Risk, curvature: Curvature, solver: Solver, damping: float, keep: Keep) -> Inverse:
     """Return the division by EK-FAC's eigenvalues; the fit is remembered by the risk."""
     if keep is not None:
         raise ValueError(f"keep={keep!r} would prune EK-FAC's spectrum; drop keep, and pass damping > 0 instead.")
@@ -268,13 +268,13 @@ def _of_ekfac(risk: Risk, curvature: Curvature, solver: Solver, damping: float, 
             f"solver={type(solver).__name__} has nothing to do for curvature='ekfac', whose eigenvectors are known; "
             "leave solver='dense', or choose curvature='gauss_newton' for an iterative solve."
         )
-    fitted = risk.remembered(("ekfac",), lambda: _fitted_ekfac(risk)) if curvature == "ekfac" else curvature
+    fitted = risk.cached(("ekfac",), lambda: _fit_ekfac(risk)) if curvature == "ekfac" else curvature
     if fitted.p != risk.p:
         raise ValueError(f"the Ekfac has {fitted.p} parameters, the risk {risk.p}; fit it on this risk.")
     return lambda rhs: ekfac_solve(fitted, rhs, damping=damping)
 
 
-def _fitted_ekfac(risk: Risk) -> Ekfac:
+def _fit_ekfac(risk: Risk) -> Ekfac:
     """Return the fit; a message about layers it does not cover also names the curvature that covers all."""
     try:
         return Ekfac(risk)
@@ -282,7 +282,7 @@ def _fitted_ekfac(risk: Risk) -> Ekfac:
         raise UncoveredError(error.outside, error.covered, otherwise="pass curvature='gauss_newton'") from None
 
 
-def _summed(risk: Risk, factor: Callable[[Risk], Float[Tensor, "r p"]]) -> Float[Tensor, "p p"]:
+def _accumulated_gram(risk: Risk, factor: Callable[[Risk], Float[Tensor, "r p"]]) -> Float[Tensor, "p p"]:
     """Return A^T A in float64, its factor A made for some examples at a time."""
     total = torch.zeros(risk.p, risk.p, dtype=torch.float64, device=risk.theta.device)
     step = max(1, ENTRIES // (risk.p * risk.n_outputs))

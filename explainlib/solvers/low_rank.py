@@ -107,36 +107,36 @@ class LowRank:
         inaccurate. It is rank_deficient for a singular matrix, and not_positive_definite for a square one that is.
         """
         b = rhs.double()
-        inside = self._inside(b)
-        value = self._outwards(inside / (self.values + self.shift))
+        inside = self._coordinates(b)
+        value = self._from_coordinates(inside / (self.values + self.shift))
         if not self._finite or self.indefinite or self.singular:
             return self._failed(value.to(rhs))
-        projected = self._outwards(inside)
+        projected = self._from_coordinates(inside)
         unsure = None
         if self.outside and self.shift > 0:
-            away = self._away(b - projected, b, torch.finfo(rhs.dtype).eps)
+            away = self._outside_range(b - projected, b, torch.finfo(rhs.dtype).eps)
             value = value + away / self.shift
-            unsure = self._unsure(away, b, value, torch.finfo(rhs.dtype).eps)
+            unsure = self._uncertain_rows(away, b, value, torch.finfo(rhs.dtype).eps)
         goal = b if self.outside else projected
         back = (value @ self._factor if self._square else value @ self._factor.T @ self._factor) + self.shift * value
         residual = (back - goal).norm(dim=1) / goal.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
         detail = f"rank {len(self.values)} of {self.p}"
         return direct_solution(value, residual, detail, rhs, failed=unsure, remedies=REMEDIES)
 
-    def _inside(self, b: Float[Tensor, "k p"]) -> Float[Tensor, "k r"]:
+    def _coordinates(self, b: Float[Tensor, "k p"]) -> Float[Tensor, "k r"]:
         return (b if self._square else b @ self._factor.T) @ self._basis
 
-    def _outwards(self, inside: Float[Tensor, "k r"]) -> Float[Tensor, "k p"]:
+    def _from_coordinates(self, inside: Float[Tensor, "k r"]) -> Float[Tensor, "k p"]:
         rows = inside @ self._basis.T
         return rows if self._square else rows @ self._factor
 
-    def _away(self, away: Tensor, b: Tensor, eps: float) -> Float[Tensor, "k p"]:
+    def _outside_range(self, away: Tensor, b: Tensor, eps: float) -> Float[Tensor, "k p"]:
         """Return the part of b outside the span, projected twice, and zero where it is no longer than b's rounding."""
-        away = away - self._outwards(self._inside(away))
+        away = away - self._from_coordinates(self._coordinates(away))
         real = away.norm(dim=1) > NOISE * eps * b.norm(dim=1)
         return torch.where(real[:, None], away, 0.0)
 
-    def _unsure(self, away: Tensor, b: Tensor, value: Tensor, eps: float) -> Bool[Tensor, " k"]:
+    def _uncertain_rows(self, away: Tensor, b: Tensor, value: Tensor, eps: float) -> Bool[Tensor, " k"]:
         """Return the rows where the rounding of a part outside, divided by the shift, shows in the answer."""
         rounding = 4 * eps * b.norm(dim=1) / self.shift
         return (away.norm(dim=1) > 0) & (rounding > DIGITS * value.norm(dim=1))

@@ -25,14 +25,14 @@ def preconditioner(risk: Risk, *, damping: float = 0.0, up_to: int = 4000) -> Op
         damping: absolute, >= 0.
         up_to: parameters up to which p^2 numbers and p^3 work are worth it.
     """
-    factored = risk.recall(("factor", "hessian", damping, None))
+    factored = risk.cached_or_none(("factor", "hessian", damping, None))
     if factored is not None and factored.definite:  # a dense solve has done the work already
         known = factored.triangle.to(risk.theta)
         return lambda rows: torch.cholesky_solve(rows.T, known).T
     if risk.p <= up_to:
         make = lambda: _lifted_triangle(hessian(risk)[None], damping)  # noqa: E731
         key = ("preconditioner", damping)
-        triangle = risk.remembered(key, make) if risk.p <= REMEMBER_UP_TO else make()
+        triangle = risk.cached(key, make) if risk.p <= REMEMBER_UP_TO else make()
         return None if triangle is None else lambda rows: torch.cholesky_solve(rows.T, triangle[0]).T
     return block_preconditioner(risk, damping=damping)
 
@@ -50,7 +50,7 @@ def block_preconditioner(risk: Risk, *, damping: float = 0.0) -> Operator | None
         triangles = _lifted_triangle(gauss_newton_blocks(risk), damping)
         return None if triangles is None else torch.cholesky_inverse(triangles)
 
-    inverses = risk.remembered(("blocks", damping), make)
+    inverses = risk.cached(("blocks", damping), make)
     if inverses is None:
         return None
     return lambda rows: risk.head.flat((risk.head.matrix(rows).transpose(0, 1) @ inverses).transpose(0, 1))

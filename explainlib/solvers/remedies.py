@@ -54,7 +54,7 @@ class Remedies:
     precision: str | None = None
     direct: str = ""
 
-    def after(self, status: str, dtype: torch.dtype, eigenvalue: float | None = None) -> str:
+    def for_status(self, status: str, dtype: torch.dtype, eigenvalue: float | None = None) -> str:
         """Return what to do after a status, "" if there is nothing.
 
         Args:

@@ -63,7 +63,7 @@ class Solution:
         detail: what this solve knows beyond its status.
         standard_error: of each entry [k, p], for a stochastic solver with repeats.
         rows: the status of each row, where the solver judges them one by one; ``row_status`` is never empty.
-        eigenvalue: one that the solver could not invert, where it is known: see ``Remedies.after``.
+        eigenvalue: one that the solver could not invert, where it is known: see ``Remedies.for_status``.
         remedies: what the caller can change; of a solver that is called by itself, its own arguments.
     """
 
@@ -90,12 +90,12 @@ class Solution:
     @property
     def sentence(self) -> str:
         """The status in words: what happened, why, and what to do."""
-        remedy = "" if self.converged else self.remedies.after(self.status, self.value.dtype, self.eigenvalue)
+        remedy = "" if self.converged else self.remedies.for_status(self.status, self.value.dtype, self.eigenvalue)
         numbers = f"largest relative residual {float(self.residual.max()):.1e} after {self.steps} steps"
         said = f"{self.status}: {STATUSES[self.status]}{'; ' + remedy if remedy else ''}"
         return f"{said} ({numbers}{'; ' + self.detail if self.detail else ''})."
 
-    def required(self, on_failure: str = "raise") -> Solution:
+    def require_converged(self, on_failure: str = "raise") -> Solution:
         """Return this solution if it converged; otherwise raise ``SolverError``, or with "warn" only warn."""
         require_choice("on_failure", on_failure, ("raise", "warn"))
         if not self.converged:

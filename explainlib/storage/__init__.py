@@ -1,7 +1,7 @@
 """What long work leaves on disk: whole files, and folders that only the computation that filled them resumes from."""
 
 from explainlib.storage.files import write_bytes, write_new, write_text
-from explainlib.storage.fingerprints import UnidentifiedError, fingerprint, probed
+from explainlib.storage.fingerprints import UnidentifiedError, fingerprint, probe_entry
 from explainlib.storage.store import FINGERPRINT, Store, Tensors, differences
 from explainlib.storage.tensors import digest
 
@@ -13,7 +13,7 @@ __all__ = [
     "differences",
     "digest",
     "fingerprint",
-    "probed",
+    "probe_entry",
     "write_bytes",
     "write_new",
     "write_text",

@@ -24,7 +24,7 @@ def write_bytes(data: bytes, path: Path) -> Path:
     Raises:
         OSError: a full disk or a folder that cannot be written; the message names the path and what to do.
     """
-    _written(data, path, os.replace)
+    _write_then_take_name(data, path, os.replace)
     return path
 
 
@@ -34,7 +34,7 @@ def write_new(text: str, path: Path) -> bool:
     Of two processes that write at once exactly one succeeds (where the file system has hard links).
     """
     try:
-        _written(text.encode(), path, os.link)
+        _write_then_take_name(text.encode(), path, os.link)
     except FileExistsError:
         if not path.exists():  # then a folder on the way is a file
             raise
@@ -44,11 +44,11 @@ def write_new(text: str, path: Path) -> bool:
             return False
         if error.errno not in NO_LINKS:
             raise
-        _written(text.encode(), path, os.replace)
+        _write_then_take_name(text.encode(), path, os.replace)
     return True
 
 
-def _written(data: bytes, path: Path, take_name: Callable[[str, Path], None]) -> None:
+def _write_then_take_name(data: bytes, path: Path, take_name: Callable[[str, Path], None]) -> None:
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +62,13 @@ def _written(data: bytes, path: Path, take_name: Callable[[str, Path], None]) ->
         os.chmod(name, 0o666 & ~mask)  # a temporary file is private; the one that takes its place should not be
         take_name(name, path)
     except OSError as error:
-        raise _explained(error, path, len(data)) from error
+        raise _with_remedy(error, path, len(data)) from error
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)
 
 
-def _explained(error: OSError, path: Path, size: int) -> OSError:
+def _with_remedy(error: OSError, path: Path, size: int) -> OSError:
     """Return an error of the same kind whose sentence names the path and a remedy."""
     if error.errno in FULL:
         said = (

@@ -50,7 +50,7 @@ def fingerprint(sources: Mapping[str, object], options: Mapping[str, object]) ->
     return {**shown, **options, "versions": dict(sorted(versions.items()))}
 
 
-def probed(name: str, call: Callable[[], Tensor]) -> dict[str, list[float | str]]:
+def probe_entry(name: str, call: Callable[[], Tensor]) -> dict[str, list[float | str]]:
     """Return the values of a call as an entry of a fingerprint: what code alone does not tell shows in them.
 
     Args:
@@ -74,11 +74,11 @@ def probed(name: str, call: Callable[[], Tensor]) -> dict[str, list[float | str]
 def summary(values: Tensor) -> list[float | str]:
     """Return at most ``SHOWN`` numbers that a tensor's values decide: its first ones, and mixtures of all of them."""
     flat = values.detach().flatten().double().cpu()
-    numbers = flat if len(flat) <= SHOWN else torch.cat([flat[: SHOWN // 2], _mixtures(flat)])
+    numbers = flat if len(flat) <= SHOWN else torch.cat([flat[: SHOWN // 2], _projections(flat)])
     return [number if math.isfinite(number) else str(number) for number in numbers.tolist()]
 
 
-def _mixtures(flat: Tensor) -> Tensor:
+def _projections(flat: Tensor) -> Tensor:
     waves = torch.arange(1, SHOWN // 2 + 1, dtype=flat.dtype)[:, None]
     weights = torch.cos(waves * torch.arange(len(flat), dtype=flat.dtype))
     return weights @ flat / len(flat) ** 0.5

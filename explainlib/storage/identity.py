@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from explainlib.storage import kinds, references
-from explainlib.storage.libraries import is_library, library_name, of_library, reachable, release, unwrapped
+from explainlib.storage.libraries import from_library, is_library, library_name, reachable, release, unwrap
 from explainlib.storage.tensors import array_bytes, tensor_bytes
 
 
@@ -84,7 +84,7 @@ class Identity:
         yield
         self._trail.pop()
 
-    def _joined(self, kind: str, parts: Iterable[tuple[str, object]]) -> bytes:
+    def _combine(self, kind: str, parts: Iterable[tuple[str, object]]) -> bytes:
         """Return the digest of a kind and of named parts in their order."""
         whole = hashlib.sha256(kind.encode())
         for name, value in parts:
@@ -100,7 +100,7 @@ class Identity:
         return whole.digest()
 
     def _digest(self, value: object) -> bytes:
-        value = unwrapped(value)
+        value = unwrap(value)
         kind = type(value)
         if kind in kinds.ATOMS:
             return self._plain(kind.__name__, value.hex() if kind is float else repr(value))
@@ -111,29 +111,29 @@ class Identity:
             self._open[number] = len(self._open)
             self._alive.append(value)
             try:
-                self._done[number] = self._composed(value)
+                self._done[number] = self._container(value)
             finally:
                 del self._open[number]
         return self._done[number]
 
-    def _composed(self, value: object) -> bytes:
+    def _container(self, value: object) -> bytes:
         kind = type(value)
         if kind in (list, tuple, torch.Size):
-            return self._joined(kind.__name__, ((str(k), part) for k, part in enumerate(value)))
+            return self._combine(kind.__name__, ((str(k), part) for k, part in enumerate(value)))
         if kind is dict or kind is types.MappingProxyType:
-            return self._joined(
-                "dict", (pair for k, v in value.items() for pair in (("key", k), (references.shown_key(k), v)))
+            return self._combine(
+                "dict", (pair for k, v in value.items() for pair in (("key", k), (references.format_key(k), v)))
             )
         if kind in (set, frozenset):
             return self._plain(kind.__name__, *sorted(self._digest(part) for part in value))
         if kind is slice:
-            return self._joined("slice", zip("abc", (value.start, value.stop, value.step), strict=True))
+            return self._combine("slice", zip("abc", (value.start, value.stop, value.step), strict=True))
         for those, describe in KINDS:
             if isinstance(value, those):
                 return describe(self, value)
         return self._instance(value)
 
-    def _named(self, value: object) -> bytes:
+    def _by_name(self, value: object) -> bytes:
         return self._plain("named", type(value).__name__, re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)))
 
     def _tensor(self, value: Tensor) -> bytes:
@@ -141,37 +141,37 @@ class Identity:
         try:
             told = tensor_bytes(value)
         except (RuntimeError, TypeError):  # without numbers: on "meta", or left over from a transformed call
-            raise self._unidentified(value) from None
+            raise self._refusal(value) from None
         return self._plain("tensor", own, *told)
 
     def _array(self, value: np.ndarray | np.generic) -> bytes:
         if value.dtype.hasobject:
-            return self._joined("array", [("shape", value.shape), ("values", value.tolist())])
+            return self._combine("array", [("shape", value.shape), ("values", value.tolist())])
         return self._plain("array", *array_bytes(np.asarray(value)))
 
     def _enum(self, value: enum.Enum) -> bytes:
-        return self._joined("enum", [("class", type(value).__qualname__), ("value", value.value)])
+        return self._combine("enum", [("class", type(value).__qualname__), ("value", value.value)])
 
     def _partial(self, value: functools.partial) -> bytes:
         parts = {"function": value.func, "arguments": value.args, "keywords": value.keywords, "held": vars(value)}
-        return self._joined("partial", parts.items())
+        return self._combine("partial", parts.items())
 
     def _method(self, value: types.MethodType) -> bytes:
-        return self._joined("method", [("function", value.__func__), ("object", value.__self__)])
+        return self._combine("method", [("function", value.__func__), ("object", value.__self__)])
 
     def _wrapper(self, value: staticmethod | classmethod | functools._lru_cache_wrapper) -> bytes:
-        return self._joined(type(value).__name__, [("function", value.__wrapped__)])
+        return self._combine(type(value).__name__, [("function", value.__wrapped__)])
 
     def _property(self, value: property) -> bytes:
-        return self._joined("property", [("get", value.fget), ("set", value.fset), ("delete", value.fdel)])
+        return self._combine("property", [("get", value.fget), ("set", value.fset), ("delete", value.fdel)])
 
     def _built_in(self, value: types.BuiltinFunctionType) -> bytes:
         owner = getattr(value, "__self__", None)
-        installed = isinstance(owner, type) and of_library(owner)
+        installed = isinstance(owner, type) and from_library(owner)
         if owner is None or installed or isinstance(owner, types.ModuleType):
             place = getattr(value, "__objclass__", None) or owner
             return self._plain("built in", getattr(place, "__name__", ""), value.__name__)
-        return self._joined("bound", [("name", value.__name__), ("object", owner)])
+        return self._combine("bound", [("name", value.__name__), ("object", owner)])
 
     def _descriptor(self, value: types.MemberDescriptorType) -> bytes:
         return self._plain("descriptor", value.__name__)
@@ -180,22 +180,22 @@ class Identity:
         shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
         parts = {"shape": shape, "names": names, "code": code.co_code, "exceptions": code.co_exceptiontable}
-        return self._joined("code", [*parts.items(), ("constants", code.co_consts)])
+        return self._combine("code", [*parts.items(), ("constants", code.co_consts)])
 
     def _function(self, value: types.FunctionType) -> bytes:
-        known = of_library(value)
+        known = from_library(value)
         if known and reachable(value):
             return self._library(value.__module__, value.__qualname__)
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         parts = {"code": value.__code__, "defaults": value.__defaults__, "keywords": value.__kwdefaults__}
         parts |= {"attributes": vars(value), "closure": {name: references.cell_content(cell) for name, cell in cells}}
         if known:  # a lambda or an inner function of an installed module
-            return self._joined(self._library(value.__module__, value.__qualname__).hex(), parts.items())
+            return self._combine(self._library(value.__module__, value.__qualname__).hex(), parts.items())
         self.libraries["python"] = release("sys")  # the code of a function is that of one Python
-        return self._joined("function", [*parts.items(), *self._globals(value)])
+        return self._combine("function", [*parts.items(), *self._globals(value)])
 
     def _globals(self, function: types.FunctionType) -> Iterator[tuple[str, object]]:
-        names, attributes, imported = references.referenced(function.__code__)
+        names, attributes, imported = references.referenced_names(function.__code__)
         own, built_in = function.__globals__, vars(sys.modules["builtins"])
         for name in sorted(names):
             value = own.get(name, built_in.get(name, references.Missing))
@@ -211,8 +211,8 @@ class Identity:
         known = is_library(value.module.__name__)
         name = value.module.__name__ if known else ""
         if known:
-            self._noted(name)
-        return self._joined(f"module {name}", self._foreign(*value, set()))
+            self._package_version(name)
+        return self._combine(f"module {name}", self._foreign(*value, set()))
 
     def _foreign(self, module: types.ModuleType, names: frozenset[str], looked: set[int]) -> list[tuple[str, object]]:
         """Return a module's attributes of these names; of an installed module, loaded or not, those put into it."""
@@ -221,9 +221,9 @@ class Identity:
             return found
         looked.add(id(module))
         for name in sorted(names & vars(module).keys()):
-            inner = unwrapped(vars(module)[name])
+            inner = unwrap(vars(module)[name])
             if not isinstance(inner, types.ModuleType):
-                if not known or (isinstance(inner, types.FunctionType) and not of_library(inner)):
+                if not known or (isinstance(inner, types.FunctionType) and not from_library(inner)):
                     found.append((name, inner))
             elif not (known and is_library(inner.__name__)):
                 found.append((name, self._space(inner, names)))
@@ -231,60 +231,60 @@ class Identity:
                 found.append((name, more))
         return found
 
-    def _imported(self, value: types.ModuleType) -> bytes:
+    def _from_import(self, value: types.ModuleType) -> bytes:
         return self._namespace(self._space(value, frozenset()))
 
     def _class(self, value: type) -> bytes:
         if value.__module__ == "builtins":
             return self._plain("class", value.__name__)
-        if not (of_library(value) and reachable(value)):
+        if not (from_library(value) and reachable(value)):
             own = [(k, v) for k, v in sorted(vars(value).items()) if k not in kinds.BOOKKEEPING]
             bases = {"name": value.__name__, "kind": type(value), "bases": value.__bases__}
-            return self._joined("class", [*bases.items(), *own])
+            return self._combine("class", [*bases.items(), *own])
         changed = [(k, v) for k, v in sorted(vars(value).items()) if references.is_foreign(v)]
-        return self._joined(
+        return self._combine(
             self._library(value.__module__, value.__qualname__).hex(),
             [*changed, ("bases", tuple(base for base in value.__bases__ if base.__module__ != "builtins"))],
         )
 
     def _library(self, module: str, name: str) -> bytes:
-        return self._plain("library", *library_name(module, name), self._noted(module))
+        return self._plain("library", *library_name(module, name), self._package_version(module))
 
-    def _noted(self, module: str) -> str:
+    def _package_version(self, module: str) -> str:
         """Return the version of a module's package, and remember it."""
         top = module.partition(".")[0]
         return self.libraries.setdefault("python" if top in sys.stdlib_module_names else top, release(top))
 
     def _module(self, module: nn.Module) -> bytes:
         if isinstance(module, torch.jit.ScriptModule):
-            raise self._unidentified(module)
+            raise self._refusal(module)
         told = id(module) in self._tree
-        skipped = {*references.remembered_properties(type(module)), *kinds.of_module(module)}
+        skipped = {*references.cached_properties(type(module)), *kinds.of_module(module)}
         own = references.without(skipped, vars(module))
         hooks = {name: list(vars(module).get(name, {}).values()) for name in kinds.HOOKS}
         tensors = [*module._parameters.items(), *module._buffers.items()]
         shown = {k: v if v is None or not told else (str(v.dtype), tuple(v.shape)) for k, v in tensors}
         parts = {"class": type(module), "training": module.training, "attributes": own, "hooks": hooks}
-        return self._joined("module", {**parts, "tensors": shown, "parts": dict(module._modules)}.items())
+        return self._combine("module", {**parts, "tensors": shown, "parts": dict(module._modules)}.items())
 
     def _instance(self, value: object) -> bytes:
         if isinstance(value, kinds.GENERATORS):
-            raise self._unidentified(value, "draws from a random generator that it keeps")
+            raise self._refusal(value, "draws from a random generator that it keeps")
         reduce = copyreg.dispatch_table.get(type(value))
         try:
             made = value.__reduce_ex__(4) if reduce is None else reduce(value)
         except Exception:  # whatever an object says that has no plain contents
-            raise self._unidentified(value) from None
+            raise self._refusal(value) from None
         if isinstance(made, str):
-            return self._joined("global", [("class", type(value)), ("name", made)])
-        derived = references.remembered_properties(type(value))
+            return self._combine("global", [("class", type(value)), ("name", made)])
+        derived = references.cached_properties(type(value))
         state = references.without(derived, made[2] if len(made) > 2 else None)
         contents = [list(part) for part in made[3:5] if part is not None]
         parts = {"class": type(value), "made by": made[0], "arguments": made[1], "state": state, "contents": contents}
         held = references.without(derived, getattr(value, "__dict__", {}))
-        return self._joined("object", {**parts, "held": held}.items())
+        return self._combine("object", {**parts, "held": held}.items())
 
-    def _unidentified(self, value: object, why: str = "cannot be told from another") -> UnidentifiedError:
+    def _refusal(self, value: object, why: str = "cannot be told from another") -> UnidentifiedError:
         place, kind = " > ".join(self._trail), type(value).__name__
         return UnidentifiedError(f"{place} is a {kind}, which {why}, so no store can answer for it; {REMEDY}.")
 
@@ -296,12 +296,12 @@ class _Namespace(typing.NamedTuple):
 
 REMEDY = "leave store out, or use plain values (numbers, tensors, functions) instead"
 KINDS = (
-    (kinds.NAMED, Identity._named),
+    (kinds.NAMED, Identity._by_name),
     (Tensor, Identity._tensor),
     ((np.ndarray, np.generic), Identity._array),
     (nn.Module, Identity._module),
     (enum.Enum, Identity._enum),
-    (kinds.OPERATORS, Identity._named),
+    (kinds.OPERATORS, Identity._by_name),
     (type, Identity._class),
     (types.FunctionType, Identity._function),
     (types.CodeType, Identity._code),
@@ -312,5 +312,5 @@ KINDS = (
     (kinds.BUILT_IN, Identity._built_in),
     (kinds.DESCRIPTORS, Identity._descriptor),
     (_Namespace, Identity._namespace),
-    (types.ModuleType, Identity._imported),
+    (types.ModuleType, Identity._from_import),
 )

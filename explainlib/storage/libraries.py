@@ -38,7 +38,7 @@ def _roots() -> tuple[Path, ...]:
     return (HOUSE, *(Path(root).resolve() for root in (*own, *site.getsitepackages(), site.getusersitepackages())))
 
 
-def of_library(value: types.FunctionType | type) -> bool:
+def from_library(value: types.FunctionType | type) -> bool:
     """Whether a function or class was written in an installed module."""
     if isinstance(value, type):
         return is_library(value.__module__)
@@ -50,10 +50,10 @@ def reachable(value: types.FunctionType | type) -> bool:
     found: object = sys.modules.get(value.__module__)
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)
-    return unwrapped(found) is value
+    return unwrap(found) is value
 
 
-def unwrapped(value: object) -> object:
+def unwrap(value: object) -> object:
     """Return a function without the wrappers of type checkers; anything else as it is."""
     while isinstance(value, types.FunctionType) and hasattr(value, "__wrapped__"):
         checks = value.__code__.co_filename.startswith("<@beartype(")

@@ -6,7 +6,7 @@ import dis
 import functools
 import types
 
-from explainlib.storage.libraries import of_library, unwrapped
+from explainlib.storage.libraries import from_library, unwrap
 
 
 class Missing:
@@ -21,7 +21,7 @@ def cell_content(cell: types.CellType) -> object:
         return Missing
 
 
-def shown_key(key: object) -> str:
+def format_key(key: object) -> str:
     """Return a dictionary's key for a message."""
     return key if isinstance(key, str) else "value"
 
@@ -33,7 +33,7 @@ def without(names: frozenset[str] | set[str], state: object) -> object:
     return {k: v for k, v in state.items() if k not in names} if type(state) is dict and names else state
 
 
-def remembered_properties(kind: type) -> frozenset[str]:
+def cached_properties(kind: type) -> frozenset[str]:
     """Return the attributes that are remembered properties: what they hold follows from the rest."""
     return frozenset(k for base in kind.__mro__ for k, v in vars(base).items() if type(v) is functools.cached_property)
 
@@ -41,11 +41,11 @@ def remembered_properties(kind: type) -> frozenset[str]:
 def is_foreign(value: object) -> bool:
     """Whether a class attribute is a function that somebody put into an installed class."""
     inner = getattr(value, "__func__", getattr(value, "fget", value))
-    inner = unwrapped(inner)
-    return isinstance(inner, types.FunctionType) and not of_library(inner)
+    inner = unwrap(inner)
+    return isinstance(inner, types.FunctionType) and not from_library(inner)
 
 
-def referenced(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+def referenced_names(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Return (globals, attributes, imported modules) named by a code object and by the code inside it."""
     names, attributes, imported = set(), set(), set()
     for step in dis.get_instructions(code):
@@ -57,6 +57,6 @@ def referenced(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], fr
             attributes.add(step.argval)
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
-            for known, more in zip((names, attributes, imported), referenced(inner), strict=True):
+            for known, more in zip((names, attributes, imported), referenced_names(inner), strict=True):
                 known |= more
     return frozenset(names), frozenset(attributes), frozenset(imported)

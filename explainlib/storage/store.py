@@ -64,7 +64,7 @@ class Store:
         self._take(_read(path), json.loads(text))
 
     @classmethod
-    def opened(cls, folder: str | Path) -> Store:
+    def open(cls, folder: str | Path) -> Store:
         """Return the store that lies in a folder, whatever it was computed from; ``fingerprint`` tells.
 
         Raises:
@@ -158,7 +158,7 @@ class Store:
         parts = [self._mark, name, keys, digest(*(tensors[key] for key in keys))]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def remembered(self, name: str, make: Callable[[], Tensors], device: torch.device | str = "cpu") -> Tensors:
+    def cached(self, name: str, make: Callable[[], Tensors], device: torch.device | str = "cpu") -> Tensors:
         """Return the tensors of a name, made and stored now if they are not there yet.
 
         Args:

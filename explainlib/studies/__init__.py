@@ -7,8 +7,8 @@ from pathlib import Path
 
 from explainlib.checks import require_choice, require_count
 from explainlib.studies import bilevel, fragility, group, influence, representers, tlxml
-from explainlib.studies.record import Pieces, write_provenance, write_table
-from explainlib.studies.workers import make_pieces
+from explainlib.studies.record import PartialResults, write_provenance, write_table
+from explainlib.studies.workers import compute_parts
 
 STUDIES = {
     "influence": influence,
@@ -51,12 +51,12 @@ def run(
     study = STUDIES[name]
     settings = study.config(scale, data)
     stem = f"{name}-{settings.data}-{scale}"
-    pieces = Pieces(Path(out) / f"{stem}-pieces", asdict(settings))
+    pieces = PartialResults(Path(out) / f"{stem}-pieces", asdict(settings))
     if require_count("jobs", jobs) > 1:
         if not hasattr(study, "jobs"):
             known = ", ".join(other for other, module in STUDIES.items() if hasattr(module, "jobs"))
             raise ValueError(f"jobs={jobs}: study {name!r} runs in one process; {known} can use more. Leave jobs out.")
-        make_pieces(study.__name__, settings, pieces.folder, jobs)
+        compute_parts(study.__name__, settings, pieces.folder, jobs)
     tables = study.run(settings, pieces)
     command = f"python -m explainlib study {name} --scale {scale} --data {settings.data}"
     if "claims" in tables:

@@ -15,11 +15,11 @@ from explainlib.datasets import (
     Tasks,
     class_pool,
     fresh_queries,
-    pictured,
     sample_tasks,
     spectrum,
     standardiser,
     task_features,
+    with_images,
 )
 from explainlib.influence import TaskInfluence
 from explainlib.meta import Learner, Maml, ProtoNet, Trained, train
@@ -79,7 +79,7 @@ class FewShot:
         return sample_tasks(self.parts[0], self.tasks, seed=self.seed)
 
     @cached_property
-    def requeried(self) -> Tasks:
+    def with_fresh_queries(self) -> Tasks:
         """The training tasks with the same support and new query drawings."""
         return fresh_queries(self.parts[0], self.train_tasks, seed=self.seed + 1)
 
@@ -92,7 +92,7 @@ class FewShot:
     def images(self) -> Tasks:
         """The training tasks as pictures, to be corrupted before the features are taken."""
         pictures = self.parts[0]
-        return pictured(pictures, self.train_tasks)
+        return with_images(pictures, self.train_tasks)
 
     def as_features(self, tasks: Tasks) -> Tasks:
         """Return image tasks as features."""
@@ -122,15 +122,15 @@ class FewShot:
     @cached_property
     def exact(self) -> TaskInfluence:
         """The exact influence on MAML; prune it as you like."""
-        return quiet_influence(self.maml, self.w, self.train_tasks, store=self.folder / f"exact-{self.seed}")
+        return influence_without_warning(self.maml, self.w, self.train_tasks, store=self.folder / f"exact-{self.seed}")
 
     @cached_property
     def identity(self) -> TaskInfluence:
         """The control: plain gradient products."""
-        return quiet_influence(self.maml, self.w, self.train_tasks, curvature="identity")
+        return influence_without_warning(self.maml, self.w, self.train_tasks, curvature="identity")
 
 
-def quiet_influence(
+def influence_without_warning(
     learner: Learner,
     w: Tensor,
     tasks: Tasks,

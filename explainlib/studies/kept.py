@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 
-from explainlib.studies.record import checksum, parsed, read_record
+from explainlib.studies.record import checksum, parse_table, read_record
 
 REPOSITORY = Path(__file__).parents[2] / "data" / "results"
 
@@ -40,5 +40,5 @@ def kept_tables(stem: str, folder: str | Path | None = None) -> dict[str, pandas
         data = path.read_bytes()
         if path.name in sums and checksum(data) != sums[path.name]:
             raise ValueError(f"{path} is not as its run wrote it ({record.name} has another checksum); {remedy}.")
-        tables[path.stem.removeprefix(f"{stem}-")] = parsed(data, path, remedy)
+        tables[path.stem.removeprefix(f"{stem}-")] = parse_table(data, path, remedy)
     return tables

@@ -91,7 +91,7 @@ def read_record(path: Path, remedy: str) -> dict[str, object]:
     return found
 
 
-def parsed(data: bytes, path: Path, remedy: str) -> pandas.DataFrame:
+def parse_table(data: bytes, path: Path, remedy: str) -> pandas.DataFrame:
     """Return the table in the bytes of a CSV file.
 
     Args:
@@ -114,7 +114,7 @@ def piece_minutes(paths: Sequence[Path]) -> list[str]:
     return [f"{piece}: {taken / 60:.1f} minutes" for record in records for piece, taken in record["pieces"].items()]
 
 
-class Pieces:
+class PartialResults:
     """The parts of a study's tables, kept on disk while it runs, so that an interrupted run goes on where it was.
 
     The first line of a piece is its seal: how long it took, and a checksum of its numbers, its name and the settings.
@@ -161,7 +161,7 @@ class Pieces:
             data = as_csv(make()).encode()
             seconds = f"{time.perf_counter() - started:.1f}"
             write_bytes(f"{SEAL} {self._seal(name, seconds, data)} {seconds}\n".encode() + data, path)
-        return parsed(self._read(path)[1], path, AGAIN)
+        return parse_table(self._read(path)[1], path, AGAIN)
 
     def _read(self, path: Path) -> tuple[float, bytes]:
         """Return (seconds, the table's bytes) of a piece whose seal is whole."""

@@ -13,14 +13,14 @@ import pandas
 import torch
 from tqdm.auto import tqdm
 
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 
 Jobs = Mapping[str, Callable[[], pandas.DataFrame]]  # by the name of the piece
 
-_work: tuple[Jobs, Pieces] | None = None  # of a worker process
+_work: tuple[Jobs, PartialResults] | None = None  # of a worker process
 
 
-def make_pieces(study: str, settings: object, folder: Path, processes: int) -> None:
+def compute_parts(study: str, settings: object, folder: Path, processes: int) -> None:
     """Compute every piece that is not on disk yet; whole files only, so an interrupted run goes on where it was.
 
     Args:
@@ -30,7 +30,7 @@ def make_pieces(study: str, settings: object, folder: Path, processes: int) -> N
         processes: at least 1; each holds one piece at a time.
     """
     jobs = import_module(study).jobs(settings)
-    pieces = Pieces(folder, asdict(settings))
+    pieces = PartialResults(folder, asdict(settings))
     missing = [name for name in jobs if not pieces.has(name)]
     context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
     with ProcessPoolExecutor(processes, context, _start, (study, settings, folder)) as pool:
@@ -46,7 +46,7 @@ def make_pieces(study: str, settings: object, folder: Path, processes: int) -> N
 def _start(study: str, settings: object, folder: Path) -> None:
     global _work
     torch.set_num_threads(1)
-    _work = import_module(study).jobs(settings), Pieces(folder, asdict(settings))
+    _work = import_module(study).jobs(settings), PartialResults(folder, asdict(settings))
 
 
 def _make(name: str) -> None:

@@ -32,7 +32,7 @@ from explainlib.losses import Loss, LossFunction
 from explainlib.risk import Risk, minimum_tolerance
 from explainlib.storage import Store, Tensors
 from explainlib.training.fingerprints import risk_fingerprint
-from explainlib.training.stacked import Stacked, numbers_kept, stacked
+from explainlib.training.stacked import Stacked, stack_networks, values_per_network
 from explainlib.training.steps import Plateau, stepper
 
 CACHED = 2**17  # numbers that the networks of one batch keep at once, small enough to stay in a processor's cache
@@ -148,7 +148,7 @@ def fit_risks(
     if not len(starts):
         raise ValueError("starts has no rows; pass at least one start.")
     weights = require_weights(risk, weights, len(starts))
-    size = max(1, CACHED // numbers_kept(risk))
+    size = max(1, CACHED // values_per_network(risk))
     kept = None
     if store is not None:
         options = {"work": "ensemble", "epochs": epochs, "lr": lr, "optimizer": optimizer, "batch": size}
@@ -163,9 +163,9 @@ def fit_risks(
             start, problems = starts[rows], weights[rows]
 
             def train(start: Tensor = start, problems: Tensor = problems) -> Tensors:
-                return train_networks(stacked(risk, problems), start, epochs, lr, optimizer, schedule, bar)
+                return train_networks(stack_networks(risk, problems), start, epochs, lr, optimizer, schedule, bar)
 
-            parts.append(train() if kept is None else kept.remembered(f"batch-{k:05d}", train, starts.device))
+            parts.append(train() if kept is None else kept.cached(f"batch-{k:05d}", train, starts.device))
             bar.update(min((k + 1) * size, len(starts)) * epochs - bar.n)  # a batch from the store counts at once
     theta, losses, norms = (torch.cat([part[key] for part in parts]) for key in ("theta", "losses", "gradient_norm"))
     return Ensemble(risk, weights, theta, losses, norms, statuses(theta, norms, epochs, minimum_tolerance(risk)))
@@ -213,7 +213,7 @@ def train_networks(
     shown = max(1, epochs // 100)
     for epoch in range(1, epochs + 1):
         gradient = networks.gradients(packed)
-        if watch is not None and epoch > 1 and watch.changed(networks.values(packed)):
+        if watch is not None and epoch > 1 and watch.update(networks.values(packed)):
             rates = networks.pack(watch.rates[:, None].expand_as(start))
         step(gradient, rates)
         if epoch % shown == 0:

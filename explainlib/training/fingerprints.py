@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.risk import Risk
-from explainlib.storage import fingerprint, probed
+from explainlib.storage import fingerprint, probe_entry
 
 EXAMPLES = 4  # that the probes look at
 TOLD = ("loss", "l2", "parameters", "theta", "train", "weights", "n_outputs", "head")  # by other entries
@@ -30,8 +30,8 @@ def risk_fingerprint(
         UnidentifiedError: a loss or model that no store can tell from another; the message names what it uses.
     """
     x, y = risk.train.x[:EXAMPLES], risk.train.y[:EXAMPLES]
-    probes = probed("model", lambda: risk.parameters.outputs(theta, x.clone()))
-    probes |= probed("loss", lambda: _losses(risk, y))
+    probes = probe_entry("model", lambda: risk.parameters.outputs(theta, x.clone()))
+    probes |= probe_entry("loss", lambda: _losses(risk, y))
     held = {k: v for k, v in vars(risk).items() if not k.startswith("_") and k not in TOLD}
     kind = type(risk) if type(risk) is Risk else [type(risk), held]
     data = {"train.x": risk.train.x, "train.y": risk.train.y}

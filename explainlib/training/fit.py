@@ -78,7 +78,7 @@ def fit(
         raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
     train = train.outside_inference_mode()
     _require_options(epochs, batch_size, lr, weight_decay, swa, checkpoints, len(train))
-    stays = _staying(without, len(train))
+    stays = _kept_rows(without, len(train))
     criterion = require_loss(loss)
     trained = _trainable_copy(model, train, criterion)
     _require_statistics(trained, train, batch_size, _batch_sizes(len(train), batch_size, stays, epochs, seed))
@@ -107,7 +107,7 @@ def fit(
                 raise ValueError(f"the loss became {total} in epoch {epoch}; lower lr={lr:g} or look for overflow.")
             if averaged is not None and epoch >= swa:
                 averaged.update_parameters(trained)
-        trained = trained if averaged is None else _averaged(averaged, train.x[stays], batch_size)
+        trained = trained if averaged is None else _update_average(averaged, train.x[stays], batch_size)
     flat = torch.stack(kept) if kept else _flat(trained).new_empty(0, _flat(trained).numel())
     made = flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses)
     return Trajectory(
@@ -115,7 +115,7 @@ def fit(
     )  # fmt: skip
 
 
-def _averaged(averaged: AveragedModel, x: Tensor, batch_size: int | None) -> nn.Module:
+def _update_average(averaged: AveragedModel, x: Tensor, batch_size: int | None) -> nn.Module:
     """Return the averaged network with BatchNorm statistics of its own."""
     update_bn((part.clone() for part in x.split(batch_size or len(x))), averaged)
     return averaged.module
@@ -134,7 +134,7 @@ def _keep(model: nn.Module, kept: list[Tensor], states: list[dict[str, Tensor]])
     states.append({name: buffer.clone() for name, buffer in model.named_buffers()})
 
 
-def _staying(without: Sequence[int] | Tensor, n: int) -> Bool[Tensor, " n"]:
+def _kept_rows(without: Sequence[int] | Tensor, n: int) -> Bool[Tensor, " n"]:
     """Return which examples are trained on."""
     stays = torch.ones(n, dtype=torch.bool)
     if len(without):

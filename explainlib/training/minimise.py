@@ -70,12 +70,12 @@ def minimise(
         >>> round(minimise(Risk(model, train, loss="squared_error", l2=2.0)).theta.item(), 9)
         1.0
     """
-    return minimised(
+    return minimise_for(
         risk, weights=weights, tolerance=tolerance, max_steps=max_steps, on_failure=on_failure, store=store
     )
 
 
-def minimised(
+def minimise_for(
     risk: Risk,
     *,
     weights: Float[Tensor, "g n"] | Float[Tensor, " n"] | None = None,
@@ -135,7 +135,7 @@ def _newton(
             def solve(rows: Tensor = rows) -> Tensors:
                 return newton_batch(risk, weighted_risks(risk, rows), factored(), tolerance, max_steps)
 
-            results.append(solve() if kept is None else kept.remembered(f"batch-{k:05d}", solve, weights.device))
+            results.append(solve() if kept is None else kept.cached(f"batch-{k:05d}", solve, weights.device))
             bar.update(len(rows))
     theta, norms, steps, codes = (
         torch.cat([result[key] for result in results]) for key in ("theta", "gradient_norm", "steps", "status")

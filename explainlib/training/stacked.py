@@ -83,7 +83,7 @@ def layers_of(risk: Risk) -> Layers | None:
             if len(linear) > len(activations):
                 activations.append(ACTIVATIONS[nn.Identity])
             linear.append(stage)
-        elif len(linear) == len(activations) + 1 and _known(stage):
+        elif len(linear) == len(activations) + 1 and _supported(stage):
             activations.append(ACTIVATIONS[type(stage)])
         else:
             return None
@@ -92,7 +92,7 @@ def layers_of(risk: Risk) -> Layers | None:
     return Layers(tuple(linear), tuple(activations)) if len(linear) == len(activations) + 1 and whole else None
 
 
-def _known(stage: nn.Module) -> bool:
+def _supported(stage: nn.Module) -> bool:
     return type(stage) in ACTIVATIONS and not (type(stage) is nn.GELU and stage.approximate != "none")
 
 
@@ -232,13 +232,13 @@ def _loss_back(loss: Loss, y: Tensor, outputs: int, dtype: torch.dtype) -> Calla
     return lambda z: loss.gradient(z.mT.contiguous(), y).mT.contiguous()
 
 
-def stacked(risk: Risk, weights: Float[Tensor, "m n"]) -> Stacked:
+def stack_networks(risk: Risk, weights: Float[Tensor, "m n"]) -> Stacked:
     """Return the fastest form for this risk."""
     layers = layers_of(risk) if risk.head is None else None
     return Stacked(risk, weights) if layers is None else StackedPerceptrons(risk, weights, layers)
 
 
-def numbers_kept(risk: Risk) -> int:
-    """Return how many numbers one network of ``stacked`` keeps at once, roughly."""
+def values_per_network(risk: Risk) -> int:
+    """Return how many numbers one network of ``stack_networks`` keeps at once, roughly."""
     hand_batched = risk.head is None and layers_of(risk) is not None
     return (StackedPerceptrons if hand_batched else Stacked).numbers(risk)

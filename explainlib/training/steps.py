@@ -64,7 +64,7 @@ class Watch:
         self.best = torch.full_like(rates, torch.inf)
         self.idle = torch.zeros_like(rates)
 
-    def changed(self, values: Float[Tensor, " m"]) -> bool:
+    def update(self, values: Float[Tensor, " m"]) -> bool:
         """Take in the objectives after an epoch; return whether a rate fell."""
         better = values < self.best * (1 - self.plateau.threshold)
         self.best = torch.where(better, values, self.best)

@@ -76,7 +76,7 @@ class _ConcaveSomewhere(Loss):
         )
 
 
-class _Answer(nn.Module):
+class _MomentModel(nn.Module):
     """A Bayesian network that answers with mean and variance side by side, [n, 2C]."""
 
     gives_moments = True
@@ -89,7 +89,7 @@ class _Answer(nn.Module):
         return torch.cat(self.net.propagated(x), -1)
 
 
-class _AnswerWithDivergence(_Answer):
+class _MomentKlModel(_MomentModel):
     """The same with the divergence in a last column, for ordinary training, where every example counts once."""
 
     def __init__(self, net: Bayesian, prior_variance: int | float) -> None:
@@ -131,13 +131,13 @@ class ElboRisk(Risk):
         prior_variance: int | float = 1.0,
         parameters: str | Sequence[str] = "all",
     ) -> None:
-        _require_bound(model, train, loss, kl_weight, prior_variance)
+        _require_elbo(model, train, loss, kl_weight, prior_variance)
         names = model.last_names() if parameters == "last" else parameters
         chosen = names if isinstance(names, str) else [f"net.{name}" for name in names]
         self.cost, self.kl_weight, self.prior_variance = loss, float(kl_weight), float(prior_variance)
         self.kl_per_example = self.kl_weight / len(train)  # stays when a subset stands for all, as in LiSSA's batches
         name = f"{loss}, kl_weight {self.kl_weight!r} of {len(train)}, prior_variance {self.prior_variance!r}"
-        super().__init__(_Answer(model), train, loss=_ConcaveSomewhere(name, COSTS[loss]), parameters=chosen)
+        super().__init__(_MomentModel(model), train, loss=_ConcaveSomewhere(name, COSTS[loss]), parameters=chosen)
 
     @property
     def model(self) -> Bayesian:
@@ -190,7 +190,7 @@ class ElboRisk(Risk):
         require_labels(f"{name}.y", examples.y, self.n_outputs // 2)
 
 
-def _require_bound(
+def _require_elbo(
     model: nn.Module, train: Examples, loss: str, kl_weight: int | float, prior_variance: int | float
 ) -> None:
     if not isinstance(model, Bayesian):
@@ -246,17 +246,17 @@ def fit_variational(
 
     Source: Epifano et al., eqs (3)-(14).
     """
-    _require_bound(model, train, loss, kl_weight, prior_variance)
+    _require_elbo(model, train, loss, kl_weight, prior_variance)
     cost, share = COSTS[loss], kl_weight / len(train)
 
-    def minus_bound(outputs: Tensor, y: Tensor) -> Tensor:
+    def negative_elbo(outputs: Tensor, y: Tensor) -> Tensor:
         return cost(outputs[:, :-1], y) + share * outputs[:, -1]
 
     trained = fit(
-        _AnswerWithDivergence(model, prior_variance),
+        _MomentKlModel(model, prior_variance),
         train,
         epochs=epochs,
-        loss=minus_bound,
+        loss=negative_elbo,
         batch_size=batch_size,
         lr=lr,
         optimizer=optimizer,

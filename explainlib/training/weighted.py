@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vjp
 
-from explainlib.batching import vmap
+from explainlib.derivatives import vmap
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
 from explainlib.risk import Risk
 

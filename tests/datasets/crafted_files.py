@@ -133,7 +133,10 @@ def zipped(members, method=zipfile.ZIP_STORED):
 
 
 def npz(*more, data=None, labels=None, method=zipfile.ZIP_STORED):
-    members = [("data.npy", saved(TINY) if data is None else data), ("labels.npy", saved(LABELS) if labels is None else labels)]
+    members = [
+        ("data.npy", saved(TINY) if data is None else data),
+        ("labels.npy", saved(LABELS) if labels is None else labels),
+    ]
     return zipped([*members, *more], method)
 
 
@@ -157,14 +160,20 @@ def entries(content, place, value, number=0):
 
 def overlapping(n, name, content):
     """Return a zip of one stored member that its directory names n times."""
-    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 33, zlib.crc32(content), len(content), len(content), len(name(0)), 0)
+    local = struct.pack(
+        "<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 33, zlib.crc32(content), len(content), len(content), len(name(0)), 0
+    )
     body = local + name(0).encode() + content
     names = b"".join(
         struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, zlib.crc32(content), len(content), len(content), len(name(i)), 0, 0, 0, 0, 0, 0)
         + name(i).encode()
         for i in range(n)
     )  # fmt: skip
-    return body + names + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, min(n, 65_535), min(n, 65_535), len(names), len(body), 0)
+    return (
+        body
+        + names
+        + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, min(n, 65_535), min(n, 65_535), len(names), len(body), 0)
+    )
 
 
 ZEROS = bytes(220 * MILLION)

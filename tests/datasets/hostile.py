@@ -69,7 +69,7 @@ def fuzz(job):
     import mutations  # beside this script, whose folder is on the path
     import numpy as np
 
-    from explainlib.datasets import omniglot
+    from explainlib.datasets.sources import omniglot
 
     answered, wrong = 0, []
     good = Path(job["good"]).read_bytes()

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 EXTREMES = (b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\xff" * 8, b"\0" * 4)
-OPCODES = [value for name, value in vars(pickle).items() if name.isupper() and isinstance(value, bytes) and len(value) == 1]
+OPCODES = [
+    value for name, value in vars(pickle).items() if name.isupper() and isinstance(value, bytes) and len(value) == 1
+]
 NAMES = [b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"c_codecs\nencode\n",
          b"ccollections\nOrderedDict\n", b"cnumpy.core.numeric\n_frombuffer\n", b"cnumpy.core.multiarray\nscalar\n"]  # fmt: skip
 VALUES = [b"K\x03", b"J\xff\xff\xff\x7f", b"N", b"\x88", b"U\x02u1", b"U\x01|", b"U\x06latin1", b"X\x04\x00\x00\x00data",
@@ -60,7 +62,11 @@ def _instructions(generator):
             memo = bytes([int(generator.integers(0, 4))])
             parts.append([b"q", b"h"][generator.integers(0, 2)] + memo)
         elif kind < 0.95:
-            parts.append([b"\x85", b"\x86", b"\x87", b"t", b"R", b"b", b"s", b"u", b"a", b"e", b"d", b"l", b"2", b"0"][generator.integers(0, 14)])
+            parts.append(
+                [b"\x85", b"\x86", b"\x87", b"t", b"R", b"b", b"s", b"u", b"a", b"e", b"d", b"l", b"2", b"0"][
+                    generator.integers(0, 14)
+                ]
+            )
         else:
             parts.append(OPCODES[generator.integers(0, len(OPCODES))] + generator.bytes(int(generator.integers(0, 9))))
     return b"".join(parts) + b"."

@@ -7,7 +7,7 @@ import torch
 
 from explainlib.datasets import class_pool, fetch_pool, pool_catalogue, sample_tasks
 from explainlib.datasets.class_pools import SOURCES
-from explainlib.datasets.digits import all_digits
+from explainlib.datasets.sources.digits import all_digits
 
 
 def test_the_names_are_the_public_ones():

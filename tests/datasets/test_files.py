@@ -154,7 +154,12 @@ def test_fetch_refuses_before_it_reaches_out(cache, name, message):
     assert not cache.exists()
 
 
-LOOKALIKES = ["train-images.idx3-ubyte", "Train-Images-idx3-ubyte.gz", "train-images-idx3-ubyte (1).gz", "train-images-idx3-ubyte.zip"]
+LOOKALIKES = [
+    "train-images.idx3-ubyte",
+    "Train-Images-idx3-ubyte.gz",
+    "train-images-idx3-ubyte (1).gz",
+    "train-images-idx3-ubyte.zip",
+]
 
 
 @pytest.mark.parametrize("name", LOOKALIKES)
@@ -167,7 +172,9 @@ def test_a_name_that_is_nearly_right_is_said_to_be_passed_over(data_root, write_
         assert len(load("mnist").train) == 90
     for path in folder.glob("t10k*"):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
-    with pytest.raises(FileNotFoundError, match=r"'t10k-images.idx3-ubyte.gz' is not read: t10k-images-idx3-ubyte.gz is"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'t10k-images.idx3-ubyte.gz' is not read: t10k-images-idx3-ubyte.gz is"
+    ):
         load("mnist")
 
 

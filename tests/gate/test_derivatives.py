@@ -332,8 +332,8 @@ def test_a_gradient_that_is_none_has_an_asymmetric_hessian():
         return run
 
     sound_one, wrong_one = (routes.Derivatives(function(on), normal(6, seed=2), (3, 3)) for on in (False, True))
-    assert sound_one.compared(routes.HESSIAN).error < 1e-7
-    seen = wrong_one.compared(routes.HESSIAN)
+    assert sound_one.compare(routes.HESSIAN).error < 1e-7
+    seen = wrong_one.compare(routes.HESSIAN)
     assert not seen.agrees and 1e-4 < seen.error < 0.1
 
 

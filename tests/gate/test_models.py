@@ -51,7 +51,7 @@ class Uncopyable(nn.Linear):
 
 
 def learn2learn_maml():
-    from explainlib.datasets.learn2learn_bridge import import_learn2learn
+    from explainlib.datasets.tasks.learn2learn import import_learn2learn
 
     return import_learn2learn().algorithms.MAML(plain(), lr=0.1)
 

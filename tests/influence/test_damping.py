@@ -10,7 +10,7 @@ import torch
 
 import explainlib as xl
 from explainlib.datasets import Examples
-from explainlib.influence.quadratic import GroupQuadratic
+from explainlib.influence.groups.quadratic import GroupQuadratic
 from tests.problems import (
     classes,
     derivatives,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import explainlib as xl
-from explainlib.influence.trak import PROJECTIONS, log_doubt, log_odds_gradients, projected, trak
+from explainlib.influence.trak import PROJECTIONS, log_doubt, log_odds_gradients, random_projection, trak
 from explainlib.solvers import SolverError
 from tests.problems import (
     classes,
@@ -147,7 +147,7 @@ def test_projections_keep_inner_products_in_expectation(projection):
     want = want @ want.T
     grams = []
     for seed in range(draws):
-        (phi,) = projected([source], k, projection, generator(seed), memory=10**8)
+        (phi,) = random_projection([source], k, projection, generator(seed), memory=10**8)
         assert phi.shape == (risk.n, k)
         grams.append(phi @ phi.T)
     grams = torch.stack(grams)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from explainlib.datasets import class_pool, from_learn2learn, to_learn2learn
-from explainlib.datasets.learn2learn_bridge import import_learn2learn
+from explainlib.datasets.tasks.learn2learn import import_learn2learn
 from explainlib.meta import Maml, meta_hessian
 from explainlib.models import cnn4, fc_bn, mlp
 from tests.meta.few_shot import DOUBLE, random_tasks
@@ -105,7 +105,7 @@ def test_through_fused_batch_norm_their_hessian_is_not_the_derivative_of_their_o
     truth = differences(learner, learner.w0, tasks)
     for route in ("general", "two_layer"):
         assert relative_error(meta_hessian(learner, learner.w0, tasks, route=route), truth) < 1e-6
-    changed = f"torch {torch.__version__} changed the third derivative of fused batch norm (see explainlib/norms.py): "
+    changed = f"torch {torch.__version__} changed the third derivative of fused batch norm (see explainlib/derivatives/norms.py): "
     try:
         fused = their_hessian(learner, learner.w0, tasks)
     except RuntimeError as error:

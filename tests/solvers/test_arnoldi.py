@@ -138,4 +138,4 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="count"):
         inverse_curvature(logistic_risk(), solver="arnoldi", keep=1e-9)
     with pytest.raises(SolverError, match="0 of 3 eigenvalues"):
-        dominant_eigenpairs(product_of(-matrix), rhs[0], 2).solve(rhs).required()
+        dominant_eigenpairs(product_of(-matrix), rhs[0], 2).solve(rhs).require_converged()

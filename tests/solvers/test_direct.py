@@ -77,12 +77,12 @@ def test_singular_is_a_status_that_raises_by_default():
     solution = Factor(matrix).solve(normal(2, 5))
     assert solution.status == "rank_deficient" and not solution.converged and "2 of 5" in solution.detail
     with pytest.raises(SolverError, match="larger damping.*keep=1e-9") as caught:
-        solution.required()
+        solution.require_converged()
     assert caught.value.solution is solution
     with pytest.warns(SolverWarning, match="rank_deficient"):
-        assert solution.required("warn") is solution
+        assert solution.require_converged("warn") is solution
     with pytest.raises(ValueError, match="on_failure"):
-        solution.required("ignore")
+        solution.require_converged("ignore")
     assert Factor(matrix, damping=1e-6).solve(normal(2, 5)).converged
     rhs = normal(2, 5)
     assert relative_error(Factor(matrix, keep=1e-9).solve(rhs).value, rhs @ torch.linalg.pinv(matrix)) < 1e-10
@@ -100,7 +100,7 @@ def test_a_broken_matrix_is_a_status(value, keep):
     solution = Factor(matrix, keep=keep).solve(normal(2, 5))
     assert solution.status == "nonfinite"
     with pytest.raises(SolverError, match="NaN or infinity"):
-        solution.required()
+        solution.require_converged()
 
 
 @pytest.mark.parametrize("keep", [0, -1, True, 1.0, 1.5, 0.0, "negative", [3]])
@@ -222,4 +222,4 @@ def test_the_status_comes_from_the_residual(make):
     setattr(solver, spoiled, getattr(solver, spoiled) * (1 + 1e-4))
     assert solver.solve(rhs).status == "inaccurate"
     with pytest.raises(SolverError, match="rounding has taken"):
-        solver.solve(rhs).required()
+        solver.solve(rhs).require_converged()

@@ -43,7 +43,7 @@ def test_cg_out_of_steps_says_so():
     solution = cg(product_of(matrix), normal(3, 40), max_steps=5)
     assert solution.status == "max_steps" and solution.steps == 5
     with pytest.raises(SolverError, match="allow more max_steps, or add a multiple of the identity"):
-        solution.required()
+        solution.require_converged()
 
 
 def test_cg_meets_negative_curvature():
@@ -84,13 +84,13 @@ def test_lissa_diverges_exactly_below_half_the_top_eigenvalue():
     diverged = lissa(product_of(matrix), rhs, scale=2.4)
     assert diverged.status == "diverged"
     with pytest.raises(SolverError, match="pass scale=5.5"):
-        diverged.required()
+        diverged.require_converged()
 
 
 def test_lissa_on_negative_curvature_names_that_cause():
     matrix, _ = symmetric([-0.5, 1.0, 2.0])
     with pytest.raises(SolverError, match="negative eigenvalue"):
-        lissa(product_of(matrix), normal(2, 3), scale=3.0).required()
+        lissa(product_of(matrix), normal(2, 3), scale=3.0).require_converged()
 
 
 def test_lissa_out_of_steps():
@@ -166,7 +166,9 @@ def test_lissa_on_batches_is_its_seed():
 def test_lissa_on_batches_that_diverges_says_so():
     risk = logistic_risk()
     with pytest.raises(SolverError, match="diverged.*on batches"):
-        inverse_curvature(risk, solver=Lissa(batch_size=5, scale=0.05, steps=500))(normal(1, risk.p)).required()
+        inverse_curvature(risk, solver=Lissa(batch_size=5, scale=0.05, steps=500))(
+            normal(1, risk.p)
+        ).require_converged()
 
 
 def test_lissa_without_an_end_is_refused():

@@ -86,7 +86,7 @@ def test_a_scale_too_small_is_stopped_early_and_the_eigenvalue_named():
     solution = neumann(product_of(matrix), normal(2, 12), scale=2.3)
     assert solution.status == "diverged" and solution.steps < 100
     with pytest.raises(SolverError, match=r"pass scale=5\.5 .*eigenvalue near 5"):
-        solution.required()
+        solution.require_converged()
     advised = float(re.search(r"pass scale=([\d.]+)", solution.sentence).group(1))
     assert neumann(product_of(matrix), normal(2, 12), scale=advised).converged
 
@@ -96,7 +96,7 @@ def test_negative_curvature_is_stopped_early_and_the_damping_named():
     solution = neumann(product_of(matrix), normal(2, 3))
     assert solution.status == "diverged" and solution.steps < 200
     with pytest.raises(SolverError, match=r"a larger damping, by 0\.55 or more .*eigenvalue near -0\.5"):
-        solution.required()
+        solution.require_converged()
     assert neumann(product_of(matrix), normal(2, 3), damping=0.6).converged
     assert neumann(product_of(-symmetric([1.0, 2.0, 3.0])[0]), normal(2, 3)).status == "diverged"
 

@@ -41,7 +41,7 @@ def test_a_read_only_disk(small_disk):
     store.save("small", {"x": torch.ones(10)})
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     again = Store(small_disk / "s", {"a": 1})
-    assert torch.equal(again.remembered("small", lambda: pytest.fail("made again"))["x"], torch.ones(10))
+    assert torch.equal(again.cached("small", lambda: pytest.fail("made again"))["x"], torch.ones(10))
     with pytest.raises(
         OSError, match=rf"{again.path('other')} cannot be written \(Read-only.* make its folder writable"
     ):
@@ -90,7 +90,7 @@ def test_other_formats_and_crafted_fingerprints(tmp_path, change, message):
     Store(tmp_path, {"a": 1, "x": 2})
     path = tmp_path / FINGERPRINT
     path.write_text(change(path.read_text()))
-    for opened in (lambda: Store(tmp_path, {"a": 1, "x": 2}), lambda: Store.opened(tmp_path)):
+    for opened in (lambda: Store(tmp_path, {"a": 1, "x": 2}), lambda: Store.open(tmp_path)):
         with pytest.raises(ValueError, match=message):
             opened()
 

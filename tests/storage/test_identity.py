@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from explainlib.losses import CROSS_ENTROPY, SQUARED_ERROR
-from explainlib.storage import UnidentifiedError, fingerprint, probed
+from explainlib.storage import UnidentifiedError, fingerprint, probe_entry
 from explainlib.storage.identity import Identity
 
 
@@ -254,16 +254,16 @@ def test_probes_see_what_code_does_not_show(monkeypatch):
     """A value under a computed name: the code is the same, the numbers are not."""
     loss = written("def f(x): return x * globals()['K' + 'L']", KL=2.0)
     x = torch.arange(3.0)
-    before, code = probed("loss", lambda: loss(x)), told(loss)
+    before, code = probe_entry("loss", lambda: loss(x)), told(loss)
     loss.__globals__["KL"] = 3.0
-    assert told(loss) == code and probed("loss", lambda: loss(x)) != before
+    assert told(loss) == code and probe_entry("loss", lambda: loss(x)) != before
     state = torch.get_rng_state()
     with pytest.raises(UnidentifiedError, match="other values when it is called again"):
-        probed("loss", lambda: torch.rand(3))
+        probe_entry("loss", lambda: torch.rand(3))
     assert torch.equal(torch.get_rng_state(), state)
-    assert probed("loss", lambda: torch.tensor([1.0, float("nan"), float("inf")])) == {
+    assert probe_entry("loss", lambda: torch.tensor([1.0, float("nan"), float("inf")])) == {
         "loss (probe)": [1.0, "nan", "inf"]
     }
     many = torch.zeros(100)
     many[57] = 1
-    assert probed("loss", lambda: many) != probed("loss", lambda: torch.zeros(100))
+    assert probe_entry("loss", lambda: many) != probe_entry("loss", lambda: torch.zeros(100))

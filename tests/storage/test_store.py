@@ -83,7 +83,7 @@ def test_remembered_is_made_once(tmp_path):
         return tensors()
 
     for _ in range(2):
-        got = Store(tmp_path, MARK).remembered("part", make)
+        got = Store(tmp_path, MARK).cached("part", make)
         assert torch.equal(got["theta"], tensors()["theta"])
     assert calls == [1]
 
@@ -91,7 +91,7 @@ def test_remembered_is_made_once(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Store(tmp_path, MARK).remembered("other", fails)
+        Store(tmp_path, MARK).cached("other", fails)
     assert Store(tmp_path, MARK).names() == ["part"]
 
 
@@ -150,7 +150,7 @@ def test_a_damaged_file_is_an_error(tmp_path, damage):
     with pytest.raises(ValueError, match="damaged.*delete it, and it is computed again"):
         store.load("a")
     with pytest.raises(ValueError, match="damaged"):
-        store.remembered("a", tensors)
+        store.cached("a", tensors)
 
 
 def test_names(tmp_path):

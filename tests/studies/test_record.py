@@ -9,9 +9,9 @@ import pandas
 import pytest
 
 from explainlib import studies
-from explainlib.studies import influence
+from explainlib.studies.influence import study as influence
 from explainlib.studies.kept import kept_tables
-from explainlib.studies.record import Pieces
+from explainlib.studies.record import PartialResults
 
 FRAME = pandas.DataFrame({"name": ["a", "é"], "value": [1.25, 1 / 3], "count": [1, 2]})
 
@@ -22,14 +22,14 @@ def made_again():
 
 @pytest.fixture
 def pieces(tmp_path):
-    one = Pieces(tmp_path / "pieces", {"seed": 0})
+    one = PartialResults(tmp_path / "pieces", {"seed": 0})
     one.table("first", lambda: FRAME)
     one.table("second", lambda: FRAME * 2)
     return one
 
 
 def test_a_piece_comes_back_with_its_seconds(pieces):
-    again = Pieces(pieces.folder, {"seed": 0})
+    again = PartialResults(pieces.folder, {"seed": 0})
     table = again.table("first", made_again)
     pandas.testing.assert_frame_equal(table, FRAME.round(7), rtol=1e-6)
     assert list(again.seconds()) == ["first", "second"] and all(value >= 0 for value in again.seconds().values())
@@ -43,7 +43,7 @@ def test_no_flipped_or_shortened_piece_is_taken(pieces, k):
     for bad in (data[:k] + bytes([data[k] ^ 1]) + data[k + 1 :], data[:k], data[: -1 - k // 7], data + b"b,2,3\n"):
         path.write_bytes(bad)
         with pytest.raises(ValueError, match=r"first\.csv is damaged.*delete it, and it is computed again"):
-            Pieces(pieces.folder, {"seed": 0}).table("first", made_again)
+            PartialResults(pieces.folder, {"seed": 0}).table("first", made_again)
         with pytest.raises(ValueError, match=r"first\.csv is damaged"):
             pieces.seconds()
 
@@ -52,7 +52,7 @@ def test_a_piece_of_another_name_run_or_version_is_not_taken(pieces, tmp_path):
     shutil.copy(pieces.folder / "second.csv", pieces.folder / "first.csv")
     with pytest.raises(ValueError, match="of another run or name"):
         pieces.table("first", made_again)
-    other = Pieces(tmp_path / "other", {"seed": 1})
+    other = PartialResults(tmp_path / "other", {"seed": 1})
     shutil.copy(pieces.folder / "second.csv", other.folder / "second.csv")
     with pytest.raises(ValueError, match="of another run or name"):
         other.table("second", made_again)
@@ -67,12 +67,12 @@ def test_a_piece_of_another_name_run_or_version_is_not_taken(pieces, tmp_path):
 def test_damaged_settings_are_told(pieces, text):
     (pieces.folder / "settings.json").write_bytes(text)
     with pytest.raises(ValueError, match=r"settings\.json is damaged and cannot be read .*delete .*--out"):
-        Pieces(pieces.folder, {"seed": 0})
+        PartialResults(pieces.folder, {"seed": 0})
 
 
 def test_other_settings_are_refused(pieces):
     with pytest.raises(ValueError, match=r"another run \(seed was 0, now 1\)"):
-        Pieces(pieces.folder, {"seed": 1})
+        PartialResults(pieces.folder, {"seed": 1})
 
 
 def test_a_full_disk_is_told(pieces, monkeypatch):

@@ -10,15 +10,16 @@ import pytest
 
 from explainlib import studies
 from explainlib.figures.studies import draw
-from explainlib.studies import group, influence
-from explainlib.studies.record import Pieces, piece_minutes
+from explainlib.studies.group import study as group
+from explainlib.studies.influence import study as influence
+from explainlib.studies.record import PartialResults, piece_minutes
 
 TOY = group.Config(limit=120, synthetic=200, blobs=120, fractions=(0.05, 0.5), groups=6, tests=5, network=60)
 
 
 @pytest.fixture(scope="module")
 def toy_tables(tmp_path_factory):
-    pieces = Pieces(tmp_path_factory.mktemp("toy") / "pieces", asdict(TOY))
+    pieces = PartialResults(tmp_path_factory.mktemp("toy") / "pieces", asdict(TOY))
     return group.run(TOY, pieces)
 
 
@@ -54,7 +55,7 @@ def test_selection_predicts_what_it_optimises(toy_tables):
 
 def test_an_interrupted_run_resumes_and_ends_with_the_same_tables(tmp_path, monkeypatch, toy_tables):
     folder = tmp_path / "pieces"
-    calls, whole = [], group.compared
+    calls, whole = [], group.compare_methods
 
     def interrupted(*args):
         calls.append(1)
@@ -62,12 +63,12 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_tables(tmp_path, monk
             raise KeyboardInterrupt
         return whole(*args)
 
-    monkeypatch.setattr(group, "compared", interrupted)
+    monkeypatch.setattr(group, "compare_methods", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        group.run(TOY, Pieces(folder, asdict(TOY)))
+        group.run(TOY, PartialResults(folder, asdict(TOY)))
     done = {path.name for path in folder.glob("*.csv")}
     assert len(done) == 3
-    tables = group.run(TOY, Pieces(folder, asdict(TOY)))
+    tables = group.run(TOY, PartialResults(folder, asdict(TOY)))
     assert len(calls) == 4 + 2 * len(TOY.fractions) * 2 + len(TOY.fractions) - 3
     for name, table in tables.items():
         columns = [column for column in table if column != "seconds"]
@@ -75,9 +76,9 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_tables(tmp_path, monk
 
 
 def test_pieces_of_another_run_are_refused(tmp_path):
-    Pieces(tmp_path / "pieces", asdict(TOY))
+    PartialResults(tmp_path / "pieces", asdict(TOY))
     with pytest.raises(ValueError, match=r"another run .*seed was 0, now 1.*delete the folder"):
-        Pieces(tmp_path / "pieces", asdict(replace(TOY, seed=1)))
+        PartialResults(tmp_path / "pieces", asdict(replace(TOY, seed=1)))
 
 
 def test_a_run_leaves_tables_record_and_figure(tmp_path, monkeypatch):

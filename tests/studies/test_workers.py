@@ -8,20 +8,20 @@ import pandas
 import pytest
 
 from explainlib import studies
-from explainlib.studies import representers
-from explainlib.studies.record import Pieces
-from explainlib.studies.workers import make_pieces
+from explainlib.studies.record import PartialResults
+from explainlib.studies.representers import study as representers
+from explainlib.studies.workers import compute_parts
 
 TOY = representers.Config("digits", 60, (representers.Part("main", representers.Recipe("cnn2", 2, 10, 0.2), 2, 1),))
 
 
 def test_two_processes_make_what_one_makes(tmp_path):
     jobs = representers.jobs(TOY)
-    alone = Pieces(tmp_path / "alone", asdict(TOY))
+    alone = PartialResults(tmp_path / "alone", asdict(TOY))
     kept = "main-0-0"
-    Pieces(tmp_path / "together", asdict(TOY)).table(kept, lambda: pandas.DataFrame({"kept": [1]}))
-    make_pieces(representers.__name__, TOY, tmp_path / "together", 2)
-    together = Pieces(tmp_path / "together", asdict(TOY))
+    PartialResults(tmp_path / "together", asdict(TOY)).table(kept, lambda: pandas.DataFrame({"kept": [1]}))
+    compute_parts(representers.__name__, TOY, tmp_path / "together", 2)
+    together = PartialResults(tmp_path / "together", asdict(TOY))
     assert set(together.seconds()) == set(jobs)
     missing = lambda: pytest.fail("a piece was not made")  # noqa: E731
     assert together.table(kept, missing)["kept"].tolist() == [1]  # what is on disk is not made again
@@ -35,7 +35,7 @@ def test_two_processes_make_what_one_makes(tmp_path):
 def test_a_failing_piece_is_told_and_leaves_nothing_half_written(tmp_path):
     bad = representers.Config("digits", 60, (representers.Part("main", representers.Recipe("none", 1, 10, 0.1), 1, 1),))
     with pytest.raises(Exception, match="none"):
-        make_pieces(representers.__name__, bad, tmp_path, 1)
+        compute_parts(representers.__name__, bad, tmp_path, 1)
     assert not list(tmp_path.glob("*.csv"))
 
 

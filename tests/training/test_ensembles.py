@@ -6,7 +6,7 @@ from torch import nn
 
 import explainlib as xl
 from explainlib.training import Plateau, ensembles, fit_ensemble, fit_risks, fresh_starts
-from explainlib.training.stacked import ACTIVATIONS, StackedPerceptrons, layers_of, stacked
+from explainlib.training.stacked import ACTIVATIONS, StackedPerceptrons, layers_of, stack_networks
 from tests.problems import Renamed, classes, convolution, images, normal, relative_error, targets
 
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -61,7 +61,7 @@ def loop(risk, starts, rows, *, epochs, lr, optimizer="adam", plateau=None):
 def test_a_loop_of_single_trainings(activation, widths, optimizer):
     model = perceptron(activation, widths)
     risk = xl.Risk(model, TRAIN, l2=1e-2)
-    assert isinstance(stacked(risk, weights(3)), StackedPerceptrons)
+    assert isinstance(stack_networks(risk, weights(3)), StackedPerceptrons)
     starts = fresh_starts(risk, [0, 1, 2])
     got = fit_ensemble(
         model, TRAIN, starts=starts, weights=weights(3), epochs=200, lr=0.02, optimizer=optimizer, l2=1e-2

@@ -28,7 +28,7 @@ def test_a_plateau_is_torchs(threshold, patience):
     theirs = [torch.optim.lr_scheduler.ReduceLROnPlateau(each, **options) for each in optimizers]
     for values in zip(*FALLS.values(), strict=True):
         before = watch.rates.clone()
-        fell = watch.changed(torch.tensor(values, dtype=torch.float64))
+        fell = watch.update(torch.tensor(values, dtype=torch.float64))
         for schedule, value in zip(theirs, values, strict=True):
             schedule.step(value)
         want = torch.tensor([each.param_groups[0]["lr"] for each in optimizers], dtype=torch.float64)

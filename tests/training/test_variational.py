@@ -5,7 +5,7 @@ import torch
 
 import explainlib as xl
 from explainlib.models.bayes import bayesian_lenet, bayesian_mlp
-from explainlib.studies.fragility_bench import last_layer
+from explainlib.studies.fragility.bench import last_layer
 from explainlib.training import Plateau, fresh_starts
 from explainlib.training.variational import (
     NOISE,

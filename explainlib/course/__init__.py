@@ -1,0 +1,3 @@
+"""The course: the notebooks, their anatomy, and how they are run and saved."""
+
+__all__ = []

@@ -1,0 +1,196 @@
+"""Notebooks as a product: run them whole, save them scrubbed, check their anatomy, and make copies for students.
+
+A notebook is committed with the outputs of a real run, so that a later run can be compared with them. Everything in the
+file that changes from run to run without meaning anything (times, random ids, widget state) is scrubbed. Solutions of
+exercises are ordinary code cells tagged ``solution``: they are run and compared like all others, and the copy for
+students is made from the same file by emptying them.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from explainlib.course.anatomy import complaints
+from explainlib.storage import write_text
+
+KEPT_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
+CELL_TIMEOUT = 300  # seconds; a notebook at quick scale takes under 90 in all
+INVITATION = "# Your answer here."
+
+
+def notebook_paths(paths: Sequence[str | Path] = ()) -> list[Path]:
+    """Return the notebooks to work on, sorted.
+
+    Args:
+        paths: notebooks or folders of notebooks; none means the folder ``notebooks`` under the current one.
+
+    Raises:
+        FileNotFoundError: a path that does not exist, or no notebook at all.
+    """
+    found: set[Path] = set()
+    for path in map(Path, paths or ["notebooks"]):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist under {Path.cwd()}; run this in the repository's folder.")
+        found.update(path.glob("*.ipynb") if path.is_dir() else [path])
+    if not found:
+        raise FileNotFoundError(f"no notebook (*.ipynb) in {', '.join(map(str, paths or ['notebooks']))}; name one.")
+    return sorted(found)
+
+
+def scrub(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy without anything that changes from run to run: ids by position, no times, no widget state.
+
+    Outputs keep text, HTML and PNG; a widget keeps its text. The kernel is always called ``python3``.
+    """
+    clean = copy.deepcopy(notebook)
+    clean.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    clean.nbformat, clean.nbformat_minor = 4, 5
+    for position, cell in enumerate(clean.cells):
+        cell.id = f"cell-{position:02d}"
+        for key in ("execution", "trusted", "ExecuteTime", "collapsed"):
+            cell.metadata.pop(key, None)
+        if "solution" in cell.metadata.get("tags", []):
+            cell.metadata["jupyter"] = {"outputs_hidden": True, "source_hidden": True}
+        if cell.cell_type == "code":
+            cell.outputs = _merge_streams([_scrub_output(output) for output in cell.outputs])
+    return clean
+
+
+def _scrub_output(output: NotebookNode) -> NotebookNode:
+    """Return one output with the kept types only."""
+    if "data" in output:
+        output.data = NotebookNode({kind: output.data[kind] for kind in KEPT_TYPES if kind in output.data})
+        output.metadata = NotebookNode()
+    return output
+
+
+def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Return the outputs with neighbouring pieces of one stream joined: where they break is chance."""
+    merged: list[NotebookNode] = []
+    for output in outputs:
+        if merged and output.output_type == "stream" and merged[-1].get("name") == output.name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def execute(notebook: NotebookNode, folder: Path, *, timeout: float = CELL_TIMEOUT) -> NotebookNode:
+    """Return a copy of the notebook, run from top to bottom in a fresh kernel.
+
+    Args:
+        notebook: any notebook; its outputs are ignored.
+        folder: the kernel's working folder.
+        timeout: seconds a single cell may take.
+
+    Raises:
+        ValueError: a cell raised an error or took too long; the message holds the cell's traceback.
+    """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    fresh = copy.deepcopy(notebook)
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(fresh, timeout=timeout, kernel_name="python3", resources=place, store_widget_state=False)
+    try:
+        client.execute(env=_kernel_environment())
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise ValueError(f"the notebook did not run to its end; repair the cell and run it again.\n{error}") from error
+    return fresh
+
+
+def _kernel_environment() -> dict[str, str]:
+    """Return the environment in which the kernel named python3 is the one of this Python."""
+    own = str(Path(sys.prefix) / "share" / "jupyter")
+    others = os.environ.get("JUPYTER_PATH")
+    return {**os.environ, "JUPYTER_PATH": own if others is None else own + os.pathsep + others}
+
+
+def student_copy(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy in which every cell tagged ``solution`` is an open, empty cell that invites an answer."""
+    open_copy = copy.deepcopy(notebook)
+    for cell in open_copy.cells:
+        tags = cell.metadata.get("tags", [])
+        if "solution" not in tags:
+            continue
+        cell.source = INVITATION if cell.cell_type == "code" else "*Your answer here.*"
+        cell.metadata = NotebookNode(tags=["exercise", *(tag for tag in tags if tag != "solution")])
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return open_copy
+
+
+def write(notebook: NotebookNode, path: Path) -> Path:
+    """Write the notebook whole or not at all, and return its path."""
+    nbformat.validate(notebook)
+    return write_text(nbformat.writes(notebook).rstrip("\n") + "\n", path)
+
+
+def execute_all(paths: Sequence[str | Path] = ()) -> list[Path]:
+    """Run notebooks, save each scrubbed with its outputs, print its wall time, and return the paths written.
+
+    Args:
+        paths: as in ``notebook_paths``. Each notebook runs in its own folder.
+
+    Raises:
+        ValueError: a notebook that fails; it and the ones after it are left as they were.
+    """
+    written = []
+    for path in notebook_paths(paths):
+        started = time.perf_counter()
+        try:
+            result = execute(nbformat.read(path, as_version=4), path.parent.resolve())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        written.append(write(scrub(result), path))
+        print(f"{path}: {time.perf_counter() - started:.1f} s", flush=True)
+    return written
+
+
+def check_all(paths: Sequence[str | Path] = ()) -> list[str]:
+    """Return what is wrong with the anatomy of notebooks, one sentence each; empty if nothing is."""
+    found = notebook_paths(paths)
+    notebooks = {path: nbformat.read(path, as_version=4) for path in found}
+    sizes = {path: path.stat().st_size for path in found}
+    problems = [f"{path}: {text}" for path in found for text in complaints(notebooks[path], path.name, sizes[path])]
+    setups = {path: setup_source(notebook) for path, notebook in notebooks.items()}
+    first = setups[found[0]]
+    problems += [
+        f"{path}: its setup cell differs from the one in {found[0].name}; copy that one."
+        for path, source in setups.items()
+        if source is not None and first is not None and source != first
+    ]
+    return problems
+
+
+def setup_source(notebook: NotebookNode) -> str | None:
+    """Return the source of the cell tagged ``setup``, None if there is none."""
+    cells = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
+    return cells[0].source if cells else None
+
+
+def student_copies(folder: str | Path, paths: Sequence[str | Path] = ()) -> list[Path]:
+    """Write student copies of notebooks into a folder and return their paths.
+
+    Raises:
+        ValueError: the folder is the notebooks' own, where the copies would replace them.
+    """
+    target = Path(folder)
+    found = notebook_paths(paths)
+    for path in found:
+        if path.parent.resolve() == target.resolve():
+            raise ValueError(f"{target} is the notebooks' own folder; name another, e.g. --student student.")
+    return [write(student_copy(nbformat.read(path, as_version=4)), target / path.name) for path in found]

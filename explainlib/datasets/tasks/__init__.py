@@ -1,0 +1,23 @@
+"""Few-shot tasks: drawn from pools of classes, corrupted, rotated, and exchanged with learn2learn."""
+
+from explainlib.datasets.tasks.corruptions import darken, flip_labels, flip_task_labels, noise_tasks, with_images
+from explainlib.datasets.tasks.learn2learn import from_learn2learn, to_learn2learn
+from explainlib.datasets.tasks.rotations import rotate, rotation_augmentation
+from explainlib.datasets.tasks.sampling import fresh_queries, sample_tasks
+from explainlib.datasets.tasks.tasks import Tasks, task_features
+
+__all__ = [
+    "Tasks",
+    "darken",
+    "flip_labels",
+    "flip_task_labels",
+    "fresh_queries",
+    "from_learn2learn",
+    "noise_tasks",
+    "rotate",
+    "rotation_augmentation",
+    "sample_tasks",
+    "task_features",
+    "to_learn2learn",
+    "with_images",
+]

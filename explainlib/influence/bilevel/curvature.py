@@ -1,0 +1,222 @@
+"""The outer curvature S behind bilevel influence, and one door to its inverse.
+
+Exact (Ren et al., Definition 4.2), and their Gamma (Theorem 5.1) with C_i = partial_lam partial_theta f_i dtheta/dlam:
+
+    exact   S = l2 I + sum_i c_i D D f_i
+    gamma   S = l2 I + sum_i c_i ( partial_lam^2 f_i + C_i + C_i^T + |partial_theta f_i|_1 I )
+
+c_i are the tasks' weights, 1 unless given. For the proximal problem the second is a multiple of I (slip 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.checks import warn_caller
+from explainlib.curvature.ekfac import Ekfac
+from explainlib.curvature.kronecker import UncoveredError
+from explainlib.datasets import Examples, Tasks
+from explainlib.meta.bilevel import ROWS, Bilevel, MakeInverse, Problem, Proximal, TaskWeights, WeightedTask
+from explainlib.risk import NotAtMinimumWarning, Risk
+from explainlib.solvers.cg import cg
+from explainlib.solvers.dense import Factor
+from explainlib.solvers.neumann import neumann
+from explainlib.solvers.remedies import Remedies
+from explainlib.solvers.solution import Solution
+
+Operator = Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]
+AT_REST = 1e-6  # a gradient below this share of the tasks' own is a minimum for all purposes
+REMEDIES = Remedies(shift="solve a Bilevel with a larger l2")
+ITERATIVE = {
+    "definite": "pass solver='dense', which gives the response of a saddle with a warning",
+    "longer": "pass a larger max_steps or tolerance",
+    "scale": "pass scale=...",
+    "direct": "pass solver='dense'",
+}
+HESSIANS, SOLVERS, INNER_HESSIANS = ("exact", "gamma"), ("dense", "cg", "neumann"), ("exact", "ekfac")
+
+
+def stationarity(gradient: float, size: float, strict: bool) -> str:
+    """Return "stationary" or, with a warning, "not_stationary".
+
+    Args:
+        gradient: |D F|.
+        size: of a single task's gradient, to compare it with.
+        strict: raise instead of warning.
+
+    Raises:
+        ValueError: not stationary and ``strict``.
+    """
+    if gradient <= AT_REST * size:
+        return "stationary"
+    said = (
+        f"lam is not a stationary point of these tasks: |gradient| = {gradient:.1e}, a single task's is {size:.1e}. "
+        "Influence then says how a Newton step would move, not where retraining ends"
+    )
+    if strict:
+        remedy = "use xl.meta.solve, and pass its weights here too (weights=xl.meta.TaskWeights.of(...))"
+        raise ValueError(f"{said}; {remedy}, or pass strict=False.")
+    warn_caller(f"{said}.", NotAtMinimumWarning)
+    return "not_stationary"
+
+
+def outer_operator(
+    bilevel: Bilevel,
+    lam: Float[Tensor, " q"],
+    tasks: Tasks,
+    *,
+    hessian: str,
+    inverse: MakeInverse | None = None,
+    weights: TaskWeights | None = None,
+) -> Operator:
+    """Return v -> S v on rows [k, q].
+
+    Args:
+        bilevel: the learner.
+        lam: where.
+        tasks: M tasks.
+        hessian: "exact" or "gamma".
+        inverse: makes the inner inverses; None is exact.
+        weights: of tasks and examples; None is all ones.
+
+    Source: Ren et al., Definition 4.2 and Theorem 5.1.
+    """
+    if hessian == "exact":
+        total = bilevel.hessian_operator(lam, tasks, inverse=inverse, weights=weights)
+        return lambda v: total(v) + bilevel.l2 * v
+    c = TaskWeights.checked(tasks, weights).tasks
+    states = [(c[rows], state) for rows, state in bilevel.inner_states(lam, tasks, inverse=inverse, weights=weights)]
+    shift = bilevel.l2 + sum(float(own @ state.of_theta.abs().sum(1)) for own, state in states)  # Theorem 5.1
+    if bilevel.inner == "proximal":
+        return lambda v: shift * v
+
+    def product(v: Tensor) -> Tensor:
+        kept = shift * v
+        for own, state in states:
+            straight, across = state.partial_products(v.expand(len(state.theta), -1, -1))
+            kept = kept + torch.einsum("m,mkq->kq", own, straight + across)
+        return kept
+
+    return product
+
+
+def outer_matrix(
+    bilevel: Bilevel,
+    lam: Float[Tensor, " q"],
+    tasks: Tasks,
+    *,
+    hessian: str,
+    inverse: MakeInverse | None = None,
+    weights: TaskWeights | None = None,
+) -> Float[Tensor, "q q"]:
+    """Return S [q, q].
+
+    Args:
+        bilevel: the learner.
+        lam: where.
+        tasks: M tasks.
+        hessian: "exact" or "gamma".
+        inverse: makes the inner inverses; None is exact.
+        weights: of tasks and examples; None is all ones.
+    """
+    if hessian == "exact":
+        total = bilevel.total_hessian(lam, tasks, inverse=inverse, weights=weights)
+        total.diagonal().add_(bilevel.l2)
+        return total
+    total = dense(outer_operator(bilevel, lam, tasks, hessian=hessian, inverse=inverse, weights=weights), lam)
+    return (total + total.T) / 2
+
+
+def dense(product: Operator, like: Float[Tensor, " q"]) -> Float[Tensor, "q q"]:
+    """Return the matrix of an operator, a row for each basis vector."""
+    eye = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
+    return torch.cat([product(part) for part in eye.split(ROWS)])
+
+
+def solver_of(
+    solver: str, product: Operator | Float[Tensor, "q q"], **options: int | float | None
+) -> Callable[[Float[Tensor, "k q"]], Solution]:
+    """Return b -> S^-1 b on rows, of a matrix factored here or of products.
+
+    Args:
+        solver: "dense" (``product`` is the matrix), "cg" or "neumann".
+        product: S.
+        options: ``scale`` (Neumann), ``tolerance`` and ``max_steps`` (both); None is the solver's own.
+
+    Returns:
+        A function of rows [k, q] that returns a Solution. An indefinite S is the status not_positive_definite: from its
+        lowest eigenvalue for "dense", whose value is the solution all the same, and from the curvature that it meets
+        for "cg"; a Neumann series diverges.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if solver == "dense":
+        solve, remedies = _checked_solver(Factor(product)), REMEDIES
+    else:
+        operator = product if callable(product) else lambda v: v @ product
+        remedies = replace(REMEDIES, **ITERATIVE)
+        if solver == "cg":
+            given.pop("scale", None)
+        series = neumann if solver == "neumann" else cg
+        solve = lambda rhs: series(operator, rhs, **given)  # noqa: E731
+    return lambda rhs: replace(solve(rhs), remedies=remedies)
+
+
+def _checked_solver(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution]:
+    """Return the solve whose status also says that the matrix has a negative eigenvalue."""
+
+    def solve(rhs: Float[Tensor, "k q"]) -> Solution:
+        found = factor.solve(rhs)
+        if not found.converged or factor.lowest is None or factor.lowest > 0:
+            return found
+        detail = f"the lowest eigenvalue is {factor.lowest:.2g}, so this is a saddle and not a minimum"
+        return replace(found, status="not_positive_definite", detail=detail, rows=(), eigenvalue=factor.lowest)
+
+    return solve
+
+
+def _fit(risk: Risk) -> Ekfac:
+    """Return a task's fit; what it does not cover is a matter of the learner."""
+    try:
+        return Ekfac(risk)
+    except UncoveredError as error:
+        options = {"learner": "Bilevel(...)", "otherwise": "pass inner_hessian='exact'"}
+        raise UncoveredError(error.outside, error.covered, **options) from None
+
+
+class EkfacInverse:
+    """H_in^-1 of m tasks by EK-FAC, ``strength`` as its damping: s G + strength I = s (G + strength/s I).
+
+    Args:
+        problem: both levels; every layer that theta holds is Linear or a convolution.
+        lam: where.
+        theta: the inner solutions [m, p].
+        batch: their tasks.
+
+    Source: Ren et al., appendix B.3; G stands for the Hessian of the training losses.
+    """
+
+    def __init__(
+        self, problem: Problem, lam: Float[Tensor, " q"], theta: Float[Tensor, "m p"], batch: WeightedTask
+    ) -> None:
+        self._size = batch.support_y.shape[1]
+        self._fits = []
+        for k, at in enumerate(theta):
+            x, y = batch.support_x[k], batch.support_y[k]
+            chosen: str | tuple[str, ...] = "all"
+            if isinstance(problem, Proximal):
+                model, chosen = problem.parameters.model_at(at), problem.parameters.names
+            else:
+                model = problem.head_at(at)
+                x = problem.features(lam, x)[:, : model.in_features].detach()
+            risk = Risk(model, Examples(x, y), l2=problem.strength / self._size, parameters=chosen)
+            self._fits.append(_fit(risk.reweighted(batch.training[k])))
+
+    def solve(self, rows: Float[Tensor, "m k p"]) -> Float[Tensor, "m k p"]:
+        """Return the approximate H_in^-1 rows."""
+        pairs = zip(self._fits, rows, strict=True)
+        return torch.stack([fit.inverse_product(part.contiguous()) for fit, part in pairs]) / self._size

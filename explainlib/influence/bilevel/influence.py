@@ -1,0 +1,306 @@
+r"""Ren et al.: the influence of tasks and of single examples, inner and outer, in bilevel meta-learning.
+
+    task                 dlam/deps_k = -S^-1 D f_k                                   Theorem 4.3
+    validation example   dlam/deps   = -S^-1 D l(z), D the TOTAL gradient            Theorem 4.5, corrected
+    training example     dlam/deps   = +S^-1 D_lam P,   P = -partial_theta f_k . inner   Theorems 4.6, 4.7
+    on a new task        df'/deps    = (D f')^T dlam/deps                            Definition 5.2, corrected
+
+S = l2 I + H_total. Sums, not means: removing is eps = -1, so removal subtracts the influence, always. Under weights,
+c_k of tasks, a and b of examples, S and D f hold them, eps is added to one of them, and an example's influence is c_k
+times that above; removing is eps = -c_k, -a or -b. Where this differs from the paper: Theorem 4.5 prints the plain
+gradient; Proposition 4.8 is minus ours and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam
+(``shortcut=True`` does so too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_indices, require_some, warn_caller
+from explainlib.datasets import Tasks
+from explainlib.influence.bilevel.curvature import (
+    HESSIANS,
+    INNER_HESSIANS,
+    SOLVERS,
+    EkfacInverse,
+    Operator,
+    outer_matrix,
+    outer_operator,
+    solver_of,
+    stationarity,
+)
+from explainlib.influence.bilevel.edits import newton_edit
+from explainlib.meta.bilevel import Bilevel, InnerState, TaskWeights, require_bilevel
+from explainlib.solvers.solution import Solution, SolverWarning
+
+
+class BilevelInfluence:
+    """The influence of M tasks and their examples on the meta-parameters of a bilevel learner.
+
+    Args:
+        bilevel: the learner.
+        lam: its meta-parameters [q], at a stationary point of these tasks (``xl.meta.solve``).
+        tasks: the M training tasks; support = training, query = validation.
+        hessian: "exact", or the paper's "gamma", which ranks but cannot edit (slip 5).
+        solver: "dense" (one factorisation), "cg" or "neumann" (products only).
+        inner_hessian: "exact", or "ekfac" for networks of Linear and convolution layers.
+        weights: of tasks and examples, as in ``xl.meta.solve``; made by ``xl.meta.TaskWeights.of``. None is all ones.
+        strict: raise unless lam is stationary; otherwise warn.
+        scale: of the Neumann series; None is 1.1 times the largest eigenvalue of S.
+        tolerance: relative residual of "cg" and "neumann"; None is theirs.
+        max_steps: likewise.
+        on_failure: "raise" or "warn" when a solve fails.
+
+    Attributes:
+        gradients: D f_i [M, q].
+        gradient_norm: |sum_i c_i D f_i + l2 lam|.
+        status: "stationary" or "not_stationary".
+        solution: the last solve's ``Solution``, its status, steps and residual; None before the first. Its status is
+            "not_positive_definite" where S is indefinite: lam is a saddle then, and influence says how that stationary
+            point moves, not where retraining ends. "dense" returns it with a ``SolverWarning``, the others raise.
+
+    Raises:
+        ValueError: parameters of another learner, a point that is not stationary under ``strict``.
+        SolverError: a solve that failed, such as a diverging Neumann series or CG on an indefinite S.
+
+    Source: Ren et al., section 4.
+    """
+
+    @compute.entry
+    def __init__(
+        self,
+        bilevel: Bilevel,
+        lam: Float[Tensor, " q"],
+        tasks: Tasks,
+        *,
+        hessian: str = "exact",
+        solver: str = "dense",
+        inner_hessian: str = "exact",
+        weights: TaskWeights | None = None,
+        strict: bool = False,
+        scale: int | float | None = None,
+        tolerance: int | float | None = None,
+        max_steps: int | None = None,
+        on_failure: str = "raise",
+    ) -> None:
+        self.hessian = require_choice("hessian", hessian, HESSIANS)
+        self.solver = require_choice("solver", solver, SOLVERS)
+        self.inner_hessian = require_choice("inner_hessian", inner_hessian, INNER_HESSIANS)
+        self.on_failure = require_choice("on_failure", on_failure, ("raise", "warn"))
+        self.bilevel, self.lam = require_bilevel(bilevel), bilevel.require_w(lam)
+        self.tasks_given = bilevel.require_tasks(tasks)
+        self.weights = TaskWeights.checked(tasks, weights)
+        self.options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
+        self._inverse = None if inner_hessian == "exact" else EkfacInverse
+        self.solution: Solution | None = None
+        self._kept: dict[str, object] = {}
+        exact = bilevel.total_gradients(self.lam, tasks, weights=self.weights)
+        self.gradient = self.weights.tasks @ exact + bilevel.l2 * self.lam
+        self.gradient_norm = float(self.gradient.norm())
+        self.gradients: Float[Tensor, "M q"] = exact
+        if self._inverse is not None:
+            self.gradients = torch.cat([state.total_gradients() for _, state in self._inner_states()])
+        self.status = stationarity(self.gradient_norm, float(exact.norm(dim=1).mean()), strict)
+
+    @compute.entry
+    def tasks(self) -> Float[Tensor, "M q"]:
+        """Return dlam/deps for every task, one factorisation for all (Theorem 4.3)."""
+        if "tasks" not in self._kept:
+            self._kept["tasks"] = -self._solved(self.gradients)
+        return self._kept["tasks"]
+
+    def task(self, k: int) -> Float[Tensor, " q"]:
+        """Return dlam/deps of task k; > 0 means that more of it raises that meta-parameter."""
+        return self.tasks()[self._task_index(k)]
+
+    @compute.entry
+    def validation_examples(self, k: int) -> Float[Tensor, "r q"]:
+        """Return dlam/deps for every validation (query) example of task k (Theorem 4.5 with the total gradient)."""
+        state = self._state(k)
+        return -self._solved(self.weights.tasks[k] * state.validation_gradients()[0])
+
+    def validation_example(self, k: int, i: int) -> Float[Tensor, " q"]:
+        """Return dlam/deps of validation example i of task k."""
+        return self.validation_examples(k)[self.example_index(k, i, "validation")]
+
+    @compute.entry
+    def training_examples(self, k: int) -> Float[Tensor, "s q"]:
+        """Return dlam/deps for every training (support) example of task k: +S^-1 D_lam P (Theorems 4.6, 4.7)."""
+        state = self._state(k)
+        return -self._solved(self.weights.tasks[k] * state.training_derivatives()[0])  # d(D f)/db = -D_lam P
+
+    def training_example(self, k: int, i: int) -> Float[Tensor, " q"]:
+        """Return dlam/deps of training example i of task k."""
+        return self.training_examples(k)[self.example_index(k, i, "training")]
+
+    @compute.entry
+    def direct_tasks(self) -> Float[Tensor, "M q"]:
+        """Return the paper's direct-IF of every task (eq. 2): identically zero for the proximal problem (slip 4).
+
+        Where l2 I + sum_i partial_lam^2 f_i is indefinite, the value is no minimum's response: a ``SolverWarning`` says
+        so, and ``solution.status`` is "not_positive_definite".
+        """
+        if "direct" not in self._kept:
+            rows, states = zip(*self._inner_states(), strict=True)
+            c = [self.weights.tasks[k] for k in rows]
+            matrix = sum(s.direct_hessian(own, third_order=False) for s, own in zip(states, c, strict=True))
+            matrix = (matrix + matrix.T) / 2  # eq. (3) and its ridge
+            matrix.diagonal().add_(self.bilevel.l2)
+            self._kept["direct"] = solver_of("dense", matrix)(torch.cat([state.of_lam for state in states]))
+        self.solution = self._kept["direct"]
+        if not self.solution.converged:
+            warn_caller(self.solution.sentence, SolverWarning)
+        return -self.solution.value
+
+    def direct(self, k: int) -> Float[Tensor, " q"]:
+        """Return the paper's direct-IF of task k (eq. 2), a row of ``direct_tasks``."""
+        return self.direct_tasks()[self._task_index(k)]
+
+    @compute.entry
+    def first_order_tasks(self) -> Float[Tensor, "M q"]:
+        """Return -S^-1 partial_theta f_k, S exact: dtheta/dlam taken as I, usually run as "direct" (slip 4).
+
+        Raises:
+            ValueError: inner="head", where theta has not the shape of lam.
+        """
+        self._require_proximal("first_order")
+        if "first order" not in self._kept:
+            product = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
+            rows = torch.cat([state.of_theta for _, state in self._inner_states()])
+            self._kept["first order"] = self._required(solver_of(self.solver, product, **self.options)(rows))
+        self.solution = self._kept["first order"]
+        return -self.solution.value
+
+    def first_order(self, k: int) -> Float[Tensor, " q"]:
+        """Return -S^-1 partial_theta f_k (slip 4), a row of ``first_order_tasks``; proximal only."""
+        return self.first_order_tasks()[self._task_index(k)]
+
+    @compute.entry
+    def without_tasks(self, indices: list[int] | Int[Tensor, " k"], *, newton: bool = False) -> Float[Tensor, " q"]:
+        """Return lam after removing several tasks at once: lam minus their influences, or one leave-out Newton step.
+
+        Args:
+            indices: distinct tasks; at least one has to stay.
+            newton: take the Newton step of the remaining problem from lam instead.
+
+        Raises:
+            ValueError: all tasks removed, an index outside the tasks; newton with hessian="gamma".
+        """
+        rows = require_some(indices, len(self.tasks_given), of="training tasks")
+        if not newton:
+            return self.lam - self.weights.tasks[rows] @ self.tasks()[rows]
+        return self._newton(rows, None)
+
+    def without_task(self, k: int, *, newton: bool = False) -> Float[Tensor, " q"]:
+        """Return lam after removing task k."""
+        return self.without_tasks([self._task_index(k)], newton=newton)
+
+    @compute.entry
+    def without_example(self, k: int, i: int, part: str = "training", *, newton: bool = False) -> Float[Tensor, " q"]:
+        """Return lam after removing one example of task k.
+
+        Args:
+            k: the task.
+            i: the example's place in its part.
+            part: "training" (support) or "validation" (query).
+            newton: one Newton step of the problem without it; for a training example the task is adapted again.
+        """
+        i = self.example_index(self._task_index(k), i, part)
+        if not newton:
+            influence = (self.training_example if part == "training" else self.validation_example)(k, i)
+            return self.lam - getattr(self.weights, part)[k, i] * influence
+        return self._newton([k], self.weights[[k]].without_example(0, i, part))
+
+    def _newton(self, rows: list[int] | Tensor, now: TaskWeights | None) -> Float[Tensor, " q"]:
+        if self.hessian != "exact" or self.inner_hessian != "exact":
+            raise ValueError(
+                "newton=True takes the exact step of the remaining problem; make it with "
+                "BilevelInfluence(..., hessian='exact', inner_hessian='exact'), or pass newton=False."
+            )
+        whole = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
+        options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
+        self.solution = newton_edit(self.bilevel, self.lam, self.gradient, whole, self.tasks_given[rows], **options)
+        return self.lam - self._required(self.solution).value[0]
+
+    @compute.entry
+    def performance(self, new_tasks: Tasks, *, shortcut: bool = False) -> Float[Tensor, "T M"]:
+        """Return df'/deps: how each new task's summed validation loss moves with an extra weight on each training task.
+
+        Args:
+            new_tasks: T tasks that the learner can read.
+            shortcut: the paper's Definition 5.2, which drops dtheta'/dlam; proximal only.
+
+        Returns:
+            [T, M]; > 0 is harmful, and minus this predicts the removal.
+
+        Raises:
+            ValueError: the shortcut for inner="head", where its shapes do not meet.
+        """
+        if shortcut:
+            self._require_proximal("performance(shortcut=True)")
+            tests = self.bilevel.partial_gradients(self.lam, new_tasks)[1]
+        else:
+            states = self.bilevel.inner_states(self.lam, new_tasks, inverse=self._inverse)
+            tests = torch.cat([state.total_gradients() for _, state in states])
+        return tests @ self.tasks().T
+
+    def example_index(self, k: int, i: int, part: str) -> int:
+        """Return i if task k has such an example."""
+        require_choice("part", part, ("training", "validation"))
+        held = (self.tasks_given.support_y if part == "training" else self.tasks_given.query_y).shape[1]
+        of = f"{part} examples of task {k}; every task counts its own"
+        return int(require_indices([i], held, name="i", of=of)[0])
+
+    def _task_index(self, k: int) -> int:
+        return int(require_indices([k], len(self.tasks_given), name="k", of="training tasks")[0])
+
+    def _require_proximal(self, name: str) -> None:
+        if self.bilevel.inner != "proximal":
+            raise ValueError(
+                f"{name} multiplies a gradient in theta [{self.bilevel.p}] with lam's shape [{self.bilevel.q}], which "
+                "only inner='proximal' of a Bilevel gives; use the total gradient (performance(), task())."
+            )
+
+    def _inner_states(self) -> Iterator[tuple[slice, InnerState]]:
+        return self.bilevel.inner_states(self.lam, self.tasks_given, weights=self.weights, inverse=self._inverse)
+
+    def _state(self, k: int) -> InnerState:
+        row = [self._task_index(k)]
+        options = {"weights": self.weights[row], "inverse": self._inverse}
+        return next(state for _, state in self.bilevel.inner_states(self.lam, self.tasks_given[row], **options))
+
+    def _operator(self, hessian: str) -> Operator:
+        options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
+        return outer_operator(self.bilevel, self.lam, self.tasks_given, **options)
+
+    def _matrix(self, hessian: str) -> Float[Tensor, "q q"]:
+        key = f"{hessian} matrix"
+        if key not in self._kept:
+            options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
+            self._kept[key] = outer_matrix(self.bilevel, self.lam, self.tasks_given, **options)
+        return self._kept[key]
+
+    def _solved(self, rhs: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
+        """Return S^-1 rhs; what can be factored is factored once."""
+        if "solver" not in self._kept:
+            product = self._matrix(self.hessian) if self.solver == "dense" else self._operator(self.hessian)
+            self._kept["solver"] = solver_of(self.solver, product, **self.options)
+        self.solution = self._kept["solver"](rhs)
+        return self._required(self.solution).value
+
+    def _required(self, found: Solution) -> Solution:
+        """Return a solve that may be used: a dense one of an indefinite S too, whose value is a saddle's response."""
+        saddle = self.solver == "dense" and found.status == "not_positive_definite"
+        return found.require_converged("warn" if saddle else self.on_failure)
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"BilevelInfluence(M={len(self.tasks_given)}, {self.bilevel}, {self.hessian}, {self.solver}, "
+            f"inner {self.inner_hessian}, |gradient| {self.gradient_norm:.1e})"
+        )

@@ -1,0 +1,190 @@
+"""Group influence: where the minimum moves when whole groups of examples leave.
+
+    "preserve"   R(theta, eps) = 1/n [ sum_U (1 + eps) l_i + sum_rest (1 - f/(1-f) eps) l_i ] + l2/2 |theta|^2
+    "plain"      R(theta, eps) = 1/n [ sum_U (1 + eps) l_i + sum_rest l_i ] + l2/2 |theta|^2
+    theta(eps) = theta + eps theta1 + eps^2 theta2 + O(eps^3),       f = |U|/n,       removal is eps = -1.
+
+With g_U = sum_U grad l_i, H_U the group's mean Hessian without ridge, and H_d = H + damping I,
+
+    preserve:  theta1 = -1/(1-f) H_d^-1 [g_U/n + f l2 theta],   theta2 = f/(1-f) H_d^-1 [H - l2 I - H_U] theta1 - T/2
+    plain:     theta1 = -H_d^-1 g_U/n,                          theta2 = -f H_d^-1 H_U theta1 - T/2
+    T = H_d^-1 R'''[theta1, theta1], which the paper drops.
+
+Damping only solves: the terms are those of the minimum of R(., eps) + damping/2 |. - theta|^2. Slip 15: eq. (15) of
+the paper, f/(1-f) [I - H^-1 (H_U + l2 I)] theta1, is the same without damping; read literally with a damped inverse it
+keeps f/(1-f) damping H_d^-1 theta1, even where group and rest have one curvature and there is no second order at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
+from explainlib.influence.groups.removal import WEIGHTINGS, Removal, group_statuses, removal_weights, require_solved
+from explainlib.memory import alternatives
+from explainlib.risk import Risk, require_minimum
+from explainlib.solvers.cg import cg
+from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
+from explainlib.solvers.preconditioner import preconditioner
+from explainlib.solvers.remedies import AS_THEY_ARE, risk_remedies
+from explainlib.training.variational import ElboRisk
+from explainlib.training.weighted import weighted_risks
+
+
+class SeriesWarning(UserWarning):
+    """A series in a group's weight whose terms do not shrink."""
+
+
+ENTRIES = 2**23  # g x n x C numbers in one batch
+
+
+@alternatives("pass solver='cg' (no p x p matrix), fewer groups at a time, or a Risk(..., parameters='last')")
+@compute.entry
+def removal_effect(
+    risk: Risk,
+    groups: Sequence[Sequence[int] | Int[Tensor, " _"]],
+    *,
+    order: int | str = 1,
+    weighting: str = "preserve",
+    third_derivative: bool = False,
+    solver: str | Solver = "dense",
+    damping: float = 0.0,
+    strict: bool = False,
+    on_failure: str = "raise",
+) -> Removal:
+    r"""Return the predicted parameters after each group's removal, all groups in one batch, one factorisation.
+
+    Args:
+        risk: at a minimum; otherwise a warning, or with ``strict`` an error.
+        groups: g lists of distinct training examples, none empty, none all of them.
+        order: 1 (theta - theta1), 2 (theta - theta1 + theta2), or "newton" (one Newton step of the remaining problem).
+        weighting: "preserve" or "plain"; see the module's formulas. Compare only with a truth of the same weighting.
+        third_derivative: with order 2, keep T.
+        solver: for orders 1 and 2 as in ``parameter_influence``; "newton" iterates CG on each remaining problem,
+            preconditioned with the full problem's factor.
+        damping: absolute, added to the curvature only to solve with it.
+        strict: raise where the risk is not at a minimum.
+        on_failure: "raise" or "warn" when a solve does not converge.
+
+    Returns:
+        Removal; ``theta [g, p]``, and ``theta1``, ``theta2`` for orders 1 and 2; ``status`` says of each group whether
+        its own solves converged, and which did not.
+
+    Raises:
+        SolverError: a singular curvature without ridge or damping, or a solve that did not converge; it names groups.
+        ValueError: a bad group or option.
+
+    Source: Basu et al. 2020, eqs (8), (15), (17), which have no ridge; Koh et al. 2019 for "plain". Deviation: their
+    eqs (9) and (16) add theta1 and theta2; removal needs -theta1 + theta2, which their eq. (17) contains; eq. (15) is
+    read so that damping only solves (slip 15).
+    """
+    require_choice("order", order if isinstance(order, int | str) else str(order), (1, 2, "newton"))
+    require_choice("weighting", weighting, WEIGHTINGS)
+    require_nonnegative("damping", damping)
+    checked = require_groups(groups, risk.n)
+    _require_ridge_alone(risk, order)
+    if third_derivative and order != 2:
+        raise ValueError(f"third_derivative=True belongs to order=2, got order={order!r}; leave it out.")
+    rest = removal_weights(risk, checked, weighting)
+    size = require_minimum(risk, strict=strict, user="group influence")
+    batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1)))
+    f = risk.theta.new_tensor([len(group) / risk.n for group in checked])
+    if order == "newton":
+        step = _newton_steps(risk, damping)
+    else:
+        inverse = inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping"))
+        step = _terms(risk, inverse, damping, order, weighting, third_derivative)
+    pieces, statuses = [], []
+    with tqdm(total=len(checked), desc="removal effect", delay=2.0, leave=False) as bar:
+        for weights, share in zip(rest.split(batch), f.split(batch), strict=True):
+            solutions, terms = step(weights, share[:, None])
+            require_solved(solutions, len(statuses), on_failure)
+            statuses += [f"{status}, |gradient| {size:.1e}" for status in group_statuses(solutions)]
+            pieces.append(terms)
+            bar.update(len(weights))
+    theta1, theta2 = (torch.cat([piece[k] for piece in pieces]) for k in range(2))
+    if order == 2:
+        _warn_of_large_terms(theta1, theta2)
+    name = {"1": "first order", "2": "second order", "newton": "Newton step"}[str(order)]
+    name += " with third derivative" if third_derivative else ""
+    movement = theta1 if order == "newton" else theta2 - theta1
+    terms = (None, None) if order == "newton" else (theta1, theta2 if order == 2 else None)
+    return Removal(risk, checked, risk.theta + movement, weighting, tuple(statuses), name, *terms)
+
+
+def _require_ridge_alone(risk: Risk, order: int | str) -> None:
+    """Refuse the series for a bound: beside the losses its terms know of a ridge, and not of a divergence."""
+    if order != "newton" and isinstance(risk, ElboRisk):
+        raise ValueError(
+            f"order={order!r} takes what is beside the losses for a ridge, and this bound has a divergence; pass "
+            "order='newton', or take -1/n times xl.influence.parameter_influence."
+        )
+
+
+def _warn_of_large_terms(theta1: Tensor, theta2: Tensor) -> None:
+    """Warn of groups whose second term is as large as the first."""
+    sizes = theta2.norm(dim=1) / theta1.norm(dim=1).clamp(min=torch.finfo(theta1.dtype).tiny)
+    large = (sizes > 1).nonzero()[:, 0].tolist()
+    if large:
+        message = (
+            f"the second term is larger than the first for {len(large)} of {len(sizes)} groups, "
+            f"{float(sizes.max()):.1f} times at most: the series cannot be trusted there; "
+            "see xl.influence.series_trust, take order='newton', or retrain."
+        )
+        warn_caller(message, SeriesWarning)
+
+
+def _terms(risk: Risk, inverse: Inverse, damping: float, order: int, weighting: str, third_derivative: bool):
+    """Return a function (rest weights, f) -> solutions, (theta1, theta2) for batches of groups."""
+    keep = weighting == "preserve"
+
+    def step(rest: Float[Tensor, "g n"], f: Float[Tensor, "g 1"]) -> tuple[list, tuple[Tensor, Tensor]]:
+        members = torch.where(rest == 0, risk.weights_or_ones(), 0.0)  # the group's own weights, 0 elsewhere
+        group = weighted_risks(risk, members)
+        theta = risk.theta.expand(len(rest), -1)
+        pull = group.gradients(theta) - risk.l2 * theta  # g_U / n
+        first = inverse((pull + f * risk.l2 * theta) / (1 - f) if keep else pull)  # eq. (8), ridge added
+        theta1 = -first.value
+        if order == 1:
+            return [first], (theta1, torch.zeros_like(theta1))
+        curved = group.operator(theta)(theta1) - risk.l2 * theta1  # f H_U theta1
+        if keep:
+            # H_d theta1 less what is solved for leaves H - l2 I - H_U: the damping belongs to both
+            second = inverse((curved + f * (risk.l2 + damping) * theta1) / (1 - f))
+            theta2 = f / (1 - f) * theta1 - second.value  # eq. (15), ridge added, slip 15 mended
+        else:
+            second = inverse(curved)
+            theta2 = -second.value
+        if not third_derivative:
+            return [first, second], (theta1, theta2)
+        everyone = weighted_risks(risk, risk.weights_or_ones().expand(len(rest), -1))
+        third = inverse(everyone.third_products(theta, theta1))
+        return [first, second, third], (theta1, theta2 - third.value / 2)
+
+    return step
+
+
+def _newton_steps(risk: Risk, damping: float):
+    """Return a function (rest weights, f) -> solutions, (movement, 0): -H_rest^-1 grad R_rest, row by row."""
+    precondition = preconditioner(risk, damping=damping)
+    bound = isinstance(risk, ElboRisk)
+    options = {"offers": ("damping",), "curvature": "hessian", "solver": "cg", "has_ridge": not bound}
+    remedies = risk_remedies(risk.theta.dtype, **options)
+    if not bound:
+        remedies = replace(remedies, direct="pass order=2", definite=f"pass order=1 with {AS_THEY_ARE}")
+
+    def step(rest: Float[Tensor, "g n"], f: Float[Tensor, "g 1"]) -> tuple[list, tuple[Tensor, Tensor]]:
+        remaining = weighted_risks(risk, rest)
+        theta = risk.theta.expand(len(rest), -1)
+        product = remaining.operator(theta)
+        solution = cg(lambda v: product(v) + damping * v, -remaining.gradients(theta), preconditioner=precondition)
+        return [replace(solution, remedies=remedies)], (solution.value, torch.zeros_like(theta))
+
+    return step

@@ -1,0 +1,145 @@
+"""What becomes of the parameters when groups leave: the shape shared by predictions and by the retrained truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_groups
+from explainlib.datasets import Examples
+from explainlib.derivatives import vmap
+from explainlib.risk import Risk
+from explainlib.solvers.solution import Solution
+
+WEIGHTINGS = ("preserve", "plain")
+TERMS = ("theta1", "theta2", "R'''")  # the order in which a group's systems are solved
+NAMED = 10  # failed groups that a message names
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Parameters after each of g groups was removed, as a formula predicts them.
+
+    Attributes:
+        risk: the full problem, at the parameters before.
+        groups: g LongTensors of training examples.
+        theta: [g, p], the parameters afterwards.
+        weighting: "preserve" (the mean over the rest, same ridge) or "plain" (every other weight stays 1/n).
+        status: one sentence or word per group, of its own solves: which of them failed, and how.
+        method: how it was found, for legends.
+        theta1: [g, p], the first-order movement per unit of eps, where it was used; removal subtracts it.
+        theta2: [g, p], the second-order movement, where it was used; removal adds it.
+    """
+
+    risk: Risk
+    groups: list[Int[Tensor, " _"]] = field(repr=False)
+    theta: Float[Tensor, "g p"] = field(repr=False)
+    weighting: str
+    status: tuple[str, ...] = field(repr=False)
+    method: str
+    theta1: Float[Tensor, "g p"] | None = field(default=None, repr=False)
+    theta2: Float[Tensor, "g p"] | None = field(default=None, repr=False)
+
+    @property
+    def change(self) -> Float[Tensor, "g p"]:
+        """The parameters afterwards minus the parameters now."""
+        return self.theta - self.risk.theta
+
+    @compute.entry
+    def loss_change(self, test: Examples, *, evaluate: bool = True) -> Float[Tensor, "t g"]:
+        """Return each test loss after removal minus the loss now, [t, g], in units of the loss.
+
+        Args:
+            test: t examples the risk can judge.
+            evaluate: True puts the new parameters into the model; False stays on the tangent, grad l_t . change.
+
+        Returns:
+            Positive: the loss rises when the group leaves, so the group was helpful.
+        """
+        if not evaluate:
+            return self.risk.loss_gradients(test) @ self.change.T
+        return self.losses(test) - self.risk.losses(test)[:, None]
+
+    @compute.entry
+    def losses(self, test: Examples) -> Float[Tensor, "t g"]:
+        """Return the test losses at the new parameters."""
+        y = self.risk.require_examples(test, "test").y
+        return self.risk.loss.value(self.outputs(test), y).T
+
+    @compute.entry
+    def outputs(self, test: Examples) -> Float[Tensor, "g t C"]:
+        """Return the model's outputs at the new parameters."""
+        x, parameters = self.risk.require_examples(test, "test").x, self.risk.parameters
+        with torch.no_grad():
+            if self.risk.head is not None:
+                return self.risk.features(test) @ self.risk.head.matrix(self.theta).mT
+            return vmap(lambda theta: parameters.outputs(theta, x), chunk_size=64)(self.theta)
+
+    def model(self, g: int) -> torch.nn.Module:
+        """Return a copy of the model as it would be without group g."""
+        return self.risk.parameters.model_at(self.theta[g])
+
+
+def removal_weights(risk: Risk, groups: Sequence[Int[Tensor, " _"]], weighting: str) -> Float[Tensor, "g n"]:
+    """Return the weights [g, n] of the problem that remains: 0 on the group, and on the rest 1 or 1/(1 - f).
+
+    Args:
+        risk: its own weights, if any, are kept on the rest; "preserve" needs an unweighted risk.
+        groups: checked index lists.
+        weighting: "plain" or "preserve"; f = |U|/n.
+
+    Raises:
+        ValueError: an unknown weighting, a bad group, or "preserve" on a reweighted risk.
+    """
+    groups = require_groups(groups, risk.n)
+    require_choice("weighting", weighting, WEIGHTINGS)
+    if weighting == "preserve" and risk.weights is not None:
+        raise ValueError("weighting='preserve' is defined for equal weights only; use weighting='plain' here.")
+    weights = risk.weights_or_ones().repeat(len(groups), 1)
+    for row, group in zip(weights, groups, strict=True):
+        row[group.to(row.device)] = 0
+        if weighting == "preserve":
+            row *= risk.n / (risk.n - len(group))
+    return weights
+
+
+def group_statuses(solutions: Sequence[Solution]) -> tuple[str, ...]:
+    """Return one word for each group: "converged", or the first of its solves that failed and how.
+
+    Args:
+        solutions: of theta1, theta2 and the part with R''', as many as were solved, a row for each group; or of a
+            Newton step alone.
+    """
+    names = TERMS if len(solutions) > 1 else ("",)
+    found = []
+    for rows in zip(*(solution.row_status for solution in solutions), strict=True):
+        failed = next(((name, row) for name, row in zip(names, rows, strict=False) if row != "converged"), None)
+        found.append("converged" if failed is None else f"{failed[1]} ({failed[0]})" if failed[0] else failed[1])
+    return tuple(found)
+
+
+def require_solved(solutions: Sequence[Solution], first: int, on_failure: str) -> None:
+    """Return nothing; raise or warn where a group's solve failed, naming the groups.
+
+    Args:
+        solutions: as for ``group_statuses``.
+        first: the number of the first group among all.
+        on_failure: "raise" or "warn".
+    """
+    require_choice("on_failure", on_failure, ("raise", "warn"))
+    for solution in solutions:
+        if solution.converged:
+            continue
+        failed = [first + k for k, row in enumerate(solution.row_status) if row != "converged"]
+        which = ", ".join(map(str, failed[:NAMED])) + (", ..." if len(failed) > NAMED else "")
+        detail = (
+            solution.detail + ("; " if solution.detail else "") + f"groups {which}"
+            if solution.rows
+            else solution.detail
+        )
+        replace(solution, detail=detail).require_converged(on_failure)

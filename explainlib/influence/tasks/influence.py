@@ -1,0 +1,258 @@
+"""TLXML: the influence of training tasks on a meta-learner, on its adaptation, and on a new task's loss.
+
+    I_meta(j)    = - H^+ grad L_j(w)                              [M, q]       eqs (4), (12)
+    I_adpt(i, j) = dA(support_i, w)/dw  I_meta(j)                 [T, M, P]    eq. (6)
+    I_perf(i, j) = grad_theta L_i(query_i)^T I_adpt(i, j)         [T, M]       eq. (7)
+                 = (grad_w L_i)^T I_meta(j),  because dA/dw^T grad_theta L_i is the gradient through the adaptation
+
+H is the Hessian of the meta-objective 1/M sum_i L_i + l2/2 |w|^2. All are derivatives with respect to an extra weight
+on L_j; removing task j is the weight -1/M. A negative I_perf means that more of task j lowers the loss: helpful.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.func import jvp
+
+from explainlib import compute
+from explainlib.checks import require_choice, require_indices, require_lists, require_nonnegative, warn_caller
+from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
+from explainlib.gate import FORWARD_HESSIAN, GRADIENT
+from explainlib.influence.tasks.spectrum import Spectrum, task_spectrum
+from explainlib.memory import alternatives, require_memory
+from explainlib.meta.fingerprints import SHAPE, learner_entries, learner_fingerprint
+from explainlib.meta.hessian import require_objective
+from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
+from explainlib.risk import NotAtMinimumWarning
+from explainlib.solvers.dense import Keep, require_keep
+from explainlib.solvers.solution import SolverWarning
+from explainlib.storage import FINGERPRINT, Store, differences
+
+CURVATURES = ("hessian", "gauss_newton", "identity")
+AT_REST = 1e-6  # a mean gradient below this share of a single task's is a minimum for all purposes
+BEYOND = 1e-9  # of the largest eigenvalue; negatives above it may be rounding
+
+
+class NegativeCount(NamedTuple):
+    """How many eigenvalues are negative, counted both ways.
+
+    Attributes:
+        plain: below zero, rounding of zero eigenvalues included.
+        certain: below -1e-9 of the largest.
+    """
+
+    plain: int
+    certain: int
+
+
+class TaskInfluence:
+    """The influence of M training tasks on a meta-learner at w.
+
+    Args:
+        learner: ``Maml`` or ``ProtoNet``.
+        w: its meta-trained parameters [q].
+        tasks: the M tasks it was trained on.
+        curvature: "hessian" (exact), "gauss_newton", or "identity" (plain gradient products, a control).
+        keep: which eigenvalues H^+ inverts: an int (that many algebraically largest, never one <= 0), a float (those
+            above it relative to the largest absolute value; the default is the pseudo-inverse), "positive", None (all).
+        damping: added to the curvature only to solve with it, >= 0.
+        l2: the ridge (weight decay) that w was trained with, part of H.
+        strict: raise unless w is at a minimum; otherwise only warn, because meta-training seldom ends at one.
+        store: a folder that the gradients, the curvature and I_meta fill; an interrupted call resumes from it, and
+            ``TaskInfluence.stored`` scores new tasks from it without the training data.
+        processes: the Hessian's tasks are spread over so many.
+
+    Attributes:
+        meta: I_meta [M, q].
+        eigenvalues: of H (l2 and damping included), downwards [q]; of the Gauss-Newton matrix those that are not zero.
+        gradient_norm: |grad L(w) + l2 w|.
+        negative: how many eigenvalues are negative, counted both ways.
+        kept: how many eigenvalues are inverted.
+
+    Raises:
+        ValueError: parameters of another learner, first-order MAML, no minimum under ``strict``, a store of other data
+            or options, a singular H with keep=None.
+
+    Source: TLXML, eqs (4) to (7), (12), (13).
+    """
+
+    @alternatives("pass curvature='identity', fewer tasks, or a learner of fewer parameters, parameters=[...]")
+    @compute.entry
+    def __init__(
+        self,
+        learner: Learner,
+        w: Float[Tensor, " q"],
+        tasks: Tasks,
+        *,
+        curvature: str = "hessian",
+        keep: Keep = 1e-9,
+        damping: float = 0.0,
+        l2: float = 0.0,
+        strict: bool = False,
+        store: str | Path | None = None,
+        processes: int = 1,
+    ) -> None:
+        require_choice("curvature", curvature, CURVATURES)
+        require_nonnegative("l2", l2)
+        require_nonnegative("damping", damping)
+        require_keep(keep)
+        self.learner, self.w = require_objective(learner), learner.require_w(w)
+        self.curvature, self.keep = curvature, keep
+        learner.require_tasks(tasks)
+        self.group: Int[Tensor, " M"] = tasks.group
+        self.store = None if store is None else Store(store, _made_from(learner, w, tasks, curvature, l2, damping))
+        gradients = self._cached("gradients", lambda: learner.gradients(w, tasks))
+        self.gradient_norm = float((gradients.mean(0) + l2 * w).norm())
+        self._check_stationarity(gradients, strict)
+        options = {"l2": l2, "damping": damping, "processes": processes, "store": self.store}
+        self._set_spectrum(task_spectrum(learner, w, tasks, curvature, **options), gradients)
+        if self.store is not None and "influence" not in self.store:  # a finished one may be read-only
+            self.store.save("influence", {"w": w, "group": self.group, "norm": torch.tensor(self.gradient_norm)})
+
+    def _check_stationarity(self, gradients: Float[Tensor, "M q"], strict: bool) -> None:
+        size = float(gradients.norm(dim=1).mean())
+        if self.gradient_norm <= AT_REST * size:
+            return
+        said = (
+            f"the learner is not at a minimum: |gradient| = {self.gradient_norm:.1e}, a single task's is {size:.1e}. "
+            "Influence then says how a Newton step would move, not where retraining ends"
+        )
+        if strict:
+            raise ValueError(f"{said}; train longer, use xl.meta.minimise, or pass strict=False.")
+        warn_caller(f"{said}.", NotAtMinimumWarning)
+
+    def _set_spectrum(self, spectrum: Spectrum, gradients: Float[Tensor, "M q"]) -> None:
+        """Take in the spectrum, and what all pruning shares."""
+        self.spectrum, self._gradients = spectrum, gradients
+        self._coordinates = spectrum.coordinates(gradients)
+        self.eigenvalues = spectrum.values.flip(0)
+        largest = float(self.eigenvalues.abs().max())
+        self.negative = NegativeCount(
+            int((self.eigenvalues < 0).sum()), int((self.eigenvalues < -BEYOND * largest).sum())
+        )
+        self.kept = spectrum.rank(self.keep)
+        unmet = spectrum.unmet(self.keep)
+        if unmet is not None:
+            warn_caller(unmet, SolverWarning)
+        self.meta: Float[Tensor, "M q"] = -spectrum.solve(gradients, self._coordinates, self.keep)
+
+    def pruned(self, keep: Keep) -> TaskInfluence:
+        """Return the same influence with another choice of eigenvalues; nothing is computed again but products."""
+        other = object.__new__(TaskInfluence)
+        other.__dict__.update(self.__dict__)
+        other.keep = require_keep(keep)
+        other._set_spectrum(self.spectrum, self._gradients)
+        return other
+
+    @classmethod
+    def stored(cls, learner: Learner, store: str | Path, *, keep: Keep = 1e-9) -> TaskInfluence:
+        """Return the influence that a store holds, able to score new tasks; the training data are not needed.
+
+        Raises:
+            ValueError: a folder without a finished influence, or one of another learner.
+        """
+        require_learner(learner)
+        if not (Path(store) / FINGERPRINT).is_file():
+            raise ValueError(f"store={str(store)!r} holds no influence; pass the folder a TaskInfluence was made with.")
+        folder = Store.open(store)
+        found = folder.fingerprint
+        if found.get("what") != "TaskInfluence":
+            raise ValueError(f"store={str(store)!r} holds {found.get('what')!r}, no influence; pass a TaskInfluence's.")
+        if "influence" not in folder:
+            raise ValueError(f"store={str(store)!r} is not finished; make its TaskInfluence again to resume it.")
+        known = folder.load("influence", learner.w0.device)
+        wanted = learner_entries(learner, learner.require_w(known["w"]), found[SHAPE])
+        other = [*differences({key: found.get(key) for key in wanted if key != "model"}, {**wanted, "model": None})]
+        if other:
+            raise ValueError(
+                f"store={str(store)!r} belongs to another learner ({'; '.join(other)}); "
+                "build the learner as it was trained."
+            )
+        self = object.__new__(cls)
+        self.learner, self.curvature, self.keep, self.store = learner, found["curvature"], require_keep(keep), folder
+        self.w, self.group, self.gradient_norm = known["w"], known["group"], float(known["norm"])
+        self._set_spectrum(
+            Spectrum.load(folder, learner.w0.device), folder.load("gradients", learner.w0.device)["value"]
+        )
+        return self
+
+    @compute.entry
+    def adaptation(self, test_tasks: Tasks) -> Float[Tensor, "T M P"]:
+        """Return I_adpt: how each test task's adapted parameters move with an extra weight on each training task."""
+        self.learner.require_derivatives(self.learner.require_tasks(test_tasks), GRADIENT, FORWARD_HESSIAN)
+
+        def one(task: Episode) -> Float[Tensor, "M P"]:
+            def along(direction: Tensor) -> Tensor:
+                return jvp(lambda v: self.learner.adapted_one(v, task), (self.w,), (direction,))[1]
+
+            return vmap(along)(self.meta)
+
+        numbers = len(test_tasks) * self.meta.numel()
+        what = f"the adaptation of {len(test_tasks):,} tasks to {len(self.meta):,}, q = {self.learner.q:,} numbers each"
+        require_memory(what, 2 * numbers * self.w.element_size(), self.w.device, otherwise="ask for fewer test tasks")
+        parts = vmap(one, chunk_size=max(1, self.learner.chunk(test_tasks) // len(self.meta)))
+        return require_learned(self.learner, "adaptations", parts(Episode(*test_tasks.arrays())))
+
+    @compute.entry
+    def performance(
+        self, test_tasks: Tasks, *, groups: Sequence[Sequence[int]] | Int[Tensor, " M"] | None = None
+    ) -> Float[Tensor, "T M_or_G"]:
+        """Return I_perf: how each test task's loss moves with an extra weight on each training task; < 0 is helpful.
+
+        Args:
+            test_tasks: T tasks that the learner can read.
+            groups: None gives one column a training task. A list of index lists, or a LongTensor [M] of group numbers
+                (such as ``tasks.group``: copies belong to their origin), gives one column a group: the sum over its
+                members, in the order of the list or of the numbers.
+
+        Raises:
+            ValueError: an index outside the training tasks, or numbers of another length.
+
+        Source: TLXML, eqs (7) and (9).
+        """
+        tests = self.learner.gradients(self.w, test_tasks)
+        inside = self.spectrum.coordinates(tests)
+        table = -self.spectrum.products(tests, inside, self._gradients, self._coordinates, self.keep)
+        return table if groups is None else table @ self._membership(groups).to(table)
+
+    def _membership(self, groups: Sequence[Sequence[int]] | Int[Tensor, " M"]) -> Float[Tensor, "M G"]:
+        m = len(self.meta)
+        if isinstance(groups, Tensor):
+            if groups.shape != (m,) or groups.dtype != torch.int64:
+                raise ValueError(
+                    f"groups is {groups.dtype} {list(groups.shape)}, expected int64 [{m}], one per task (its "
+                    "group's number); pass a list of index lists to name tasks, [[0, 3], [1]]."
+                )
+            return (groups[:, None] == groups.unique()).double()
+        columns = torch.zeros(m, len(groups), dtype=torch.float64)
+        require_lists(groups)
+        for g, members in enumerate(groups):
+            columns[require_indices(members, m, name=f"groups[{g}]", of="training tasks"), g] = 1
+        return columns
+
+    def __repr__(self) -> str:
+        """Return one line: how far from a minimum, what was inverted."""
+        return (
+            f"TaskInfluence(M={len(self.meta)}, q={self.w.numel()}, {self.curvature}, {self.kept} eigenvalues inverted"
+            f", {self.negative.plain} negative ({self.negative.certain} beyond rounding), |gradient| "
+            f"{self.gradient_norm:.1e})"
+        )
+
+    def _cached(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        if self.store is None:
+            return make()
+        return self.store.cached(name, lambda: {"value": make()}, self.w.device)["value"]
+
+
+def _made_from(
+    learner: Learner, w: Tensor, tasks: Tasks, curvature: str, l2: float, damping: float
+) -> dict[str, object]:
+    options = {"what": "TaskInfluence", "curvature": curvature, "l2": l2, "damping": damping}
+    return learner_fingerprint(learner, w, tasks, {"group": tasks.group}, options)

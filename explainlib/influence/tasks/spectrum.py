@@ -1,0 +1,184 @@
+"""The curvature behind task influence, as eigenvalues and eigenvectors, so that any pruning is one product away.
+
+    H^+ g = sum over kept k of u_k (u_k . g) / lambda_k
+
+A Gauss-Newton matrix of few rows has a large null space; its vectors are never formed. With damping the null space has
+the eigenvalue ``damping`` and takes part in the inverse. Eigenvalues are found in float64; those that the dtype of the
+matrix, or of the rows, leaves undetermined are never inverted, whatever ``keep`` asks for, and a warning says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.datasets import Tasks
+from explainlib.meta.gauss_newton import COLUMNS, float64_gram, gauss_newton_rows
+from explainlib.meta.hessian import meta_hessian
+from explainlib.meta.learner import Learner
+from explainlib.solvers.dense import Keep, kept_eigenvalues, rounding_share
+from explainlib.solvers.low_rank import gram_floor
+from explainlib.storage import Store
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A symmetric q x q matrix A + damping I by its eigenvalues.
+
+    Attributes:
+        values: of the directions in ``vectors``, upwards [r].
+        vectors: orthonormal columns [q, r]; None stands for the identity matrix.
+        rest: the eigenvalue of the q - r directions that are not in ``vectors``.
+        floor: the share of the largest eigenvalue below which another is rounding; None is ``rounding_share`` of q.
+    """
+
+    values: Float[Tensor, " r"]
+    vectors: Float[Tensor, "q r"] | None
+    rest: float
+    floor: float | None = None
+
+    def _all_values(self, q: int) -> tuple[Float[Tensor, " q"], float]:
+        """Return all q eigenvalues, the rest first, and the absolute level of rounding."""
+        filled = torch.cat([self.values.new_full((q - len(self.values),), self.rest), self.values])
+        floor = rounding_share(self.values.dtype, q) if self.floor is None else self.floor
+        return filled, floor * float(filled.abs().max())
+
+    def coordinates(self, rows: Float[Tensor, "k q"]) -> Float[Tensor, "k r"]:
+        """Return rows in the eigenvectors' coordinates."""
+        return rows if self.vectors is None else rows @ self.vectors
+
+    def weights(self, keep: Keep, q: int) -> tuple[Float[Tensor, " r"], float]:
+        """Return (1/lambda where kept, else 0 [r]; the same for the rest)."""
+        if self.vectors is None:
+            return torch.ones_like(self.values), 0.0
+        hidden = q - len(self.values)
+        filled, rounding = self._all_values(q)
+        order = filled.argsort(stable=True)
+        mask = torch.empty_like(order, dtype=torch.bool)
+        mask[order] = kept_eigenvalues(filled[order], keep, floor=rounding / max(float(filled.abs().max()), 1e-300))
+        if keep is None and not (filled.abs() > rounding).all():
+            raise ValueError(
+                "the curvature is singular, so keep=None cannot invert it; pass keep=1e-9 (the pseudo-inverse), "
+                "a count, or make TaskInfluence(..., damping=...) with damping > 0."
+            )
+        inverse = torch.where(mask, 1 / torch.where(mask, filled, 1.0), 0.0)
+        whole = hidden > 0 and self.rest > 0 and bool(mask[:hidden].all())
+        return inverse[hidden:], (1 / self.rest if whole else 0.0)
+
+    def rank(self, keep: Keep) -> int:
+        """Return how many eigenvalues are inverted."""
+        q = len(self.values) if self.vectors is None else len(self.vectors)
+        weights, rest = self.weights(keep, q)
+        return int((weights != 0).sum()) + (q - len(weights) if rest else 0)
+
+    def unmet(self, keep: Keep) -> str | None:
+        """Return a sentence where ``keep`` asks for more than is inverted, else None."""
+        if self.vectors is None or keep is None or keep == "positive":
+            return None
+        q, rank = len(self.vectors), self.rank(keep)
+        filled, rounding = self._all_values(q)
+        largest = float(filled.abs().max())
+        words = f"the {rank} that are inverted lie above rounding, {rounding / max(largest, 1e-300):.1e} of the largest"
+        if isinstance(keep, int):
+            if rank >= min(keep, q):
+                return None
+            asked = f"keep={keep} eigenvalues were asked for, and only {rank} are inverted: {words}, and above zero."
+            return f"{asked} Pass keep={rank} or fewer, or a float such as 1e-9."
+        lost = int(((filled.abs() > keep * largest) & (filled.abs() <= rounding)).sum())
+        unknown = q - len(self.values) if keep * largest < rounding and self.rest <= rounding else 0
+        if not lost and not unknown:
+            return None
+        precise = "Pass " if filled.dtype == torch.float64 else "Use float64, or pass "
+        return f"keep={keep:g} reaches below what {filled.dtype} determines: {words}. {precise}a larger keep."
+
+    def solve(self, rows: Float[Tensor, "k q"], inside: Float[Tensor, "k r"], keep: Keep) -> Float[Tensor, "k q"]:
+        """Return H^+ applied to rows, given also in the eigenvectors' coordinates."""
+        weights, rest = self.weights(keep, rows.shape[1])
+        if self.vectors is None:
+            return rows
+        value = (inside * weights) @ self.vectors.T
+        return value + rest * (rows - inside @ self.vectors.T) if rest else value
+
+    def products(
+        self, left: Tensor, left_inside: Tensor, right: Tensor, right_inside: Tensor, keep: Keep
+    ) -> Float[Tensor, "k m"]:
+        """Return left^T H^+ right for all rows, both given also in the eigenvectors' coordinates."""
+        weights, rest = self.weights(keep, left.shape[1])
+        value = (left_inside * weights) @ right_inside.T
+        return value + rest * (left @ right.T - left_inside @ right_inside.T) if rest else value
+
+    def save(self, store: Store) -> None:
+        """Write the spectrum to a store."""
+        parts = {"values": self.values, "rest": torch.tensor(self.rest, dtype=torch.float64)}
+        if self.floor is not None:
+            parts["floor"] = torch.tensor(self.floor, dtype=torch.float64)
+        store.save("spectrum", parts if self.vectors is None else {**parts, "vectors": self.vectors})
+
+    @staticmethod
+    def load(store: Store, device: torch.device | str) -> Spectrum:
+        """Return the spectrum of a store."""
+        parts = store.load("spectrum", device)
+        floor = float(parts["floor"]) if "floor" in parts else None
+        return Spectrum(parts["values"], parts.get("vectors"), float(parts["rest"]), floor)
+
+
+def task_spectrum(
+    learner: Learner,
+    w: Float[Tensor, " q"],
+    tasks: Tasks,
+    curvature: str,
+    *,
+    l2: float,
+    damping: float,
+    processes: int = 1,
+    store: Store | None = None,
+) -> Spectrum:
+    """Return the spectrum of H (or G, or the identity) + (l2 + damping) I.
+
+    Args:
+        learner: whose objective it is.
+        w: where.
+        tasks: the M training tasks.
+        curvature: "hessian", "gauss_newton" or "identity".
+        l2: ridge, >= 0.
+        damping: >= 0.
+        processes: for the Hessian.
+        store: resumes from it and fills it.
+    """
+    if store is not None and "spectrum" in store:
+        return Spectrum.load(store, w.device)
+    shift = l2 + damping
+    if curvature == "identity":
+        spectrum = Spectrum(torch.ones_like(w), None, 0.0)
+    elif curvature == "hessian":
+        matrix = meta_hessian(learner, w, tasks, l2=shift, processes=processes, store=store)
+        spectrum = Spectrum(*(part.to(matrix) for part in torch.linalg.eigh(matrix.double())), 0.0)
+    else:
+        spectrum = spectrum_of_rows(gauss_newton_rows(learner, w, tasks) / len(tasks) ** 0.5, shift=shift)
+    if store is not None:
+        spectrum.save(store)
+    return spectrum
+
+
+def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spectrum:
+    """Return the spectrum of V^T V + shift I for rows V; the smaller of V V^T and V^T V is taken apart, in float64.
+
+    Directions whose eigenvalue is rounding of the rows, below ``gram_floor`` of the largest whatever q is, belong to
+    the rest; ``len(values)`` is the rank.
+
+    Args:
+        rows: V.
+        shift: ridge and damping, >= 0.
+    """
+    m, q = rows.shape
+    values, vectors = torch.linalg.eigh(float64_gram(rows.T if q <= m else rows))
+    floor = gram_floor(rows.dtype, len(values))
+    real = values > floor * values[-1]
+    values, vectors = values[real], vectors[:, real]
+    if q > m:
+        vectors = (vectors / values.sqrt()).T
+        vectors = torch.cat([(vectors @ part.double()).to(rows) for part in rows.split(COLUMNS, dim=1)], dim=1).T
+    return Spectrum((values + shift).to(rows), vectors.to(rows), shift, floor)

@@ -1,0 +1,21 @@
+"""Bilevel learners whose tasks are solved at their inner minima."""
+
+from explainlib.meta.bilevel.learner import Bilevel, MakeInverse
+from explainlib.meta.bilevel.problem import Problem, Proximal
+from explainlib.meta.bilevel.solve import SolveError, require_bilevel, solve
+from explainlib.meta.bilevel.state import ROWS, InnerState
+from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
+
+__all__ = [
+    "ROWS",
+    "Bilevel",
+    "InnerState",
+    "MakeInverse",
+    "Problem",
+    "Proximal",
+    "SolveError",
+    "TaskWeights",
+    "WeightedTask",
+    "require_bilevel",
+    "solve",
+]

@@ -1,0 +1,195 @@
+"""The inner solutions of many tasks at once, to rounding: Newton, never an unrolled descent.
+
+Softmax heads are convex: Newton with line search. Networks are not: Levenberg's damped steps (H + mu I)^-1 g, mu raised
+where the quadratic model misleads and lowered to nothing near the end. Every task starts at its centre unless told, so
+its solution is a function of lam and of nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad_and_value, jacrev
+from torch.nn.functional import cross_entropy
+
+from explainlib.derivatives import vmap
+from explainlib.memory import require_memory
+from explainlib.meta.bilevel.inverse import DenseInverse, InnerInverse, head_inverse
+from explainlib.meta.bilevel.problem import Problem
+from explainlib.meta.bilevel.task_weights import WeightedTask
+from explainlib.meta.learner import one_hot
+
+MAX_STEPS = 200
+SMALLER = "take inner='head', or learn fewer parameters with parameters=[...]"
+Thetas = Float[Tensor, "m p"]
+
+
+def quadratic_tolerance(dtype: torch.dtype) -> float:
+    """Return the relative gradient from which one more Newton step, squaring it, ends at rounding."""
+    return torch.finfo(dtype).eps ** 0.5
+
+
+class InnerError(RuntimeError):
+    """An inner problem that was not solved."""
+
+
+def inner_solutions(
+    problem: Problem, lam: Float[Tensor, " q"], batch: WeightedTask, start: Thetas | None = None
+) -> Thetas:
+    """Return theta_i(lam) [m, p], the inner gradients at rounding.
+
+    Args:
+        problem: both levels.
+        lam: where.
+        batch: m tasks with weights.
+        start: where Newton begins; None is the centre.
+
+    Raises:
+        InnerError: some task did not converge.
+    """
+    theta = problem.centre(lam).expand(len(batch.support_y), -1) if start is None else start
+    return (_net if problem.linear is None else _solve_heads)(problem, lam, batch, theta.clone())
+
+
+def inner_inverse(problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, batch: WeightedTask) -> InnerInverse:
+    """Return H_in^-1 of every task of a batch, factored.
+
+    Args:
+        problem: both levels.
+        lam: where.
+        theta: the inner solutions.
+        batch: their tasks.
+
+    Raises:
+        SolverError: an inner Hessian that is not positive definite.
+    """
+    if problem.linear is None:
+        return DenseInverse(_hessians(problem, lam, theta, batch))
+    phi = features(problem, lam, batch.support_x)
+    outputs = phi @ problem.linear.matrix(theta).mT
+    return head_inverse(problem.linear, phi, outputs, batch.training, problem.strength)
+
+
+def features(problem: Problem, lam: Float[Tensor, " q"], x: Tensor) -> Float[Tensor, "m n d"]:
+    """Return what the heads of m tasks see of x [m, n, ...], in one pass through the body.
+
+    Args:
+        problem: whose body.
+        lam: its meta-parameters.
+        x: examples of m tasks.
+    """
+    with torch.no_grad():
+        return problem.features(lam, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def _solve_heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> Tensor:
+    head, strength, centre = problem.linear, problem.strength, problem.centre(lam)
+    phi = features(problem, lam, batch.support_x)
+
+    def values(rows: Tensor, theta: Tensor) -> Tensor:
+        outputs = phi[rows] @ head.matrix(theta).mT
+        losses = cross_entropy(outputs.transpose(1, 2), batch.support_y[rows], reduction="none")
+        return (batch.training[rows] * losses).sum(1) + strength / 2 * (theta - centre).square().sum(1)
+
+    def gradients(rows: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = phi[rows] @ head.matrix(theta).mT
+        errors = outputs.softmax(-1) - vmap(lambda y: one_hot(y, outputs.shape[-1], outputs))(batch.support_y[rows])
+        pulled = head.flat((batch.training[rows][..., None] * errors).mT @ phi[rows])
+        return pulled + strength * (theta - centre), outputs
+
+    def steps(rows: Tensor, gradient: Tensor, outputs: Tensor) -> Tensor:
+        inverse = head_inverse(head, phi[rows], outputs, batch.training[rows], strength)
+        return inverse.solve(gradient[:, None])[:, 0]
+
+    rows = torch.arange(len(theta), device=theta.device)
+    goal = quadratic_tolerance(theta.dtype) * ((batch.training * phi.norm(dim=2)).sum(1) + strength * centre.norm())
+    for _ in range(MAX_STEPS):
+        gradient, outputs = gradients(rows, theta[rows])
+        step = steps(rows, gradient, outputs)
+        last = gradient.norm(dim=1) <= goal[rows]
+        theta[rows[last]] -= step[last]  # the last step ends at rounding, where values say nothing any more
+        rows, gradient, step = rows[~last], gradient[~last], step[~last]
+        if not len(rows):
+            return theta
+        theta[rows] = _line_search(values, rows, theta[rows], gradient, step)
+    raise InnerError(_unsolved_error(rows, problem))
+
+
+def _line_search(
+    values: Callable[[Tensor, Tensor], Tensor], rows: Tensor, theta: Tensor, gradient: Tensor, step: Tensor
+) -> Tensor:
+    """Halve each task's step until its value falls as Armijo asks; return the new parameters."""
+    before, fall = values(rows, theta), (gradient * step).sum(1)
+    slack = 1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)
+    moved, waiting, size = theta.clone(), torch.ones_like(rows, dtype=torch.bool), 1.0
+    while waiting.any() and size > 1e-9:
+        open_rows = waiting.nonzero()[:, 0]
+        trial = theta[open_rows] - size * step[open_rows]
+        fine = values(rows[open_rows], trial) <= before[open_rows] - 1e-4 * size * fall[open_rows] + slack[open_rows]
+        moved[open_rows[fine]] = trial[fine]
+        waiting[open_rows[fine]] = False
+        size /= 2
+    return moved
+
+
+def _hessians(problem: Problem, lam: Tensor, theta: Tensor, batch: WeightedTask) -> Tensor:
+    """Return the dense inner Hessians, reverse over reverse."""
+    return vmap(lambda t, task: jacrev(lambda v: problem.inner_gradient(lam, v, task))(t))(theta, batch)
+
+
+def _net(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> Tensor:
+    value = vmap(lambda t, task: problem.inner(lam, t, task))
+    model = vmap(lambda t, task: _quadratic(lambda v: problem.inner(lam, v, task), t))
+    m, p = theta.shape
+    what, size = f"the inner Hessians of {m} tasks, p = {p:,} parameters", 6 * m * p**2 * theta.element_size()
+    require_memory(what, size, theta.device, otherwise=SMALLER)
+    eye = torch.eye(p, dtype=theta.dtype, device=theta.device)
+    rows = torch.arange(len(theta), device=theta.device)
+    mu = theta.new_full((len(theta),), 0.1 * problem.strength)
+    goal = None
+    for _ in range(MAX_STEPS):
+        part = WeightedTask(*(tensor[rows] for tensor in batch))
+        at = theta[rows]
+        hessian, (gradient, before) = model(at, part)
+        goal = quadratic_tolerance(theta.dtype) * gradient.norm(dim=1).clamp(min=1.0) if goal is None else goal
+        last = gradient.norm(dim=1) <= goal[rows]
+        damping = torch.where(last | (mu[rows] < 1e-4 * problem.strength), 0.0, mu[rows])
+        triangle, failed = torch.linalg.cholesky_ex(hessian + damping[:, None, None] * eye)
+        bad = failed != 0
+        triangle = torch.where(bad[:, None, None], eye, triangle)  # such a task only raises its damping this time
+        step = torch.cholesky_solve(gradient[..., None], triangle)[..., 0]
+        expected = (gradient * step).sum(1) - torch.einsum("mp,mpk,mk->m", step, hessian, step) / 2
+        slack = 1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)  # below it values say nothing
+        gained = (before - value(at - step, part) + slack) / (expected + slack)
+        good = ~bad & (last | (gained > 1e-3))
+        theta[rows[good]] = (at - step)[good]
+        mu[rows] = torch.where(
+            bad | (gained < 0.25), 4 * mu[rows].clamp(min=1e-4 * problem.strength),
+            torch.where(gained > 0.75, mu[rows] / 8, mu[rows]),
+        )  # fmt: skip
+        rows = rows[~(last & good)]
+        if not len(rows):
+            return theta
+    raise InnerError(_unsolved_error(rows, problem))
+
+
+def _quadratic(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return (Hessian, (gradient, value)), one pass forwards for all three."""
+
+    def slope(v: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        gradient, value = grad_and_value(function)(v)
+        return gradient, (gradient, value)
+
+    return jacrev(slope, has_aux=True)(at)
+
+
+def _unsolved_error(rows: Tensor, problem: Problem) -> str:
+    precise = "" if problem.lam0.dtype == torch.float64 else "use float64, "
+    return (
+        f"{len(rows)} inner problems, the first of task {int(rows[0])} of its batch, did not converge in {MAX_STEPS} "
+        f"Newton steps; build the Bilevel with a strength above {problem.strength:.3g}, scale the examples, "
+        f"{precise}or smooth the activations (tanh, not ReLU, whose kinks have no gradient to end at)."
+    )

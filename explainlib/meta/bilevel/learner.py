@@ -1,0 +1,319 @@
+r"""Meta-learning as two nested problems: every task solves its own, and lam makes their solutions do well.
+
+    theta_i(lam) = argmin_theta g_i(lam, theta)           sums over the training (support) examples
+    F(lam) = sum_i f_i(lam, theta_i(lam)) + l2/2 |lam|^2  sums over the validation (query) examples
+
+The inner problems are solved to rounding and differentiated implicitly; nothing is unrolled. ``strength`` (of the inner
+problem) and ``l2`` (the outer ridge) are two numbers; the paper writes delta for both (slip 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from explainlib import compute
+from explainlib.checks import (
+    require_choice,
+    require_finite,
+    require_nonnegative,
+    require_same_kind,
+    require_shape,
+    require_tensor,
+    symmetrised,
+)
+from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
+from explainlib.gate import FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
+from explainlib.memory import require_numbers
+from explainlib.meta.bilevel.inner import SMALLER, inner_solutions
+from explainlib.meta.bilevel.inverse import InnerInverse
+from explainlib.meta.bilevel.problem import Head, Problem, Proximal
+from explainlib.meta.bilevel.softmax import softmax_products, softmax_total_hessian
+from explainlib.meta.bilevel.state import ROWS, InnerState, sum_over_tasks
+from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
+from explainlib.modules import private_copy
+
+INNER: dict[str, type[Problem]] = {"proximal": Proximal, "head": Head}
+NUMBERS = 2**24  # in flight at once; bounds the memory of a batch of tasks
+MakeInverse = Callable[[Problem, Tensor, Tensor, WeightedTask], InnerInverse]
+
+
+class Bilevel:
+    """A bilevel learner with cross-entropy on both levels.
+
+    Args:
+        model: any ``nn.Module`` from x [n, ...] to outputs [n, C], each example for itself; copied. Smooth activations,
+            because second and third derivatives are taken.
+        inner: "proximal" (theta shaped like lam, strength/2 |theta - lam|^2) or "head" (lam is all but the last Linear
+            layer, theta that layer with the ridge strength/2 |theta|^2).
+        strength: of the inner proximity or ridge, > 0.
+        l2: the outer ridge, >= 0.
+        parameters: "all" (those that require a gradient) or a list of names: what is learned, the last layer of a
+            "head" apart; the rest stays as it is.
+
+    Attributes:
+        lam0: the model's own meta-parameters [q]; ``w0`` is the same.
+        q: how many.
+        p: the number of task parameters.
+
+    Raises:
+        ValueError: no strength, an unknown inner problem, a model without a head where one is needed.
+
+    Source: Ren et al., section 3; math of both inner problems as in the module's formula.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        inner: str = "proximal",
+        strength: int | float,
+        l2: int | float,
+        parameters: str | Sequence[str] = "all",
+    ) -> None:
+        kind = INNER[require_choice("inner", inner, tuple(INNER))]
+        if not strength > 0:
+            raise ValueError(
+                f"strength={strength} has to be above zero: without it the inner problem has no unique solution "
+                "(separable tasks have none at all); pass strength=1.0, say."
+            )
+        self.inner, self.strength, self.l2 = inner, float(strength), float(require_nonnegative("l2", l2))
+        with compute.settings():
+            self.problem = kind(model, self.strength, parameters)
+            self.given = private_copy(model)
+        self.lam0: Float[Tensor, " q"] = require_finite("the model's parameters", self.problem.lam0)
+        self.w0, self.q, self.p = self.lam0, self.lam0.numel(), self.problem.theta0.numel()
+
+    @compute.entry
+    def inner_solution(
+        self,
+        lam: Float[Tensor, " q"],
+        tasks: Tasks,
+        *,
+        weights: TaskWeights | None = None,
+        start: Float[Tensor, "M p"] | None = None,
+    ) -> Float[Tensor, "M p"]:
+        """Return theta_i(lam) for every task, the inner gradients at rounding.
+
+        Args:
+            lam: where.
+            tasks: M tasks.
+            weights: of their training examples; None is all ones.
+            start: where Newton begins [M, p]; None is the centre, so that the solution is a function of lam alone.
+
+        Raises:
+            InnerError: an inner problem that Newton cannot solve.
+            ValueError: a wrong length, dtype or device; tasks that the model cannot read.
+        """
+        return torch.cat([theta for _, theta, _ in self._solved(lam, tasks, weights, start)])
+
+    @compute.entry
+    def outer_losses(
+        self,
+        lam: Float[Tensor, " q"],
+        tasks: Tasks,
+        *,
+        weights: TaskWeights | None = None,
+        start: Float[Tensor, "M p"] | None = None,
+    ) -> Float[Tensor, " M"]:
+        """Return f_i(lam, theta_i(lam)), the SUM of the validation losses of every task; arguments as above."""
+        outer = vmap(lambda theta, task: self.problem.outer(lam, theta, task))
+        with torch.no_grad():
+            return torch.cat([outer(theta, batch) for _, theta, batch in self._solved(lam, tasks, weights, start)])
+
+    @compute.entry
+    def total_gradients(
+        self,
+        lam: Float[Tensor, " q"],
+        tasks: Tasks,
+        *,
+        weights: TaskWeights | None = None,
+        start: Float[Tensor, "M p"] | None = None,
+    ) -> Float[Tensor, "M q"]:
+        """Return D f_i for every task, without the outer ridge (Ren et al., Theorem 4.1); task weights do not enter."""
+        settled = self.inner_states(lam, tasks, weights=weights, start=start)
+        return torch.cat([state.total_gradients() for _, state in settled])
+
+    @compute.entry
+    def partial_gradients(
+        self, lam: Float[Tensor, " q"], tasks: Tasks
+    ) -> tuple[Float[Tensor, "M q"], Float[Tensor, "M p"]]:
+        """Return (partial_lam f_i, partial_theta f_i); the first is zero for the proximal problem (slip 4)."""
+        parts = [(state.of_lam, state.of_theta) for _, state in self.inner_states(lam, tasks)]
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    @compute.entry
+    def inner_jacobian(self, lam: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M p q"]:
+        """Return dtheta_i/dlam for every task (eq. 4); M p q numbers."""
+        M, p, q = len(tasks), self.p, self.q
+        require_numbers(f"Jacobians of {M:,} tasks, {p:,} x {q:,} each", 2 * M * p * q, lam, otherwise="pass fewer")
+        return torch.cat([state.jacobian() for _, state in self.inner_states(lam, tasks)])
+
+    @compute.entry
+    def total_hessian(
+        self,
+        lam: Float[Tensor, " q"],
+        tasks: Tasks,
+        *,
+        weights: TaskWeights | None = None,
+        third_order: bool = True,
+        inverse: MakeInverse | None = None,
+        start: Float[Tensor, "M p"] | None = None,
+    ) -> Float[Tensor, "q q"]:
+        """Return sum_i c_i D D f_i [q, q], symmetric, exact, without the outer ridge.
+
+        Args:
+            lam: where.
+            tasks: M tasks.
+            weights: of tasks and examples; None is all ones.
+            third_order: False drops d^2 theta/dlam^2, which is wrong, and shows by how much.
+            inverse: as in ``hessian_operator``.
+            start: of the inner problems, as in ``inner_solution``.
+
+        Source: Ren et al., Definition 4.2. Closed form for proximal softmax regression, otherwise q products.
+        """
+        self.require_derivatives(tasks, GRADIENT, HESSIAN, FORWARD_HESSIAN, THIRD)
+        require_numbers(f"the total Hessian of q = {self.q:,} parameters", 4 * self.q**2, lam, otherwise=SMALLER)
+        total = lam.new_zeros(self.q, self.q)
+        c = self._weights(tasks, weights).tasks
+        for rows, state in self.inner_states(lam, tasks, weights=weights, inverse=inverse, start=start):
+            if self.has_closed_form:
+                total += softmax_total_hessian(state, c[rows], third_order=third_order)
+            else:
+                total += state.total_hessian(c[rows], third_order=third_order)
+        return symmetrised("the total Hessian", total) if third_order else (total + total.T) / 2
+
+    @compute.entry
+    def hessian_operator(
+        self,
+        lam: Float[Tensor, " q"],
+        tasks: Tasks,
+        *,
+        weights: TaskWeights | None = None,
+        third_order: bool = True,
+        inverse: MakeInverse | None = None,
+    ) -> Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]:
+        """Return v -> sum_i c_i D D f_i v on rows [k, q]; q^2 numbers are never formed.
+
+        Args:
+            lam: where.
+            tasks: M tasks, solved and factored once, here.
+            weights: of tasks and examples.
+            third_order: as in ``total_hessian``.
+            inverse: makes H_in^-1 of a batch; None is exact.
+        """
+        self.require_derivatives(tasks, GRADIENT, HESSIAN, FORWARD_HESSIAN, THIRD)
+        c = self._weights(tasks, weights).tasks
+        states = [(c[rows], s) for rows, s in self.inner_states(lam, tasks, weights=weights, inverse=inverse)]
+        if self.has_closed_form:
+            return sum_over_tasks(states, lambda s, v: softmax_products(s, v, third_order=third_order))
+        return sum_over_tasks(states, lambda s, v: s.hessian_products(v, third_order=third_order))
+
+    def inner_states(
+        self,
+        lam: Float[Tensor, " q"],
+        tasks: Tasks,
+        *,
+        weights: TaskWeights | None = None,
+        inverse: MakeInverse | None = None,
+        start: Float[Tensor, "M p"] | None = None,
+    ) -> Iterator[tuple[slice, InnerState]]:
+        """Return an iterator of (rows of tasks, these tasks at their inner solutions), batch by batch as memory allows.
+
+        Args:
+            lam: where.
+            tasks: M tasks.
+            weights: of their examples.
+            inverse: makes H_in^-1 of a batch from (problem, lam, theta, batch); None is exact.
+            start: of the inner problems, as in ``inner_solution``.
+        """
+        for rows, theta, batch in self._solved(lam, tasks, weights, start):
+            made = None if inverse is None else inverse(self.problem, lam, theta, batch)
+            yield rows, InnerState(self.problem, lam, theta, batch, made)
+
+    def adapted(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M p"]:
+        """Return theta_i(w): what adaptation is here."""
+        return self.inner_solution(w, tasks)
+
+    @compute.entry
+    def outputs(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M r C"]:
+        """Return the query's logits for every task after adaptation."""
+        answer = vmap(lambda theta, x: self.problem.outputs(w, theta, x))
+        with torch.no_grad():
+            return torch.cat([answer(theta, batch.query_x) for _, theta, batch in self._solved(w, tasks, None)])
+
+    def losses(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
+        """Return the MEAN query cross-entropy of every task, as other learners do."""
+        outputs = self.outputs(w, tasks)
+        return cross_entropy(outputs.transpose(1, 2), tasks.query_y, reduction="none").mean(1)
+
+    def accuracy(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
+        """Return the share of the query that every task gets right."""
+        return (self.outputs(w, tasks).argmax(-1) == tasks.query_y).to(w.dtype).mean(-1)
+
+    def options(self) -> dict[str, object]:
+        """Return what beside the model decides the results, for fingerprints."""
+        return {"kind": "bilevel", "inner": self.inner, "strength": self.strength, "l2": self.l2}
+
+    def require_w(self, lam: Float[Tensor, " q"]) -> Float[Tensor, " q"]:
+        """Return lam if it can be this learner's meta-parameters."""
+        require_shape("lam", require_tensor("lam", lam), [self.q], meaning="(this learner's meta-parameters)")
+        require_same_kind("lam", lam, "the learner", self.lam0)
+        return require_finite("lam", lam)
+
+    def require_tasks(self, tasks: Tasks) -> Tasks:
+        """Return tasks if this learner can read them."""
+        if not isinstance(tasks, Tasks):
+            raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
+        require_same_kind("tasks.support_x", tasks.support_x, "the learner", self.lam0)
+        outputs = self.problem.admit(tasks.support_x[0])
+        if outputs < tasks.ways:
+            raise ValueError(
+                f"the model has {outputs} outputs, a task has {tasks.ways} ways; build it with one for each."
+            )
+        self.problem.inspect(tasks.support_x[0])
+        self._outputs = outputs
+        return tasks
+
+    def require_derivatives(self, tasks: Tasks, *routes: str) -> None:
+        """Return nothing, or raise, once the network's derivatives were compared on the support of a task."""
+        self.require_tasks(tasks)
+        if not self.has_closed_form:
+            self.problem.require_derivatives(tasks.support_x[0], routes)
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether the total Hessian has a closed form; known once ``require_tasks`` has seen a task."""
+        return self.inner == "proximal" and self.problem.linear is not None
+
+    def _weights(self, tasks: Tasks, weights: TaskWeights | None) -> TaskWeights:
+        return TaskWeights.of(tasks) if weights is None else weights
+
+    def _solved(
+        self, lam: Tensor, tasks: Tasks, weights: TaskWeights | None, start: Tensor | None = None
+    ) -> Iterator[tuple[slice, Tensor, WeightedTask]]:
+        lam = self.require_w(lam)
+        self.require_derivatives(tasks, *((GRADIENT, HESSIAN) if self.inner == "proximal" else ()))
+        weights = self._weights(tasks, weights)
+        size = self._chunk(tasks)
+        for first in range(0, len(tasks), size):
+            rows = slice(first, first + size)
+            batch = weights.batch(tasks, rows)
+            yield rows, inner_solutions(self.problem, lam, batch, None if start is None else start[rows]), batch
+
+    def _chunk(self, tasks: Tasks) -> int:
+        s, r, c = tasks.support_y.shape[1], tasks.query_y.shape[1], self._outputs
+        wide = self.problem.linear is not None and s * c < self.p
+        inner = 4 * (s * c) ** 2 if wide else 4 * self.p**2
+        rows = 3 * (s + r) * c * self.p if self.has_closed_form else (3 * self.p + ROWS) * (self.p + self.q)
+        pictures = 64 * (tasks.support_x[0].numel() + tasks.query_x[0].numel())
+        return max(1, NUMBERS // (inner + rows + pictures))
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return f"Bilevel({self.inner}, q={self.q}, p={self.p}, strength={self.strength:g}, l2={self.l2:g})"

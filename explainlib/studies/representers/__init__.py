@@ -1,0 +1,5 @@
+"""The study of representers (Tsai et al.)."""
+
+from explainlib.studies.representers.study import Config, config, jobs, run
+
+__all__ = ["Config", "config", "jobs", "run"]

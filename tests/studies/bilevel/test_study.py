@@ -1,0 +1,129 @@
+"""The bilevel study end to end at toy size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pandas
+import pytest
+import torch
+
+from explainlib.figures import alt_text
+from explainlib.figures.bilevel import derivative_reach
+from explainlib.figures.studies import STUDY_FIGURES
+from explainlib.studies.bilevel import claims as bilevel_claims
+from explainlib.studies.bilevel import problem as bilevel_problem
+from explainlib.studies.bilevel import study as bilevel
+from explainlib.studies.record import PartialResults
+
+TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "pieces"
+    return folder, bilevel.run(TOY, PartialResults(folder, asdict(TOY)))
+
+
+@pytest.fixture(scope="module")
+def case():
+    return bilevel.case(TOY, "proximal", 0)
+
+
+def test_every_claim_has_a_row_and_a_verdict(toy):
+    claims = toy[1]["claims"]
+    assert claims["id"].tolist() == [f"R{i}" for i in range(1, 9)]
+    assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
+    assert not claims.isna().any().any()
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"),
+    [((0.01, 0.012, 0.008), "held"), ((0.03, -0.03, 0.0), "undecided"), ((0.03, 0.031, 0.029), "not held")],
+)
+def test_close_means_close_and_known_to_be(gaps, verdict):
+    """A gap near zero whose interval is wide decides nothing."""
+    rows = [("task influence", 5, s, 0.9 + gap, 0.9) for s, gap in enumerate(gaps)]
+    table = pandas.DataFrame(rows, columns=["method", "count", "seed", "accuracy", "accuracy_solved"])
+    table = pandas.concat([table, table.assign(method="leave-out Newton step")]).assign(inner="head")
+    assert bilevel_claims._r1(table)["verdict"] == verdict
+
+
+def test_no_method_is_dropped(toy):
+    found = set(toy[1]["removal"]["method"])
+    assert found == set(bilevel_problem.methods_for("proximal"))
+    assert set(toy[1]["harmful"]["method"]) == found
+
+
+def test_editing_is_judged_by_solving_again(toy, case):
+    table = toy[1]["editing"]
+    exact = table[(table["method"] == "task influence") & (table["count"] == 3)].iloc[0]
+    removed = case.order(0)[:3].tolist()
+    truth = case.solved.without(removed, warm=True)
+    edited = case.solved.influence().without_tasks(removed)
+    want = float((edited - truth).norm() / (truth - case.solved.lam).norm())
+    assert exact["parameter_error"] == pytest.approx(want, rel=1e-3)
+    newton = table[(table["method"] == "leave-out Newton step") & (table["count"] == 3)].iloc[0]
+    assert newton["parameter_error"] < exact["parameter_error"]
+    assert (table[table["method"] == "direct"]["parameter_error"] == 1).all(), "the proximal model does not move"
+
+
+def test_the_derivative_is_exact_for_little_of_a_task(toy, case):
+    """Its relative error grows in proportion to what is taken away, up to the whole task of ``editing``."""
+    table = toy[1]["fractions"]
+    errors = table.groupby("fraction")["error"].median()
+    assert errors[0.01] < 0.015 * errors[1.0] and errors.is_monotonic_increasing
+    single = toy[1]["editing"].query("count == 1 and method == 'task influence' and repeat == 0")
+    first = table[(table["task"] == int(case.order(0)[0])) & (table["fraction"] == 1)]
+    assert float(first["error"].iloc[0]) == pytest.approx(float(single["parameter_error"].iloc[0]), rel=1e-5)
+
+
+def test_deeper_series_come_nearer_to_the_dense_solution(toy):
+    table = toy[1]["depth"]
+    series = table[table["kind"] == "Neumann depth"].sort_values("steps")["from_exact"]
+    assert series.iloc[-1] < 0.05 * series.iloc[0] and series.is_monotonic_decreasing
+    inner = table[table["kind"] == "inner descent steps"].sort_values("steps")
+    assert inner["inner_error"].is_monotonic_decreasing
+
+
+def test_the_share_found_cannot_pass_what_was_inspected(toy):
+    table = toy[1]["harmful"]
+    assert (table["found"] <= (table["inspected"] / table["flipped"]).clip(upper=1) + 1e-6).all()
+
+
+def test_the_flat_problem_knows_whose_example_is_whose(case):
+    examples, owner = bilevel_problem.flattened_examples(case.solved.tasks)
+    k = 3
+    mine = examples.x[owner == k]
+    tasks = case.solved.tasks
+    assert torch.equal(mine, torch.cat([tasks.support_x[k], tasks.query_x[k]]))
+
+
+def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
+    folder, tables = toy
+    monkeypatch.setattr(bilevel_problem, "solve", None)
+    again = bilevel.run(TOY, PartialResults(folder, asdict(TOY)))
+    for name, table in tables.items():
+        pandas.testing.assert_frame_equal(again[name], table)
+
+
+def test_the_figure_says_what_it_shows(toy):
+    assert "solving again" in alt_text(STUDY_FIGURES["bilevel"](toy[1]))
+
+
+def test_the_reach_of_the_derivative_in_words(toy):
+    table = toy[1]["fractions"]
+    middle = table[table["fraction"] == 0.1]["error"].median()
+    assert (
+        f"proximal {table[table['fraction'] == 0.01]['error'].median():.2g} at 0.01, {middle:.2g} at 0.1"
+        in alt_text(derivative_reach(table).figure)
+    )
+    with pytest.raises(ValueError, match="table has no inner; pass the study's table 'fractions'"):
+        derivative_reach(table.drop(columns="inner"))
+    with pytest.raises(ValueError, match="table has no rows"):
+        derivative_reach(table[:0])
+
+
+def test_other_data_are_refused():
+    with pytest.raises(ValueError, match="glyphs, omniglot"):
+        bilevel.config("quick", "mnist")

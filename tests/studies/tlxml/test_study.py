@@ -1,0 +1,57 @@
+"""The TLXML study end to end at toy size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pandas
+import pytest
+
+from explainlib.figures import alt_text
+from explainlib.figures.studies import STUDY_FIGURES
+from explainlib.studies.record import PartialResults
+from explainlib.studies.tlxml import study as tlxml
+
+TOY = tlxml.Config(tasks=8, batches=12, counts=(128, 64), levels=3, script_tasks=1, script_batches=2)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "pieces"
+    return folder, tlxml.run(TOY, PartialResults(folder, asdict(TOY)))
+
+
+def test_every_claim_has_a_row_and_a_verdict(toy):
+    claims = toy[1]["claims"]
+    assert claims["id"].tolist() == [f"T{i}" for i in range(1, 16)]
+    assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
+    assert not claims.isna().any().any()
+
+
+def test_no_method_is_dropped(toy):
+    pruning = toy[1]["pruning"]
+    methods = ["unpruned", "positive", "128", "64", "identity", "random projector", "cosine"]
+    assert pruning["method"].tolist() == methods * 2 and set(pruning["learner"]) == {"maml", "protonet"}
+    assert pruning["self_first"].between(0, 8).all()
+    assert (pruning[pruning["method"] == "cosine"]["self_first"] == 8).all(), "a gradient is nearest to itself"
+    assert len(toy[1]["spectrum"]) == 1413
+    assert toy[1]["gaussnewton"][["self_correlation", "unseen_correlation"]].abs().le(1).all().all()
+    assert toy[1]["scripts"]["pearson"].notna().all()
+
+
+def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
+    folder, tables = toy
+    monkeypatch.setattr(tlxml, "gauss_newton_buffer", None)
+    monkeypatch.setattr(tlxml, "leave_tasks_out", None)
+    again = tlxml.run(TOY, PartialResults(folder, asdict(TOY)))
+    for name, table in tables.items():
+        pandas.testing.assert_frame_equal(again[name], table)
+
+
+def test_the_figure_says_what_it_shows(toy):
+    assert "plain gradient products reach" in alt_text(STUDY_FIGURES["tlxml"](toy[1]))
+
+
+def test_other_data_are_refused():
+    with pytest.raises(ValueError, match="glyphs, omniglot"):
+        tlxml.config("quick", "mnist")
