@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import mutants
-from benchmarks.mutants import rooms, run
+from benchmarks.mutants import forked, rooms, run
 from benchmarks.mutants.sample import candidates
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +132,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "modules", lambda root: [root / "explainlib" / "risk.py"])
     monkeypatch.setattr(run, "sample", lambda *_, **__: [m for place in candidates((root / "explainlib/risk.py").read_bytes(), "explainlib/risk.py") for m in place if m.before in ("x + 1", "x - 1", "n -= 1")])  # fmt: skip
     monkeypatch.setattr(run, "MARGIN", 2.0)
+    monkeypatch.setattr(forked, "LOADED", ["pytest"])
     return root
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.mutants.forked import SURVIVED, tested
+from benchmarks.mutants.forked import SURVIVED, load, tested
 from benchmarks.mutants.rooms import mirror, modules, room_of, room_tests
 from benchmarks.mutants.sample import KINDS, Mutant, sample
 
@@ -33,6 +33,7 @@ def main(words: Sequence[str]) -> int:
         print("\n".join(mutant.name for mutant in mutants))
         return 0
     record = Record(given.keep)
+    load()
     with tempfile.TemporaryDirectory() as folder:
         trees: queue.Queue[Path] = queue.Queue()
         for job in range(given.jobs):
