@@ -43,10 +43,10 @@ def _context() -> ForkServerContext:
     return context
 
 
-def tested(tree: Path, tests: Sequence[Path], *, limit: float) -> Outcome:
+def tested(tree: Path, tests: Sequence[str], *, limit: float) -> Outcome:
     """Run tests of a copy until the first failure, or for ``limit`` seconds."""
     said, started = tree / "said.tmp", time.monotonic()
-    process = _context().Process(target=_pytest, args=(str(tree), str(said), [str(test) for test in tests]))
+    process = _context().Process(target=_pytest, args=(str(tree), str(said), list(tests)))
     process.start()
     try:
         process.join(limit)
@@ -57,7 +57,7 @@ def tested(tree: Path, tests: Sequence[Path], *, limit: float) -> Outcome:
     if late or process.exitcode == 0:
         return Outcome(LATE if late else SURVIVED, "", seconds)
     output = said.read_text(errors="replace")
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.M)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", output, re.M)
     return Outcome(DIED, failed[1] if failed else output[-300:], seconds)
 
 
@@ -85,7 +85,7 @@ def _pytest(tree: str, said: str, tests: list[str]) -> None:
 
     import pytest
 
-    code = pytest.main(["-x", "-q", "-rfE", "-p", "no:cacheprovider", "-p", "no:nbval", *tests])
+    code = pytest.main(["-x", "-q", "-rfE", "-p", "no:cacheprovider", "-p", "no:nbval", "-o", "timeout=300", *tests])
     module = sys.modules.get("explainlib")
     if module is not None and not Path(module.__file__).is_relative_to(tree):
         raise RuntimeError(f"explainlib came from {module.__file__}, not from {tree}; no change was seen.")

@@ -1,7 +1,8 @@
 """Run a sample: copy the tree, apply one change, run the mirroring tests, record what happened, put the file back.
 
-``python -m benchmarks mutants --seed 1 --number 60 --jobs 2 --keep FILE``. What is in FILE is not run again: one JSON
-line for each room (its tests without a change, which have to pass, and their seconds) and one for each mutant.
+``python -m benchmarks mutants --seed 1 --number 60 --jobs 2 --keep FILE``. FILE gets one JSON line a mutant, as soon as
+it is known, and what is in it is not run again. A mutant has died when a test fails that passes without the change, or
+when its tests find no end.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.mutants.forked import SURVIVED, load, tested
-from benchmarks.mutants.rooms import mirror, modules, room_of, room_tests
+from benchmarks.mutants.forked import DIED, SURVIVED, Outcome, load, tested
+from benchmarks.mutants.rooms import mirror, modules
 from benchmarks.mutants.sample import KINDS, Mutant, sample
 
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "results", "student", "build", "dist")
-PATIENCE, MARGIN = 3.0, 60.0  # times what the room's tests take without a change, and seconds: then a mutant has died
+UNJUDGED = "unjudged"
 
 
 def main(words: Sequence[str]) -> int:
-    """Run what is missing of a sample and print its table; 1 if a room's tests fail without any change."""
+    """Run what is missing of a sample and print its table; 1 if a test fails without any change."""
     given = _parser().parse_args(words)
     mutants = sample(ROOT, modules(ROOT), seed=given.seed, number=given.number)
     if given.list:
@@ -38,17 +39,15 @@ def main(words: Sequence[str]) -> int:
         trees: queue.Queue[Path] = queue.Queue()
         for job in range(given.jobs):
             trees.put(_copied(Path(folder) / str(job)))
+        missing = [mutant for mutant in mutants if mutant.name not in record.known]
         with ThreadPoolExecutor(given.jobs) as pool:
-            rooms = sorted({room_of(ROOT / mutant.path, ROOT) for mutant in mutants} - set(record.rooms))
-            list(pool.map(lambda room: _run_room(room, trees, record), rooms))
-            bad = [room for room, line in record.rooms.items() if line["fate"] != SURVIVED]
-            if bad:
-                print(f"the tests of {', '.join(bad)} fail without any change; make them pass, and delete their lines.")
-                return 1
-            missing = [mutant for mutant in mutants if mutant.name not in record.mutants]
-            list(pool.map(lambda mutant: _run_mutant(mutant, trees, record), missing))
-    print(table([record.mutants[mutant.name] for mutant in mutants]))
-    return 0
+            list(pool.map(lambda mutant: _run(mutant, trees, record, given.limit), missing))
+    lines = [record.known[mutant.name] for mutant in mutants]
+    print(table(lines))
+    open_ = [line["by"] for line in lines if line["fate"] == UNJUDGED]
+    if open_:
+        print(f"These fail without any change, too; make them pass and delete their lines: {', '.join(open_)}")
+    return 1 if open_ else 0
 
 
 def table(lines: Sequence[dict]) -> str:
@@ -56,49 +55,48 @@ def table(lines: Sequence[dict]) -> str:
     rows = ["| kind | mutants | died | survived |", "|---|---|---|---|"]
     for kind in (*KINDS, "all"):
         fates = [line["fate"] for line in lines if kind in (line["kind"], "all")]
-        lived = fates.count(SURVIVED)
-        rows.append(f"| {kind} | {len(fates)} | {len(fates) - lived} | {lived} |")
+        lived, open_ = fates.count(SURVIVED), fates.count(UNJUDGED)
+        rows.append(f"| {kind} | {len(fates)} | {len(fates) - lived - open_} | {lived} |")
     return "\n".join([*rows, "", *(f"- `{line['mutant']}`" for line in lines if line["fate"] == SURVIVED)])
 
 
 class Record:
-    """The lines of a file, each appended as soon as it is known."""
+    """The lines of a file, each appended as soon as it is known; and which tests were seen to pass."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.lock = path, threading.Lock()
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        self.rooms = {line["room"]: line for line in lines if "room" in line}
-        self.mutants = {line["mutant"]: line for line in lines if "mutant" in line}
+        self.known = {line["mutant"]: line for line in lines}
+        self.passing = {line["by"] for line in lines if line["fate"] == DIED}
 
-    def add(self, known: dict[str, dict], key: str, line: dict) -> None:
+    def add(self, mutant: Mutant, outcome: Outcome) -> None:
+        line = {"mutant": mutant.name, "kind": mutant.kind, **outcome._asdict()}
         with self.lock:
-            known[key] = line
+            self.known[mutant.name] = line
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
 
 
-def _run_room(room: str, trees: queue.Queue[Path], record: Record) -> None:
-    tree = trees.get()
-    own = [tree / path.relative_to(ROOT) for path in modules(ROOT) if room_of(path, ROOT) == room]
-    outcome = tested(tree, [*own, *room_tests(room, tree)], limit=3600.0)
-    trees.put(tree)
-    record.add(record.rooms, room, {"room": room, **outcome._asdict()})
-
-
-def _run_mutant(mutant: Mutant, trees: queue.Queue[Path], record: Record) -> None:
+def _run(mutant: Mutant, trees: queue.Queue[Path], record: Record, limit: float) -> None:
     tree = trees.get()
     path = tree / mutant.path
-    limit = MARGIN + PATIENCE * record.rooms[room_of(path, tree)]["seconds"]
-    tests = mirror(path, tree)
+    tests = [str(test) for test in mirror(path, tree)]
     source = path.read_bytes()
     try:
         _write(path, mutant.applied(source))
         outcome = tested(tree, tests, limit=limit)
+        _write(path, source)
+        if outcome.fate == DIED and outcome.by not in record.passing:
+            alone = [outcome.by] if "::" in outcome.by else ["--collect-only", *tests]
+            if tested(tree, alone, limit=limit).fate == SURVIVED:
+                record.passing.add(outcome.by)
+            else:
+                outcome = outcome._replace(fate=UNJUDGED)
     finally:
         _write(path, source)
         trees.put(tree)
-    record.add(record.mutants, mutant.name, {"mutant": mutant.name, "kind": mutant.kind, **outcome._asdict()})
+    record.add(mutant, outcome)
 
 
 def _copied(tree: Path) -> Path:
@@ -119,5 +117,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--number", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with a copy of the tree")
     parser.add_argument("--keep", type=Path, default=Path("results/mutants.jsonl"), help="one JSON line a mutant")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds a mutant; a test alone has 300")
     parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
     return parser
