@@ -1,4 +1,4 @@
-"""What this installation has, what it lacks, and what to do about each gap.
+"""A report on the installation: what is there, what is missing, and the remedy for each gap.
 
 ``report`` only looks: it installs, downloads and changes nothing. Paths are shortened to ``$EXPLAINLIB_DATA`` and
 ``~``, so that a report can be shown to others.
@@ -43,9 +43,9 @@ class Finding:
     """One line of the report.
 
     Args:
-        subject: what was looked at.
+        subject: what was checked.
         text: what was found.
-        remedy: what to do; empty if nothing needs doing.
+        remedy: what to do; empty if nothing.
     """
 
     subject: str
@@ -54,7 +54,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Return whether nothing needs doing."""
+        """Return whether there is nothing to do."""
         return not self.remedy
 
     def __str__(self) -> str:
@@ -139,7 +139,7 @@ def package_finding(name: str, pinned: str | None) -> Finding:
 
 
 def device_finding() -> Finding:
-    """Return which device tensors can live on."""
+    """Return the available device."""
     import torch
 
     if torch.cuda.is_available():
@@ -177,13 +177,13 @@ def data_findings() -> list[Finding]:
     from explainlib import datasets
 
     return [
-        Finding(f"data {entry.name}", entry.found or "not at hand", "" if entry.found else entry.how)
+        Finding(f"data {entry.name}", entry.found or "not found", "" if entry.found else entry.how)
         for entry in [*datasets.catalogue(), *(e for e in datasets.pool_catalogue() if e.name != "digits")]
     ]
 
 
 def findings() -> list[Finding]:
-    """Return everything ``doctor`` looks at, in the order of the report."""
+    """Return all findings of ``doctor``, in the order of the report."""
     pinned = pins()
     return [
         python_finding(),

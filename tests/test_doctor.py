@@ -130,7 +130,7 @@ def test_missing_data_are_a_gap(monkeypatch):
     entry = SimpleNamespace(name="mnist", found=None, how="fetch it")
     monkeypatch.setattr(datasets, "catalogue", lambda: [entry])
     monkeypatch.setattr(datasets, "pool_catalogue", lambda: [SimpleNamespace(name="digits", found="embedded", how="")])
-    assert doctor.data_findings() == [doctor.Finding("data mnist", "not at hand", "fetch it")]
+    assert doctor.data_findings() == [doctor.Finding("data mnist", "not found", "fetch it")]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from explainlib.studies.kept import PACKAGED, kept_tables
+from explainlib.studies.kept import FINISHED, kept_tables
 
-STEMS = sorted(path.stem for path in PACKAGED.glob("*.json"))
+STEMS = sorted(path.stem for path in FINISHED.glob("*.json"))
 LEFT = (".git", ".venv", "__pycache__", "student", "build", "dist", "*.egg-info", ".*_cache", "*.tmp")
 
 
@@ -37,13 +37,11 @@ def test_a_wheel_holds_the_package_and_the_kept_tables(source):
     wheel = build(source, "wheel")
     shutil.unpack_archive(wheel, source.parent / "site", "zip")
     site = source.parent / "site"
-    wanted = {
-        path.relative_to(source)
-        for path in (source / "explainlib").rglob("*")
-        if path.suffix in (".py", ".csv", ".json")
-    }
+    wanted = {path.relative_to(source) for path in (source / "explainlib").rglob("*.py")}
+    tables = [path for path in (source / "data" / "results").iterdir() if path.suffix in (".csv", ".json")]
+    wanted |= {Path("explainlib", "studies", "results", path.name) for path in tables}
     there = {path.relative_to(site) for path in site.rglob("*") if path.is_file() and "dist-info" not in str(path)}
-    assert there == wanted | {Path("explainlib/py.typed")}
+    assert tables and there == wanted | {Path("explainlib/py.typed")}
     assert wheel.stat().st_size < 2_000_000
     code = (
         "import explainlib as xl; from explainlib.studies.kept import kept_tables; print(xl.__file__);"
@@ -75,4 +73,4 @@ def test_a_run_that_is_not_kept_names_those_that_are():
     said = str(caught.value)
     assert len(STEMS) > 5 and all(stem in said for stem in STEMS)
     assert "study group --scale quick --data iris --out results` and pass folder='results'" in said
-    assert str(PACKAGED) not in said, "nobody should write into an installed package"
+    assert str(FINISHED) not in said, "nobody should write into an installed package"

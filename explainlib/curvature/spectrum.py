@@ -1,4 +1,4 @@
-"""The top of a curvature's spectrum, found with products alone."""
+"""The largest eigenvalues of a curvature, matrix-free."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from explainlib.checks import require_count
 from explainlib.curvature.hessian import hessian_operator
 from explainlib.risk import Risk
 
-DENSE_BELOW = 64  # ARPACK needs k well below p; a matrix this small is diagonalised whole
+DENSE_BELOW = 64  # ARPACK needs k well below p; a smaller matrix is diagonalised densely
 
 
 @compute.entry
 def top_eigenvalues(risk: Risk, k: int) -> Float[Tensor, " k"]:
     """Return the k algebraically largest eigenvalues of the Hessian, largest first, ridge included.
 
-    Implicitly restarted Lanczos (ARPACK) on Hessian products; p^2 numbers are never stored.
+    Implicitly restarted Lanczos (ARPACK) on Hessian products; the matrix is not materialised.
 
     Args:
-        risk: anywhere, not only at a minimum.
+        risk: at any parameters.
         k: 1 <= k <= p.
 
     Raises:
@@ -43,7 +43,7 @@ def lanczos(
     Args:
         operator: v -> A v on rows [k, p].
         like: gives p, dtype and device; its values are not used.
-        k: 1 <= k <= p; more than half of them, or a small p, are found densely.
+        k: 1 <= k <= p; more than half of them, or a small p, by a dense eigendecomposition.
         seed: of the starting vector.
     """
 
@@ -56,7 +56,7 @@ def lanczos(
         return torch.linalg.eigvalsh((matrix + matrix.T) / 2).flip(0)[:k]
     from scipy.sparse.linalg import LinearOperator, eigsh  # half a second that importing this package would take
 
-    start = np.random.default_rng(seed).standard_normal(p)  # ARPACK's own start would differ from run to run
+    start = np.random.default_rng(seed).standard_normal(p)  # ARPACK's default start is not reproducible
     tolerance = 0.0 if like.dtype == torch.float64 else 1e-6
     product = LinearOperator((p, p), matvec=matvec, dtype=np.float64)
     values = eigsh(product, k=k, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)

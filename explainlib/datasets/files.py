@@ -1,4 +1,4 @@
-"""Where a data set's files are: the reader's own folder first, else the download cache; and how they get there.
+"""Locations of a data set's files: the user's folder first, else the download cache; downloads.
 
 ``EXPLAINLIB_DATA`` names a folder with one sub-folder per data set, holding files under their official names, packed
 or unpacked. They belong to the reader and are used as found. The cache belongs to this library: a file in it whose
@@ -29,7 +29,7 @@ class SourceFile:
     Args:
         name: the official file name, with .gz where it is published packed.
         url: where it is published.
-        sha256: of the published file, only where somebody checked it; None forbids the download.
+        sha256: of the published file, if verified; None forbids the download.
         optional: the data set can be used without it.
     """
 

@@ -1,4 +1,4 @@
-"""The tables of a study that was run before: those inside the package, or in a folder of the reader's."""
+"""The tables of a study that was run before: those that come with explainlib, or in a folder of the reader's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pandas
 
 from explainlib.studies.record import checksum, parse_table, read_record
 
-PACKAGED = Path(__file__).parent / "results"
+PACKAGED = Path(__file__).parent / "results"  # of a built package
+REPOSITORY = Path(__file__).parents[2] / "data" / "results"  # from which the build copies
+FINISHED = PACKAGED if PACKAGED.is_dir() else REPOSITORY
 
 
 def kept_tables(stem: str, folder: str | Path | None = None) -> dict[str, pandas.DataFrame]:
@@ -16,7 +18,7 @@ def kept_tables(stem: str, folder: str | Path | None = None) -> dict[str, pandas
 
     Args:
         stem: study, data and scale, such as "fragility-iris-cpu".
-        folder: that ``python -m explainlib study`` wrote into; None takes the tables inside the package.
+        folder: that ``python -m explainlib study`` wrote into; None takes those that come with explainlib.
 
     Raises:
         FileNotFoundError: no tables of that run; the message says how to make them.
@@ -24,7 +26,7 @@ def kept_tables(stem: str, folder: str | Path | None = None) -> dict[str, pandas
             checksums).
     """
     own = folder is None
-    folder = PACKAGED if own else Path(folder)
+    folder = FINISHED if own else Path(folder)
     paths = sorted(folder.glob(f"{stem}-*.csv"))
     if not paths:
         study, data, scale = (*stem.split("-"), "", "")[:3]
@@ -32,7 +34,7 @@ def kept_tables(stem: str, folder: str | Path | None = None) -> dict[str, pandas
         if own:
             inside = ", ".join(path.stem for path in sorted(folder.glob("*.json")))
             raise FileNotFoundError(
-                f"no tables {stem}-*.csv inside the package, which has those of {inside}; run `{command} --out "
+                f"no tables {stem}-*.csv among those that come with explainlib: {inside}; run `{command} --out "
                 "results` and pass folder='results', or pass the folder that holds them."
             )
         raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""Omniglot: the characters of fifty alphabets, each drawn by twenty people, read straight out of the official zips.
+"""Omniglot: the characters of fifty alphabets, each drawn by twenty people, read from the official zips.
 
 A drawing is a black and white PNG of 105 by 105 pixels with dark ink on white paper. Here ink is 1 and paper 0, and
 each of the 28 by 28 pixels is the mean over the area it covers, so no ink is gained or lost.
@@ -46,7 +46,7 @@ NOT_A_PNG = (
 
 
 def omniglot(split: str | None = None) -> ClassPool:
-    """Return the characters of the zips at hand.
+    """Return the characters of the available zips.
 
     Args:
         split: "background" (964 characters of 30 alphabets), "evaluation" (659 of 20 others), "small1" or "small2"
@@ -68,7 +68,7 @@ def omniglot(split: str | None = None) -> ClassPool:
 
 
 def describe() -> str | None:
-    """Return a sentence about the zips at hand, or None without any.
+    """Return a sentence about the available zips, or None.
 
     Raises:
         ValueError: a damaged zip.

@@ -42,7 +42,7 @@ def import_learn2learn() -> ModuleType:
     """Return the module learn2learn, imported with stand-ins for those of its parts that cannot be imported.
 
     Using a stand-in raises an AttributeError that says why the part is missing. Modules that are imported already,
-    real or somebody's own stand-ins, stay as they are.
+    real or replaced by the user, are not changed.
 
     Raises:
         ImportError: learn2learn is not installed, or fails for another reason than gym and torchvision.
@@ -90,7 +90,7 @@ class _LenientLoader(Loader):
         before = set(sys.modules)
         try:
             self.loader.exec_module(module)
-        except Exception as error:  # whatever gym or torchvision raise: torchvision beside another torch, RuntimeError
+        except Exception as error:  # any error of gym or torchvision: torchvision beside another torch, RuntimeError
             for name in [name for name in sys.modules if name.startswith(module.__name__ + ".") and name not in before]:
                 del sys.modules[name]
             for name in [name for name in vars(module) if not name.startswith("__")]:

@@ -27,7 +27,7 @@ from explainlib.studies.fragility.bench import (
     train_family,
 )
 from explainlib.studies.fragility.parts import SWEEPS, sweep
-from explainlib.studies.kept import PACKAGED, kept_tables
+from explainlib.studies.kept import FINISHED, kept_tables
 from explainlib.studies.record import read_record
 
 TABLES, RUN = ("iris", "repeats", "networks"), "fragility-iris-cpu"
@@ -174,7 +174,7 @@ def read_truths(folder: str | Path | None = None) -> Truths:
         FileNotFoundError: a table that is not there; the message says how to make it.
         ValueError: a table without the columns that are read.
     """
-    chosen = PACKAGED if folder is None else Path(folder)
+    chosen = FINISHED if folder is None else Path(folder)
     records = sorted(chosen.glob("fragility-iris-*.json"), key=lambda path: path.stem != RUN)
     stem = records[0].stem if records else RUN
     tables = kept_tables(stem, folder)
