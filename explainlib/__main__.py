@@ -128,7 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "explainlib":
             raise
-        print(f"explainlib: the package {error.name} is not installed; run `make env`.", file=sys.stderr)
+        from explainlib.doctor import install_command
+
+        command = install_command(error.name)
+        print(f"explainlib: the package {error.name} is not installed; run `{command}`.", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"explainlib: {error}", file=sys.stderr)
     except KeyboardInterrupt:

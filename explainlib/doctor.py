@@ -31,7 +31,10 @@ PACKAGES = (
     "learn2learn",
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+TESTED = ((3, 11), (3, 12), (3, 13))  # versions of Python
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s#;]+)")
+REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)[^;]*(?:;.*extra == ['\"](\w+)['\"])?")
+HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
 MARKS = {True: "ok ", False: "gap"}
 
 
@@ -66,7 +69,7 @@ def pins(root: Path | None = None) -> dict[str, str]:
     Args:
         root: the repository; None means the one this package was installed from. Without its files, nothing is pinned.
     """
-    folder = Path(__file__).resolve().parent.parent if root is None else root
+    folder = HOME if root is None else root
     found: dict[str, str] = {}
     for name, pattern in (("constraints.txt", r"(.*)"), ("Makefile", r"^LEARN2LEARN := (.*)")):
         path = folder / name
@@ -81,9 +84,41 @@ def pins(root: Path | None = None) -> dict[str, str]:
 def python_finding() -> Finding:
     """Return which Python and system this is."""
     text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info[:2] != (3, 11) or platform.system() != "Linux":
-        return Finding("python", text, "only Python 3.11 on Linux is tested; where results differ, try that first")
+    if sys.version_info[:2] not in TESTED or platform.system() != "Linux":
+        versions = " and ".join(f"{major}.{minor}" for major, minor in TESTED)
+        return Finding("python", text, f"only Python {versions} on Linux are tested; where results differ, try those")
     return Finding("python", text)
+
+
+def in_repository(root: Path | None = None) -> bool:
+    """Return whether this package lies in its repository, where ``make`` installs what it needs.
+
+    Args:
+        root: the folder that holds the package; None means where it was imported from.
+    """
+    folder = HOME if root is None else root
+    return all((folder / name).is_file() for name in ("Makefile", "constraints.txt", "pyproject.toml"))
+
+
+def install_command(name: str, root: Path | None = None) -> str:
+    """Return the command that installs a package this library can use.
+
+    Args:
+        name: as its distribution is called.
+        root: as in ``in_repository``. Outside the repository there is no Makefile, and pip takes its place.
+    """
+    if in_repository(root):
+        return "make env" if name != "learn2learn" else "rm .venv/.installed && make env"
+    if name == "learn2learn":
+        from explainlib.datasets.tasks import INSTALL_LEARN2LEARN
+
+        return INSTALL_LEARN2LEARN
+    try:
+        requirements = metadata.requires("explainlib") or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    extras = {found.group(1): found.group(2) for found in map(REQUIREMENT.match, reversed(requirements)) if found}
+    return f"pip install 'explainlib[{extras[name]}]'" if extras.get(name) else f"pip install {name}"
 
 
 def package_finding(name: str, pinned: str | None) -> Finding:
@@ -96,7 +131,8 @@ def package_finding(name: str, pinned: str | None) -> Finding:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, "not installed", "make env")
+        without = "; without it there is no to_learn2learn, no from_learn2learn and no notebook 05"
+        return Finding(name, "not installed", install_command(name) + without * (name == "learn2learn"))
     if pinned is not None and version.split("+")[0] != pinned:
         return Finding(name, f"{version}, tested with {pinned}", "make env installs the tested version")
     return Finding(name, version + ("" if pinned is None else ", the tested version"))
@@ -154,7 +190,7 @@ def findings() -> list[Finding]:
         *(package_finding(name, pinned.get(name)) for name in PACKAGES),
         device_finding(),
         compute_finding(),
-        browser_finding(),
+        *([browser_finding()] if in_repository() else []),
         *data_findings(),
     ]
 

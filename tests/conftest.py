@@ -6,6 +6,7 @@ is imported, and it lives only here: notebooks and users import the package with
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 
@@ -14,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import matplotlib
 import pytest
+import torch._dynamo  # noqa: F401  torch loads it in the first forward, where the gate watches every call of it: a minute
 from jaxtyping import install_import_hook
 
 # Imported before the hook, explainlib would run unchecked; `already` lets test_environment say so.
@@ -23,6 +25,14 @@ matplotlib.use("Agg")
 
 hypothesis.settings.register_profile("explainlib", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("explainlib")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the cells of notebooks that use learn2learn, where it did not build."""
+    if importlib.util.find_spec("learn2learn") is None:
+        for item in items:
+            if item.path.suffix == ".ipynb" and "import_learn2learn" in item.path.read_text():
+                item.add_marker(pytest.mark.skip(reason="learn2learn is not installed"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from explainlib import compute
@@ -55,6 +54,8 @@ def lanczos(
     if p <= DENSE_BELOW or k > p // 2:
         matrix = operator(torch.eye(p, dtype=like.dtype, device=like.device))
         return torch.linalg.eigvalsh((matrix + matrix.T) / 2).flip(0)[:k]
+    from scipy.sparse.linalg import LinearOperator, eigsh  # half a second that importing this package would take
+
     start = np.random.default_rng(seed).standard_normal(p)  # ARPACK's default start is not reproducible
     tolerance = 0.0 if like.dtype == torch.float64 else 1e-6
     product = LinearOperator((p, p), matvec=matvec, dtype=np.float64)

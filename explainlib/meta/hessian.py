@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import joblib
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -157,6 +156,8 @@ def _distribute(summed: HessianSum, learner: Learner, w: Tensor, tasks: Tasks, p
     """Return the sum over tasks, computed by several processes."""
     if processes == 1:
         return summed(learner, w, tasks)
+    import joblib  # not with the package, which imports faster without it
+
     run = joblib.delayed(_in_process)
     return sum(joblib.Parallel(n_jobs=processes)(run(summed, learner, w, part) for part in _shares(tasks, processes)))
 

@@ -122,7 +122,7 @@ class Learner(ABC):
 
     def accuracy(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
         """Return the share of the query that every task gets right."""
-        return (self.outputs(w, tasks).argmax(-1) == tasks.query_y).to(w.dtype).mean(-1)
+        return query_accuracy(self.outputs(w, tasks), tasks)
 
     def model_at(self, w: Float[Tensor, " q"]) -> nn.Module:
         """Return a copy of the model with w in it; its BatchNorm uses batch statistics."""
@@ -157,9 +157,7 @@ class Learner(ABC):
             TypeError: not ``Tasks``, or another dtype.
             ValueError: examples that the model cannot read, or more ways than it has outputs.
         """
-        if not isinstance(tasks, Tasks):
-            raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
-        require_same_kind("tasks.support_x", tasks.support_x, "the learner", self.w0)
+        require_task_set(tasks, self.w0)
         outputs = admit(self.parameters, tasks.support_x[0], independent=False, name="a task's support")
         self.require_ways(tasks.ways, outputs)
         return tasks
@@ -174,10 +172,30 @@ class Learner(ABC):
 
     def require_ways(self, ways: int, outputs: int) -> None:
         """Raise if the outputs are too few for that many ways."""
-        if outputs < ways:
-            raise ValueError(
-                f"the model has {outputs} outputs, a task has {ways} ways; build it with one for each way."
-            )
+        require_outputs(ways, outputs)
+
+
+def require_task_set(tasks: Tasks, like: Tensor) -> Tasks:
+    """Return tasks if they are ``Tasks`` of the learner's dtype and device.
+
+    Raises:
+        TypeError: something else, or another dtype.
+    """
+    if not isinstance(tasks, Tasks):
+        raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
+    require_same_kind("tasks.support_x", tasks.support_x, "the learner", like)
+    return tasks
+
+
+def require_outputs(ways: int, outputs: int) -> None:
+    """Raise if a model has fewer outputs than a task has ways."""
+    if outputs < ways:
+        raise ValueError(f"the model has {outputs} outputs, a task has {ways} ways; build it with one for each way.")
+
+
+def query_accuracy(outputs: Float[Tensor, "M r C"], tasks: Tasks) -> Float[Tensor, " M"]:
+    """Return the share of the query that the outputs get right, for every task."""
+    return (outputs.argmax(-1) == tasks.query_y).to(outputs.dtype).mean(-1)
 
 
 def require_learner(learner: Learner) -> Learner:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pandas
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_finite, require_shape, require_table, require_tensor
+
+if TYPE_CHECKING:
+    import pandas
 
 CYCLES, LONGEST_CYCLE = 2_000, 5  # random cycles of each length, from 3 on
 QUANTILE = 0.99
@@ -54,6 +57,8 @@ def table(
     Source: Tsai et al. 2023, Definitions 1 to 6. Deviation: Theorem 7 allows any real alpha, but a negative one
     violates Definition 6 for one example; ``irreducibility`` counts them.
     """
+    import pandas  # a second that importing this package would take
+
     require_table("scores_train", scores_train)
     require_table("scores_test", scores_test)
     n = len(scores_train)

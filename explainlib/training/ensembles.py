@@ -6,9 +6,8 @@ Network j minimises  R_j(theta) = 1/n sum_i w_ji l_i(theta) + l2/2 |theta|^2,  t
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from explainlib.risk import Risk, minimum_tolerance
 from explainlib.storage import Store, Tensors
 from explainlib.training.fingerprints import risk_fingerprint
 from explainlib.training.stacked import Stacked, stack_networks, values_per_network
+from explainlib.training.starts import starts_or_fresh
 from explainlib.training.steps import Plateau, stepper
 
 CACHED = 2**17  # numbers in memory for one batch of networks, few enough for the processor's cache
@@ -105,12 +105,15 @@ def fit_ensemble(
     Cost: a plain perceptron is hand-batched (``training/stacked``); any other model goes through vmap.
     """
     risk = Risk(model, train, loss=loss, l2=l2)
-    if (starts is None) == (seeds is None):
-        raise ValueError(f"{'neither' if seeds is None else 'both'} of starts and seeds given; pass exactly one.")
-    if starts is None:
-        starts = fresh_starts(risk, seeds)
     return fit_risks(
-        risk, starts=starts, weights=weights, epochs=epochs, lr=lr, optimizer=optimizer, schedule=schedule, store=store
+        risk,
+        starts=starts_or_fresh(risk, starts, seeds),
+        weights=weights,
+        epochs=epochs,
+        lr=lr,
+        optimizer=optimizer,
+        schedule=schedule,
+        store=store,
     )
 
 
@@ -140,6 +143,41 @@ def fit_risks(
     Raises:
         TypeError, ValueError: bad options, starts or weights, or a folder of another computation.
     """
+    size = max(1, CACHED // values_per_network(risk))
+    how = {"epochs": epochs, "lr": lr, "optimizer": optimizer, "schedule": schedule}
+    return fit_in_batches(stack_networks, risk, starts, weights, batch=size, store=store, **how)
+
+
+def fit_in_batches(
+    stack: Callable[[Risk, Tensor], Stacked],
+    risk: Risk,
+    starts: Float[Tensor, "m p"],
+    weights: Float[Tensor, "m n"] | None,
+    *,
+    batch: int,
+    epochs: int,
+    lr: float,
+    optimizer: str,
+    schedule: Plateau | None,
+    store: str | Path | None = None,
+) -> Ensemble:
+    """Return m networks trained from their starts, ``batch`` of them at once: the loop behind every ensemble.
+
+    Args:
+        stack: (risk, weights [b, n]) -> what gives the gradients and values of b networks at once.
+        risk: the objective.
+        starts: [m, p].
+        weights: [m, n]; None is the risk's own for every network.
+        batch: networks trained at once, >= 1.
+        epochs: full-batch steps, >= 1.
+        lr: learning rate.
+        optimizer: "adam" or "sgd".
+        schedule: None, or a ``Plateau``.
+        store: a folder to fill batch by batch and to resume from.
+
+    Raises:
+        TypeError, ValueError: bad options, starts or weights, or a folder of another computation.
+    """
     require_count("epochs", epochs)
     require_positive("lr", lr)
     require_choice("optimizer", optimizer, ("adam", "sgd"))
@@ -148,10 +186,9 @@ def fit_risks(
     if not len(starts):
         raise ValueError("starts has no rows; pass at least one start.")
     weights = require_weights(risk, weights, len(starts))
-    size = max(1, CACHED // values_per_network(risk))
     saved = None
     if store is not None:
-        options = {"work": "ensemble", "epochs": epochs, "lr": lr, "optimizer": optimizer, "batch": size}
+        options = {"work": "ensemble", "epochs": epochs, "lr": lr, "optimizer": optimizer, "batch": batch}
         sources = {"starts": starts, "weights": weights, "schedule": schedule}
         saved = Store(store, risk_fingerprint(risk, starts[0], sources, {**options, "schedule": str(schedule)}))
     parts: list[Tensors] = []
@@ -159,14 +196,13 @@ def fit_risks(
         compute.settings(risk.n * risk.p),
         tqdm(total=len(starts) * epochs, desc="networks x epochs", delay=2.0, leave=False, unit_scale=True) as bar,
     ):
-        for k, rows in enumerate(torch.arange(len(starts), device=starts.device).split(size)):
-            start, problems = starts[rows], weights[rows]
+        for k, (start, rows) in enumerate(zip(starts.split(batch), weights.split(batch), strict=True)):
 
-            def train(start: Tensor = start, problems: Tensor = problems) -> Tensors:
-                return train_networks(stack_networks(risk, problems), start, epochs, lr, optimizer, schedule, bar)
+            def train(start: Tensor = start, rows: Tensor = rows) -> Tensors:
+                return train_networks(stack(risk, rows), start, epochs, lr, optimizer, schedule, bar)
 
             parts.append(train() if saved is None else saved.cached(f"batch-{k:05d}", train, starts.device))
-            bar.update(min((k + 1) * size, len(starts)) * epochs - bar.n)  # a batch from the store counts whole
+            bar.update(min((k + 1) * batch, len(starts)) * epochs - bar.n)  # a batch from the store counts whole
     theta, losses, norms = (torch.cat([part[key] for part in parts]) for key in ("theta", "losses", "gradient_norm"))
     return Ensemble(risk, weights, theta, losses, norms, statuses(theta, norms, epochs, minimum_tolerance(risk)))
 
@@ -219,7 +255,8 @@ def train_networks(
         if epoch % update_every == 0:
             bar.update(update_every * len(start))
     gradient_norm = networks.unpack(networks.gradients(packed)).norm(dim=1)
-    return {"theta": networks.unpack(packed), "losses": networks.values(packed), "gradient_norm": gradient_norm}
+    losses = networks.values(packed).detach()
+    return {"theta": networks.unpack(packed), "losses": losses, "gradient_norm": gradient_norm}
 
 
 def statuses(theta: Tensor, norms: Tensor, epochs: int, tolerance: float) -> tuple[str, ...]:
@@ -239,41 +276,3 @@ def statuses(theta: Tensor, norms: Tensor, epochs: int, tolerance: float) -> tup
 
     finite = torch.isfinite(theta).all(1).tolist()
     return tuple(status(fine, norm) for fine, norm in zip(finite, norms.tolist(), strict=True))
-
-
-def fresh_starts(risk: Risk, seeds: Sequence[int]) -> Float[Tensor, "s p"]:
-    """Return new initial parameters for each seed, drawn by PyTorch's layers; the caller's generators are not advanced.
-
-    In a copy of the model every module calls its ``reset_parameters``, in the model's order, in float32 on the CPU: a
-    seed gives the same network at every precision, the one that ``xl.models`` builds from that seed.
-
-    Args:
-        risk: gives the architecture and the chosen parameters.
-        seeds: s whole numbers of at least 0.
-
-    Raises:
-        ValueError: no seeds, a negative or repeated one, or a chosen parameter of a module without reset_parameters.
-    """
-    if isinstance(seeds, int) or not len(seeds):
-        raise ValueError(f"seeds={seeds!r} has to be a list of at least one seed; pass [0] for one network.")
-    for k, seed in enumerate(seeds):
-        require_count(f"seeds[{k}]", seed, least=0)
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds={list(seeds)} repeats a seed, so two networks would be the same; name each once.")
-    module = copy.deepcopy(risk.parameters.module).to(device="cpu", dtype=torch.float32)
-    resettable = [part for part in module.modules() if callable(getattr(part, "reset_parameters", None))]
-    drawn = {id(parameter) for part in resettable for parameter in part.parameters(recurse=False)}
-    missing = [name for name in risk.parameters.names if id(module.get_parameter(name)) not in drawn]
-    if missing:
-        raise ValueError(
-            f"parameter {missing[0]!r} belongs to a module without reset_parameters, so it cannot start afresh; "
-            "give the module that method, or pass starts."
-        )
-    rows = []
-    for seed in seeds:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the caller's GPUs too
-            for part in resettable:
-                part.reset_parameters()
-        rows.append(torch.cat([module.get_parameter(name).detach().flatten() for name in risk.parameters.names]))
-    return torch.stack(rows).to(risk.theta)

@@ -35,7 +35,7 @@ REPLACEABLE = (
     "learn2learn.vision.datasets",
     "learn2learn.vision.benchmarks",
 )
-INSTALL = 'pip install --no-deps --config-settings="--build-option=build_ext" learn2learn==0.2.0'
+INSTALL_LEARN2LEARN = 'pip install --no-deps --config-settings="--build-option=build_ext" learn2learn==0.2.0'
 
 
 def import_learn2learn() -> ModuleType:
@@ -49,14 +49,17 @@ def import_learn2learn() -> ModuleType:
     """
     if "learn2learn" not in sys.modules and importlib.util.find_spec("learn2learn") is None:
         raise ImportError(
-            f"learn2learn is not installed; run: {INSTALL} (it is compiled, and needs gcc and the headers of Python)."
+            f"learn2learn is not installed; run: {INSTALL_LEARN2LEARN} "
+            "(it is compiled, and needs gcc and the headers of Python)."
         )
     finder = _StandInFinder()
     sys.meta_path.insert(0, finder)
     try:
         return importlib.import_module("learn2learn")
     except Exception as error:
-        raise ImportError(f"learn2learn cannot be imported ({error}); install it again: {INSTALL}.") from error
+        raise ImportError(
+            f"learn2learn cannot be imported ({error}); install it again: {INSTALL_LEARN2LEARN}."
+        ) from error
     finally:
         sys.meta_path.remove(finder)
 

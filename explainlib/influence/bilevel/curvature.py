@@ -11,7 +11,7 @@ c_i are the tasks' weights, 1 unless given. For the proximal problem the second 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -65,71 +65,55 @@ def stationarity(gradient: float, size: float, strict: bool) -> str:
     return "not_stationary"
 
 
-def outer_operator(
-    bilevel: Bilevel,
-    lam: Float[Tensor, " q"],
-    tasks: Tasks,
-    *,
-    hessian: str,
-    inverse: MakeInverse | None = None,
-    weights: TaskWeights | None = None,
-) -> Operator:
-    """Return v -> S v on rows [k, q].
+@dataclass(frozen=True, eq=False)
+class OuterCurvature:
+    """S at lam, as products or as a matrix.
 
-    Args:
+    Attributes:
         bilevel: the learner.
         lam: meta-parameters [q].
         tasks: M tasks.
-        hessian: "exact" or "gamma".
+        weights: of tasks and examples.
         inverse: builds the inner inverses; None is exact.
-        weights: of tasks and examples; None is all ones.
 
     Source: Ren et al., Definition 4.2 and Theorem 5.1.
     """
-    if hessian == "exact":
-        total = bilevel.hessian_operator(lam, tasks, inverse=inverse, weights=weights)
-        return lambda v: total(v) + bilevel.l2 * v
-    c = TaskWeights.checked(tasks, weights).tasks
-    states = [(c[rows], state) for rows, state in bilevel.inner_states(lam, tasks, inverse=inverse, weights=weights)]
-    shift = bilevel.l2 + sum(float(own @ state.partial_theta.abs().sum(1)) for own, state in states)  # Theorem 5.1
-    if bilevel.inner == "proximal":
-        return lambda v: shift * v
 
-    def product(v: Tensor) -> Tensor:
-        total = shift * v
-        for own, state in states:
-            direct, mixed = state.partial_products(v.expand(len(state.theta), -1, -1))
-            total = total + torch.einsum("m,mkq->kq", own, direct + mixed)
-        return total
+    bilevel: Bilevel
+    lam: Float[Tensor, " q"]
+    tasks: Tasks
+    weights: TaskWeights
+    inverse: MakeInverse | None = None
 
-    return product
+    def operator(self, hessian: str) -> Operator:
+        """Return v -> S v on rows [k, q], ``hessian`` "exact" or "gamma"."""
+        options = {"weights": self.weights, "inverse": self.inverse}
+        if hessian == "exact":
+            total = self.bilevel.hessian_operator(self.lam, self.tasks, **options)
+            return lambda v: total(v) + self.bilevel.l2 * v
+        c = self.weights.tasks
+        states = [(c[rows], state) for rows, state in self.bilevel.inner_states(self.lam, self.tasks, **options)]
+        shift = self.bilevel.l2 + sum(float(own @ state.partial_theta.abs().sum(1)) for own, state in states)  # Thm 5.1
+        if self.bilevel.inner == "proximal":
+            return lambda v: shift * v
 
+        def product(v: Tensor) -> Tensor:
+            total = shift * v
+            for own, state in states:
+                direct, mixed = state.partial_products(v.expand(len(state.theta), -1, -1))
+                total = total + torch.einsum("m,mkq->kq", own, direct + mixed)
+            return total
 
-def outer_matrix(
-    bilevel: Bilevel,
-    lam: Float[Tensor, " q"],
-    tasks: Tasks,
-    *,
-    hessian: str,
-    inverse: MakeInverse | None = None,
-    weights: TaskWeights | None = None,
-) -> Float[Tensor, "q q"]:
-    """Return S [q, q].
+        return product
 
-    Args:
-        bilevel: the learner.
-        lam: meta-parameters [q].
-        tasks: M tasks.
-        hessian: "exact" or "gamma".
-        inverse: builds the inner inverses; None is exact.
-        weights: of tasks and examples; None is all ones.
-    """
-    if hessian == "exact":
-        total = bilevel.total_hessian(lam, tasks, inverse=inverse, weights=weights)
-        total.diagonal().add_(bilevel.l2)
-        return total
-    total = dense(outer_operator(bilevel, lam, tasks, hessian=hessian, inverse=inverse, weights=weights), lam)
-    return (total + total.T) / 2
+    def matrix(self, hessian: str) -> Float[Tensor, "q q"]:
+        """Return S [q, q], ``hessian`` "exact" or "gamma"."""
+        if hessian == "exact":
+            total = self.bilevel.total_hessian(self.lam, self.tasks, weights=self.weights, inverse=self.inverse)
+            total.diagonal().add_(self.bilevel.l2)
+            return total
+        total = dense(self.operator(hessian), self.lam)
+        return (total + total.T) / 2
 
 
 def dense(product: Operator, like: Float[Tensor, " q"]) -> Float[Tensor, "q q"]:

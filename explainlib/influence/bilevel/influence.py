@@ -5,11 +5,10 @@ r"""Ren et al.: the influence of tasks and of single examples, inner and outer, 
     training example     dlam/deps   = +S^-1 D_lam P,   P = -partial_theta f_k . inner   Theorems 4.6, 4.7
     on a new task        df'/deps    = (D f')^T dlam/deps                            Definition 5.2, corrected
 
-S = l2 I + H_total. Sums, not means: removal is eps = -1, so it subtracts the influence. With weights, c_k of tasks, a
-and b of examples, S and D f contain them, eps is added to one of them, and an example's influence is c_k times that
-above; removal is eps = -c_k, -a or -b. Where this differs from the paper: Theorem 4.5 prints the plain
-gradient; Proposition 4.8 is minus ours and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam
-(``shortcut=True`` does so too).
+S = l2 I + H_total; objectives and symbols are explained in ``xl.meta.Bilevel``. eps is added to one weight c, a or b,
+and an example's influence is c_k times that above. Removal is eps = -c_k, -a or -b, -1 without weights, so it subtracts
+the influence. Where this differs from the paper: Theorem 4.5 prints the plain gradient; Proposition 4.8 is minus ours
+and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam (``shortcut=True`` does so too).
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from explainlib.influence.bilevel.curvature import (
     SOLVERS,
     EkfacInverse,
     Operator,
-    outer_matrix,
-    outer_operator,
+    OuterCurvature,
     solver_of,
     stationarity,
 )
@@ -45,11 +43,11 @@ class BilevelInfluence:
     Args:
         bilevel: the learner.
         lam: its meta-parameters [q], at a stationary point of these tasks (``xl.meta.solve``).
-        tasks: the M training tasks; support = training, query = validation.
+        tasks: the M training tasks.
         hessian: "exact", or the paper's "gamma", which ranks but is too small for edits (slip 5).
         solver: "dense" (one factorisation), "cg" or "neumann" (products only).
         inner_hessian: "exact", or "ekfac" for networks of Linear and convolution layers.
-        weights: of tasks and examples, from ``xl.meta.TaskWeights.of``, as in ``xl.meta.solve``. None is all ones.
+        weights: those that lam was solved with, from ``xl.meta.TaskWeights.of``.
         strict: raise unless lam is stationary; otherwise warn.
         scale: of the Neumann series; None is 1.1 times the largest eigenvalue of S.
         tolerance: relative residual of "cg" and "neumann"; None is their default.
@@ -171,7 +169,7 @@ class BilevelInfluence:
         """
         self._require_proximal("first_order")
         if "first order" not in self._cache:
-            product = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
+            product = self._curvature("exact")
             rows = torch.cat([state.partial_theta for _, state in self._inner_states()])
             self._cache["first order"] = self._require_solved(solver_of(self.solver, product, **self.options)(rows))
         self.solution = self._cache["first order"]
@@ -223,7 +221,7 @@ class BilevelInfluence:
                 "newton=True takes the exact step of the remaining problem; make it with "
                 "BilevelInfluence(..., hessian='exact', inner_hessian='exact'), or pass newton=False."
             )
-        whole = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
+        whole = self._curvature("exact")
         options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
         self.solution = newton_edit(self.bilevel, self.lam, self.gradient, whole, self.tasks_given[rows], **options)
         return self.lam - self._require_solved(self.solution).value[0]
@@ -275,22 +273,20 @@ class BilevelInfluence:
         options = {"weights": self.weights[row], "inverse": self._inverse}
         return next(state for _, state in self.bilevel.inner_states(self.lam, self.tasks_given[row], **options))
 
-    def _operator(self, hessian: str) -> Operator:
-        options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
-        return outer_operator(self.bilevel, self.lam, self.tasks_given, **options)
-
-    def _matrix(self, hessian: str) -> Float[Tensor, "q q"]:
+    def _curvature(self, hessian: str) -> Float[Tensor, "q q"] | Operator:
+        """Return S as this solver takes it: a matrix, made once, or products."""
+        outer = OuterCurvature(self.bilevel, self.lam, self.tasks_given, self.weights, self._inverse)
+        if self.solver != "dense":
+            return outer.operator(hessian)
         key = f"{hessian} matrix"
         if key not in self._cache:
-            options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
-            self._cache[key] = outer_matrix(self.bilevel, self.lam, self.tasks_given, **options)
+            self._cache[key] = outer.matrix(hessian)
         return self._cache[key]
 
     def _solve(self, rhs: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
         """Return S^-1 rhs; a dense S is factored once."""
         if "solver" not in self._cache:
-            product = self._matrix(self.hessian) if self.solver == "dense" else self._operator(self.hessian)
-            self._cache["solver"] = solver_of(self.solver, product, **self.options)
+            self._cache["solver"] = solver_of(self.solver, self._curvature(self.hessian), **self.options)
         self.solution = self._cache["solver"](rhs)
         return self._require_solved(self.solution).value
 

@@ -1,11 +1,4 @@
-r"""Bilevel meta-learning: each task solves an inner problem, and lam minimises the outer losses of the solutions.
-
-    theta_i(lam) = argmin_theta g_i(lam, theta)           sums over the training (support) examples
-    F(lam) = sum_i f_i(lam, theta_i(lam)) + l2/2 |lam|^2  sums over the validation (query) examples
-
-The inner problems are solved to rounding and differentiated implicitly; nothing is unrolled. ``strength`` (of the inner
-problem) and ``l2`` (the outer ridge) are two numbers; the paper writes delta for both (slip 8).
-"""
+r"""Bilevel meta-learning: each task solves an inner problem, and lam minimises the outer losses of the solutions."""
 
 from __future__ import annotations
 
@@ -36,6 +29,7 @@ from explainlib.meta.bilevel.problem import Head, Problem, Proximal
 from explainlib.meta.bilevel.softmax import softmax_products, softmax_total_hessian
 from explainlib.meta.bilevel.state import ROWS, InnerState, sum_over_tasks
 from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
+from explainlib.meta.learner import query_accuracy, require_outputs, require_task_set
 from explainlib.modules import private_copy
 
 INNER: dict[str, type[Problem]] = {"proximal": Proximal, "head": Head}
@@ -44,27 +38,34 @@ MakeInverse = Callable[[Problem, Tensor, Tensor, WeightedTask], InnerInverse]
 
 
 class Bilevel:
-    """A bilevel learner with cross-entropy on both levels.
+    """A bilevel learner with cross-entropy l on both levels.
+
+        theta_i(lam) = argmin_theta g_i(lam, theta)
+        g_i(lam, theta) = sum over training b_iz l(z; lam, theta) + strength/2 |theta - centre(lam)|^2
+        F(lam) = sum_i c_i f_i(lam, theta_i(lam)) + l2/2 |lam|^2,   f_i = sum over validation a_iz l(z; lam, theta)
+
+    Sums over M tasks i and over a task's training (support) or validation (query) examples z. All weights c, a, b are
+    one unless a ``TaskWeights`` says otherwise; zero removes. D is the total derivative in lam, through theta_i;
+    H_in = grad_theta^2 g_i, H_total = sum_i c_i D D f_i. The inner problems are solved to rounding and differentiated
+    implicitly, not unrolled. The paper writes delta for both ``strength`` and ``l2`` (slip 8).
 
     Args:
-        model: any ``nn.Module`` from x [n, ...] to outputs [n, C], each example independently; copied. Smooth
-            activations, because second and third derivatives are taken.
-        inner: "proximal" (theta shaped like lam, strength/2 |theta - lam|^2) or "head" (lam is all but the last Linear
-            layer, theta that layer with the ridge strength/2 |theta|^2).
+        model: from x [n, ...] to outputs [n, C], each example independently, three times differentiable; copied.
+        inner: "proximal" (theta is shaped like lam, centre(lam) = lam) or "head" (lam is all but the last Linear layer,
+            theta that layer, centre = 0).
         strength: of the inner proximity or ridge, > 0.
         l2: the outer ridge, >= 0.
         parameters: "all" (those that require a gradient) or a list of names: what is learned, the last layer of a
             "head" apart; the rest stays as it is.
 
     Attributes:
-        lam0: the model's own meta-parameters [q]; ``w0`` is the same.
-        q: the number of meta-parameters.
-        p: the number of task parameters.
+        lam0: the model's own q meta-parameters [q]; ``w0`` is the same.
+        q, p: the number of meta-parameters and of task parameters.
 
     Raises:
         ValueError: no strength, an unknown inner problem, a model without a head where one is needed.
 
-    Source: Ren et al., section 3; both inner problems as in the module's formula.
+    Source: Ren et al., section 3.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Bilevel:
         Args:
             lam: meta-parameters [q].
             tasks: M tasks.
-            weights: of their training examples; None is all ones.
+            weights: from ``TaskWeights.of``.
             start: initial theta [M, p]; None is the centre, so that the solution is a function of lam alone.
 
         Raises:
@@ -170,7 +171,7 @@ class Bilevel:
         Args:
             lam: meta-parameters [q].
             tasks: M tasks.
-            weights: of tasks and examples; None is all ones.
+            weights: as in ``inner_solution``.
             third_order: False drops d^2 theta/dlam^2: not exact, for comparison.
             inverse: as in ``hessian_operator``.
             start: of the inner problems, as in ``inner_solution``.
@@ -203,7 +204,7 @@ class Bilevel:
         Args:
             lam: meta-parameters [q].
             tasks: M tasks; solved and factored once, when this is called.
-            weights: of tasks and examples.
+            weights: as in ``inner_solution``.
             third_order: as in ``total_hessian``.
             inverse: makes H_in^-1 of a batch; None is exact.
         """
@@ -228,7 +229,7 @@ class Bilevel:
         Args:
             lam: meta-parameters [q].
             tasks: M tasks.
-            weights: of their examples.
+            weights: as in ``inner_solution``.
             inverse: makes H_in^-1 of a batch from (problem, lam, theta, batch); None is exact.
             start: of the inner problems, as in ``inner_solution``.
         """
@@ -254,7 +255,7 @@ class Bilevel:
 
     def accuracy(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
         """Return the share of the query that every task gets right."""
-        return (self.outputs(w, tasks).argmax(-1) == tasks.query_y).to(w.dtype).mean(-1)
+        return query_accuracy(self.outputs(w, tasks), tasks)
 
     def options(self) -> dict[str, object]:
         """Return the settings that determine the results, the model apart, for fingerprints."""
@@ -268,14 +269,9 @@ class Bilevel:
 
     def require_tasks(self, tasks: Tasks) -> Tasks:
         """Return tasks if this learner can read them."""
-        if not isinstance(tasks, Tasks):
-            raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
-        require_same_kind("tasks.support_x", tasks.support_x, "the learner", self.lam0)
+        require_task_set(tasks, self.lam0)
         outputs = self.problem.admit(tasks.support_x[0])
-        if outputs < tasks.ways:
-            raise ValueError(
-                f"the model has {outputs} outputs, a task has {tasks.ways} ways; build it with one for each."
-            )
+        require_outputs(tasks.ways, outputs)
         self.problem.inspect(tasks.support_x[0])
         self._outputs = outputs
         return tasks

@@ -41,7 +41,7 @@ class Objective:
     Args:
         bilevel: the learner.
         tasks: M tasks.
-        weights: of tasks and examples.
+        weights: theirs.
     """
 
     def __init__(self, bilevel: Bilevel, tasks: Tasks, weights: TaskWeights) -> None:

@@ -1,7 +1,4 @@
-"""The two levels of one task as functions of lam and theta.
-
-    inner    g(lam, theta) = sum over training   b_z l(z; lam, theta) + strength/2 |theta - centre(lam)|^2
-    outer    f(lam, theta) = sum over validation a_z l(z; lam, theta)
+"""The two levels of one task, g and f of ``Bilevel``, as functions of lam and theta.
 
 ``Proximal``: theta is the whole network, centre(lam) = lam, and l does not depend on lam.
 ``Head``: lam is all but the last layer, theta is that layer, centre = 0.
@@ -29,7 +26,7 @@ Lam, Theta = Float[Tensor, " q"], Float[Tensor, " p"]
 
 
 class Problem(ABC):
-    """Base class of both inner problems. Sums, not means.
+    """Base class of both inner problems.
 
     Args:
         strength: of the proximity or ridge of the inner problem, > 0, so that it has one solution near its centre.

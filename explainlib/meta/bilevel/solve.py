@@ -1,10 +1,10 @@
 """A stationary point of a bilevel problem: Newton with the exact total Hessian, or L-BFGS where that is too large.
 
-    F(lam) = sum_k c_k f_k(lam, theta_k(lam)) + l2/2 |lam|^2,      lam <- lam - t |l2 I + H_total|^-1 D F
+    lam <- lam - t |l2 I + H_total|^-1 D F,      symbols as in ``Bilevel``
 
 |.| takes absolute eigenvalues, so that saddles repel. Where the full step does not lower F the quadratic model is poor,
-and some steps of L-BFGS, which need no Hessian, follow instead. With weights it is the problem with one eps changed,
-or with a task or an example removed: the ground truth of bilevel influence.
+and some steps of L-BFGS, which need no Hessian, follow instead. With weights it is the problem without a task or an
+example: the ground truth of bilevel influence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
 from torch import Tensor
 
 from explainlib import compute
@@ -60,9 +59,9 @@ def solve(
         bilevel: the learner; smooth.
         tasks: the M training tasks.
         tolerance: on the gradient's norm. F is a sum over tasks: 1e-11 is near rounding for a hundred small ones.
-        weights: of the tasks [M]; None is all ones, 0 removes a task.
-        training_weights: of the training (support) examples [M, s].
-        validation_weights: of the validation (query) examples [M, r].
+        weights: c of ``TaskWeights`` [M].
+        training_weights: b [M, s].
+        validation_weights: a [M, r].
         start: initial lam; None is ``bilevel.lam0``.
         method: "newton", "lbfgs", or "auto": Newton up to 1,200 meta-parameters.
         max_steps: default 200 Newton steps, or 5,000 of L-BFGS.
@@ -180,6 +179,8 @@ def _lbfgs_steps(
     history: list[float] | None = None,
 ) -> Point:
     """Return the lowest point of some steps of L-BFGS, fewer once the gradient is as short as ``least``."""
+    from scipy.optimize import minimize  # a third of a second that importing this package would take
+
     best = point
 
     def value_and_gradient(v: np.ndarray) -> tuple[float, np.ndarray]:
