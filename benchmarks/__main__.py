@@ -1,7 +1,8 @@
 """``python -m benchmarks``: print every ratio, mark those below their bar; ``groups``, ``representers`` are large.
 
 ``python -m benchmarks quality`` prints what is right and what is refused instead, and fails on anything else; with
-``--write`` it also writes docs/quality.md.
+``--write`` it also writes docs/quality.md. ``python -m benchmarks mutants --seed 1`` runs tests against a sample of
+small changes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import warnings
 
 import torch
 
-from benchmarks import bilevel, ensembles, gate, groups, influence, quality, representers, tasks
+from benchmarks import bilevel, ensembles, gate, groups, influence, mutants, quality, representers, tasks
 from benchmarks.timing import table
 from explainlib import NotAtMinimumWarning, compute
 
@@ -32,6 +33,8 @@ def main(chosen: list[str]) -> None:
     }
     if chosen[:1] == ["quality"] and set(chosen[1:]) <= {"--write"}:
         raise SystemExit(judge(write="--write" in chosen))
+    if chosen[:1] == ["mutants"]:
+        raise SystemExit(mutants.main(chosen[1:]))
     unknown = set(chosen) - set(rooms)
     if unknown:
         raise SystemExit(f"benchmarks {sorted(unknown)} are unknown; choose from {', '.join(rooms)}, or quality alone.")
@@ -48,7 +51,7 @@ def judge(*, write: bool) -> int:
     page = quality.document(double, single)
     print(page)
     if write:
-        quality.PAGE.write_text(page)
+        quality.PAGE.write_text(page + quality.written_by_hand(quality.PAGE.read_text()))
     bad = quality.third_states(double, single)
     print("\n".join(bad))
     return 1 if bad else 0

@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import matplotlib
 import pytest
+import torch._dynamo  # noqa: F401  torch loads it in the first forward, where the gate watches every call of it: a minute
 from jaxtyping import install_import_hook
 
 # Imported before the hook, explainlib would run unchecked; `already` lets test_environment say so.

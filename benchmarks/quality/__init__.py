@@ -2,7 +2,17 @@
 
 from benchmarks.quality.families import FAMILIES, Family
 from benchmarks.quality.functions import FUNCTIONS, SINGLE
-from benchmarks.quality.table import PAGE, Cell, document, kinds, measured, parsed, printed, third_states
+from benchmarks.quality.table import (
+    PAGE,
+    Cell,
+    document,
+    kinds,
+    measured,
+    parsed,
+    printed,
+    third_states,
+    written_by_hand,
+)
 
 __all__ = [
     "FAMILIES",
@@ -17,4 +27,5 @@ __all__ = [
     "parsed",
     "printed",
     "third_states",
+    "written_by_hand",
 ]

@@ -106,16 +106,22 @@ def document(double: Table, single: Table) -> str:
     return TEXT.format(double=printed(double), single=printed(single), **words, **allowed)
 
 
+def written_by_hand(page: str) -> str:
+    """Return what a page holds from the section of the mutants on, which ``document`` does not make."""
+    return "".join(page.partition(BY_HAND)[1:])
+
+
 def parsed(page: str) -> list[dict[tuple[str, str], str]]:
     """Return the kinds of the cells of each table in a page."""
     found = []
-    for block in re.findall(r"(?:^\|.*\|\n)+", page + "\n", re.M):
+    for block in re.findall(r"(?:^\|.*\|\n)+", page.partition(BY_HAND)[0] + "\n", re.M):
         rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.strip().split("\n")]
         head, body = [c.strip() for c in rows[0][1:]], [[c.strip() for c in row] for row in rows[2:]]
         found.append({(row[0], f): re.split(r"[ :]", c)[0] for row in body for f, c in zip(head, row[1:], strict=True)})
     return found
 
 
+BY_HAND = "\n## Mutants\n"
 INTRODUCTION = (
     "Every model passes one gate before a formula is applied to it: its forward is watched on a copy, and its "
     "derivatives are compared with differences in float64, so that a number that would be wrong becomes an error that "

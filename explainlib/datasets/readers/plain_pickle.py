@@ -1,13 +1,11 @@
 """Plain pickles: arrays, dicts, lists, strings and numbers come out of a pickle, and nothing it asks for is ever run.
 
 A pickle is a program, and one of its instructions calls anything that Python can import. This reader knows seven
-names. Even those are replaced by small functions of this file, which rebuild an array from its bytes, because numpy's
-do not check their arguments. Any other name is refused before anything is run.
+names, which it replaces by small functions that check their arguments; any other name is refused before anything runs.
 
-It extends the unpickler that Python has in Python: the one in C takes memory by the numbers it reads in the file, and
-a single flipped bit can ask for all there is. Instructions are counted (``bounds.max_objects``), keys are plain, no
-call makes more bytes than the file has, and what comes out is at most eight containers deep: a key of nested tuples
-takes for ever to hash, or more stack than there is, and a container that stands twice must not be copied twice.
+It extends Python's pure Python unpickler: the one in C allocates memory by numbers in the file, which a flipped bit can
+make huge. Instructions are counted (``bounds.max_objects``), keys are plain, no call makes more bytes than the file,
+and containers nest at most eight deep: nested keys are costly to hash, and shared containers must not be copied.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class Bilevel:
             InnerError: an inner problem that Newton cannot solve.
             ValueError: a wrong length, dtype or device; tasks that the model cannot read.
         """
-        return torch.cat([theta for _, theta, _ in self._inner_solutions(lam, tasks, weights, start)])
+        return torch.cat([theta for _, theta, _ in self._solutions(lam, tasks, weights, start)])
 
     @compute.entry
     def outer_losses(
@@ -125,9 +125,7 @@ class Bilevel:
         """Return f_i(lam, theta_i(lam)), the SUM of each task's validation losses; see ``inner_solution``."""
         outer = vmap(lambda theta, task: self.problem.outer(lam, theta, task))
         with torch.no_grad():
-            return torch.cat(
-                [outer(theta, batch) for _, theta, batch in self._inner_solutions(lam, tasks, weights, start)]
-            )
+            return torch.cat([outer(theta, batch) for _, theta, batch in self._solutions(lam, tasks, weights, start)])
 
     @compute.entry
     def total_gradients(
@@ -235,7 +233,7 @@ class Bilevel:
             inverse: makes H_in^-1 of a batch from (problem, lam, theta, batch); None is exact.
             start: of the inner problems, as in ``inner_solution``.
         """
-        for rows, theta, batch in self._inner_solutions(lam, tasks, weights, start):
+        for rows, theta, batch in self._solutions(lam, tasks, weights, start):
             batch_inverse = None if inverse is None else inverse(self.problem, lam, theta, batch)
             yield rows, InnerState(self.problem, lam, theta, batch, batch_inverse)
 
@@ -246,11 +244,9 @@ class Bilevel:
     @compute.entry
     def outputs(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M r C"]:
         """Return the query's logits for every task after adaptation."""
-        query_outputs = vmap(lambda theta, x: self.problem.outputs(w, theta, x))
+        logits = vmap(lambda theta, x: self.problem.outputs(w, theta, x))
         with torch.no_grad():
-            return torch.cat(
-                [query_outputs(theta, batch.query_x) for _, theta, batch in self._inner_solutions(w, tasks, None)]
-            )
+            return torch.cat([logits(theta, batch.query_x) for _, theta, batch in self._solutions(w, tasks, None)])
 
     def losses(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
         """Return the MEAN query cross-entropy of every task, as other learners do."""
@@ -294,7 +290,7 @@ class Bilevel:
     def _weights(self, tasks: Tasks, weights: TaskWeights | None) -> TaskWeights:
         return TaskWeights.of(tasks) if weights is None else weights
 
-    def _inner_solutions(
+    def _solutions(
         self, lam: Tensor, tasks: Tasks, weights: TaskWeights | None, start: Tensor | None = None
     ) -> Iterator[tuple[slice, Tensor, WeightedTask]]:
         lam = self.require_w(lam)
