@@ -35,7 +35,7 @@ INSIDE = {
         "train", "leave_out", "bilevel",
     ],
     "panels": [
-        "controls", "html", "interactive", "panel", "curve", "adaptation", "removal", "group_removal", "fragility",
+        "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
         "harmful", "representer", "task_removal",
     ],
     "studies": [

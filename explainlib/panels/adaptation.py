@@ -21,8 +21,7 @@ from explainlib.figures import Picture, alt_text, png
 from explainlib.figures.primer import step_line
 from explainlib.meta import Maml
 from explainlib.panels.html import ROW, message, picture_html
-from explainlib.panels.interactive import InteractivePanel
-from explainlib.panels.panel import elapsed
+from explainlib.panels.interactive import Action, InteractivePanel, require_position
 
 MOST_STEPS = 10
 
@@ -64,9 +63,6 @@ class AdaptationControls:
 class Adaptation(InteractivePanel):
     """A what-if panel on the inner loop of MAML: other steps, another rate, another task.
 
-    ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
-    a test can drive the panel. Each returns the panel's text.
-
     Args:
         learner: MAML; its own rate and steps are the first choice.
         w: where adaptation starts.
@@ -82,7 +78,7 @@ class Adaptation(InteractivePanel):
         self.learner, self.w, self.tasks = learner, learner.require_w(w), learner.require_tasks(tasks)
         self._choice = self._start = Choice(0, learner.steps, learner.inner_lr)
         self._before: dict[int, tuple[float, float, float]] = {}
-        self._adapted: dict[Choice, tuple[float, float]] = {}
+        self._truths: dict[Choice, tuple[float, float]] = {}
         self.controls = AdaptationControls(len(tasks), self._start)
         self._connect()
         self.draw()
@@ -99,22 +95,18 @@ class Adaptation(InteractivePanel):
             ValueError, TypeError: a task, count or rate that does not exist; nothing is changed then.
         """
         old = self._choice
-        chosen = Choice(
-            old.task if task is None else require_count("task", task, least=0),
+        self._choice = Choice(
+            old.task if task is None else require_position("task", task, len(self.tasks), "tasks"),
             old.steps if steps is None else require_count("steps", steps),
             old.inner_lr if inner_lr is None else require_positive("inner_lr", float(inner_lr)),
         )
-        if chosen.task >= len(self.tasks):
-            raise ValueError(f"task={task} is outside the {len(self.tasks)} tasks (0 to {len(self.tasks) - 1}).")
-        self._choice = chosen
         return self.draw()
 
     def draw(self) -> str:
         """Predict the query loss to first order, show it, and return the panel's text."""
         started = time.perf_counter()
-        self._tangent()
-        self._show(f"predicted in {elapsed(started)}.")
-        return self.text
+        self._tangent()  # whatever fails, fails before
+        return self._report("predicted", started)
 
     def verify(self) -> str:
         """Take the steps, show what the query says then, and return the panel's text.
@@ -126,15 +118,8 @@ class Adaptation(InteractivePanel):
         task, steps, rate = self._choice
         inner = Maml(self.learner.given, inner_lr=rate, steps=steps)
         one = self.tasks[task]
-        self._adapted[self._choice] = float(inner.losses(self.w, one)), float(inner.accuracy(self.w, one))
-        self._show(f"adapted in {elapsed(started)}.")
-        return self.text
-
-    def reset(self) -> str:
-        """Go back to the first choice, forget what was adapted, and return the panel's text."""
-        self._choice = self._start
-        self._adapted.clear()
-        return self.draw()
+        self._truths[self._choice] = float(inner.losses(self.w, one)), float(inner.accuracy(self.w, one))
+        return self._report("adapted", started)
 
     @property
     def text(self) -> str:
@@ -146,8 +131,8 @@ class Adaptation(InteractivePanel):
             f"query loss before {now:.3f}, {right:.0%} right",
             f"first order predicts {now + slope * steps * rate:.3f} ({slope * steps * rate:+.3f})",
         ]
-        if self._choice in self._adapted:
-            loss, right = self._adapted[self._choice]
+        if self._choice in self._truths:
+            loss, right = self._truths[self._choice]
             lines.append(f"adapted {loss:.3f} ({loss - now:+.3f}), {right:.0%} right")
         return "\n".join(lines)
 
@@ -156,7 +141,7 @@ class Adaptation(InteractivePanel):
         """The plot: the tangent, and the ways that were taken on the present task."""
         task, steps, rate = self._choice
         now, _, slope = self._tangent()
-        truths = [(c.steps * c.inner_lr, loss, c.steps) for c, (loss, _) in self._adapted.items() if c.task == task]
+        truths = [(c.steps * c.inner_lr, loss, c.steps) for c, (loss, _) in self._truths.items() if c.task == task]
         return step_line(now, slope, steps * rate, truths)
 
     # What is shown --------------------------------------------------------------------------------------------------
@@ -172,8 +157,7 @@ class Adaptation(InteractivePanel):
             self._before[self._choice.task] = float(loss), float(right), float(slope)
         return self._before[self._choice.task]
 
-    def _show(self, said: str) -> None:
-        self._sync()
+    def _show(self) -> None:
         task, steps, rate = self._choice
         now, right, slope = self._tangent()
         names = self.tasks.classes[task] if self.tasks.classes else ()
@@ -182,26 +166,25 @@ class Adaptation(InteractivePanel):
         )
         rows = [("before", now, None, f"{right:.0%}")]
         rows.append(("first order", now + slope * steps * rate, slope * steps * rate, ""))
-        found = self._adapted.get(self._choice)
+        found = self._truths.get(self._choice)
         rows.append(
             ("adapted", None, None, "") if found is None else ("adapted", found[0], found[0] - now, f"{found[1]:.0%}")
         )
         self.controls.table.value = _table(rows)
-        told = "" if found is None else f"adapted: {found[1]:.0%} of the query right, loss {found[0]:.3f}."
-        self.controls.truth.value = message(told)
+        truth = "" if found is None else f"adapted: {found[1]:.0%} of the query right, loss {found[0]:.3f}."
+        self.controls.truth.value = message(truth)
         picture = self.picture
         self.controls.plot.value = picture_html(png(picture, dpi=90), alt_text(picture), width=396)
-        self.controls.message.value = message(said)
 
     # Widgets: they only forward -------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    @property
+    def _verify_button(self) -> widgets.Button:
+        return self.controls.adapt
+
+    def _actions(self) -> dict[widgets.Widget, Action]:
         c = self.controls
-        c.task.observe(self._forward(lambda: self.set(task=c.task.value)), "value")
-        c.steps.observe(self._forward(lambda: self.set(steps=c.steps.value)), "value")
-        c.inner_lr.observe(self._forward(lambda: self.set(inner_lr=round(c.inner_lr.value, 6))), "value")
-        c.adapt.on_click(self._forward(self.verify))
-        c.reset.on_click(self._forward(self.reset))
+        return {c.task: "task", c.steps: "steps", c.inner_lr: lambda: self.set(inner_lr=round(c.inner_lr.value, 6))}
 
     def _set_widgets(self) -> None:
         """Give every widget the value of the present choice; a slider grows with what it has to show."""

@@ -28,6 +28,7 @@ class Controls:
     """
 
     root: widgets.VBox
+    _by_name = "class"  # the way of choosing that needs a name
 
     def __init__(self, *, tests: int, how: dict[str, str], classes: Sequence[str], most: int, k: int) -> None:
         self.test = widgets.BoundedIntText(
@@ -49,6 +50,24 @@ class Controls:
         self.slider.add_class("xl-k")
         self.prediction.add_class("xl-prediction")
         self.truth.add_class("xl-truth")
+
+    def chosen(self, positions: Sequence[int]) -> str | Sequence[int]:
+        """Return what leaves by the choosers: a way of choosing, the chosen name, or, by hand, ``positions``."""
+        if self.how.value == "hand":  # what leaves so far is where picking begins
+            return positions
+        return self.class_name.value if self.how.value == self._by_name else self.how.value
+
+    def show_removal(self, remove: str, *, named: bool) -> None:
+        """Show on the choosers what leaves.
+
+        Args:
+            remove: a way of choosing, or a name.
+            named: whether it is a name.
+        """
+        self.how.value = self._by_name if named else remove
+        if named:
+            self.class_name.value = remove
+        self.class_name.layout.display = None if named else "none"
 
     def _choice(self, *more: widgets.Widget) -> widgets.VBox:
         """Return the rows of choosers, ``more`` after the class."""
@@ -89,7 +108,36 @@ class RemovalControls(Controls):
         self.root = self._root(rows, "xl-removal-panel", "560px")
 
 
-class GroupControls(Controls):
+class PositionControls(Controls):
+    """Controls with a line to type positions into, hidden unless something is picked by hand.
+
+    Args:
+        tests: as in ``Controls``.
+        how: as in ``Controls``.
+        classes: as in ``Controls``.
+        most: as in ``Controls``.
+        k: as in ``Controls``.
+        line_width: of the line.
+    """
+
+    def __init__(
+        self, *, tests: int, how: dict[str, str], classes: Sequence[str], most: int, k: int, line_width: str
+    ) -> None:
+        super().__init__(tests=tests, how=how, classes=classes, most=most, k=k)
+        self.hand = widgets.Text(
+            placeholder="positions, such as 3, 17, 40-60",
+            continuous_update=False,
+            layout=widgets.Layout(width=line_width, display="none"),
+        )
+        self.hand.add_class("xl-hand")
+
+    def show_positions(self, picked: Sequence[int] | None) -> None:
+        """Show the positions on the line; None hides it."""
+        self.hand.value = "" if picked is None else ", ".join(map(str, picked))
+        self.hand.layout.display = "none" if picked is None else None
+
+
+class GroupControls(PositionControls):
     """The group panel: a seed, a line to type indices into, a curve, and a light beside the predictions.
 
     Args:
@@ -100,7 +148,7 @@ class GroupControls(Controls):
     """
 
     def __init__(self, *, tests: int, classes: Sequence[str], most: int, k: int) -> None:
-        super().__init__(tests=tests, how=GROUPS, classes=classes, most=most, k=k)
+        super().__init__(tests=tests, how=GROUPS, classes=classes, most=most, k=k, line_width="300px")
         self.how.layout.width = "300px"
         self.seed = widgets.BoundedIntText(
             value=0,
@@ -110,12 +158,6 @@ class GroupControls(Controls):
             style={"description_width": "40px"},
             layout=widgets.Layout(width="110px"),
         )
-        self.hand = widgets.Text(
-            placeholder="positions, such as 3, 17, 40-60",
-            continuous_update=False,
-            layout=widgets.Layout(width="300px", display="none"),
-        )
-        self.hand.add_class("xl-hand")
         self.curve, self.light = widgets.HTML(), widgets.HTML()
         self.curve.add_class("xl-curve")
         self.light.add_class("xl-light")

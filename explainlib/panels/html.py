@@ -138,3 +138,9 @@ def message(text: str, *, wrong: bool = False) -> str:
     )
     sign = "&#9888; " if wrong else ""
     return f"<div role='status' style='min-height:1.6em;padding:2px 8px;{look}'>{sign}{escape(text)}</div>"
+
+
+def lines_html(lines: Sequence[str], line_height: float) -> str:
+    """Return lines of text, one below the other."""
+    body = "".join(f"<div>{escape(line)}</div>" for line in lines)
+    return f"<div style='font-size:13px;line-height:{line_height}'>{body}</div>"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor
 
-from explainlib.checks import require_choice, require_count
+from explainlib.checks import require_choice
 from explainlib.datasets import Examples
 from explainlib.figures import class_name
 from explainlib.figures.html import example_html
@@ -17,7 +16,7 @@ from explainlib.influence import SeriesWarning
 from explainlib.influence.groups import WEIGHTINGS
 from explainlib.influence.groups import Removal as Outcome
 from explainlib.panels.html import PredictionColumn, message
-from explainlib.panels.interactive import InteractivePanel
+from explainlib.panels.interactive import InteractivePanel, require_position
 from explainlib.retraining import leave_out
 from explainlib.risk import NotAtMinimumWarning, Risk, require_minimum
 
@@ -64,13 +63,8 @@ class Panel(InteractivePanel):
 
     def _retrain(self, group: Sequence[int] | Tensor) -> Outcome:
         """Return the truth; the button waits meanwhile."""
-        self.controls.retrain.disabled = True
-        self.controls.message.value = message("retraining ...")
-        try:
-            with quiet():
-                return leave_out(self.risk, [group], weighting=self.weighting)
-        finally:
-            self.controls.retrain.disabled = False
+        with self._busy("retraining ..."), quiet():
+            return leave_out(self.risk, [group], weighting=self.weighting)
 
     def _loss_lines(self) -> list[str]:
         now = self._columns[0]
@@ -95,10 +89,7 @@ class Panel(InteractivePanel):
         self.controls.truth.value = message(said if last.name == "retrained" else "")
 
     def _checked_test(self, test: int) -> int:
-        require_count("test", test, least=0)
-        if test >= len(self.test):
-            raise ValueError(f"test={test} is outside the {len(self.test)} test examples (0 to {len(self.test) - 1}).")
-        return test
+        return require_position("test", test, len(self.test), "test examples")
 
 
 @contextmanager
@@ -108,8 +99,3 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore", NotAtMinimumWarning)  # said once, when the panel was made
         warnings.simplefilter("ignore", SeriesWarning)  # said beside the predictions
         yield
-
-
-def elapsed(started: float) -> str:
-    """Return the seconds since ``time.perf_counter()`` was ``started``."""
-    return f"{time.perf_counter() - started:.2f} s"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from ipywidgets import Widget
 from torch import Tensor
 
 from explainlib.checks import require_count, require_indices
@@ -14,18 +16,25 @@ from explainlib.figures.html import example_html
 from explainlib.figures.removals import removal_points
 from explainlib.influence import loss_influence, removal_effect
 from explainlib.panels.controls import RemovalControls
-from explainlib.panels.html import message, picture_html, prediction_table
-from explainlib.panels.panel import Panel, elapsed, quiet
+from explainlib.panels.html import picture_html, prediction_table
+from explainlib.panels.interactive import Action
+from explainlib.panels.panel import Panel, quiet
 from explainlib.risk import Risk
 
 CANDIDATES = 10  # thumbnails to pick by hand, on either side
 
 
+class Choice(NamedTuple):
+    """Which test example, what leaves ("hand": the picked ones), and how many."""
+
+    test: int
+    remove: str
+    k: int
+    picked: list[int]
+
+
 class Removal(Panel):
     """A what-if panel on one risk: remove training examples, compare prediction and retrained truth.
-
-    ``set``, ``draw`` and ``verify`` do everything; the widgets only forward to them, so a notebook cell or a test can
-    drive the panel. Each returns the panel's text.
 
     Args:
         risk: a classifier at a minimum.
@@ -39,14 +48,13 @@ class Removal(Panel):
     def __init__(self, risk: Risk, test: Examples, *, weighting: str = "plain") -> None:
         super().__init__(risk, test, weighting)
         self.most = max(1, risk.n // 3)
-        self._start = (0, "harmful", min(10, self.most))
-        self._index, self._remove, self._k = self._start
-        self._picked: list[int] = []
+        self._start = Choice(0, "harmful", min(10, self.most), [])
+        self._choice = self._start
         self._history: dict[str, list[float]] = {"first order": [], "Newton step": []}
         self._truths: list[float] = []
         self._order_of: tuple[int, Tensor] | None = None
         self.controls = RemovalControls(
-            tests=len(test), classes=self.classes, most=self.most, k=self._k, candidates=2 * CANDIDATES
+            tests=len(test), classes=self.classes, most=self.most, k=self._choice.k, candidates=2 * CANDIDATES
         )
         self._connect()
         self._draw_plot()
@@ -66,103 +74,101 @@ class Removal(Panel):
         Raises:
             ValueError, TypeError: a test example, class, index or count that does not exist; nothing is changed then.
         """
-        index = self._index if test is None else self._checked_test(test)
-        remove, picked = (self._remove, self._picked) if remove is None else self._checked_remove(remove)
-        k = self._k if k is None else require_count("k", k)
+        old = self._choice
+        index = old.test if test is None else self._checked_test(test)
+        remove, picked = (old.remove, old.picked) if remove is None else self._checked_remove(remove)
+        k = old.k if k is None else require_count("k", k)
         if k > self._most(remove):
-            if remove in self.classes and k == self._k:
+            if remove in self.classes and k == old.k:
                 k = self._most(remove)
             elif remove != "hand":
                 raise ValueError(
                     f"k={k} is more than the {self._most(remove)} examples that may leave; pass a smaller k."
                 )
-        self._index, self._remove, self._picked, self._k = index, remove, picked, k
+        self._choice = Choice(index, remove, k, picked)
         return self.draw()
 
     def draw(self) -> str:
         """Predict what the chosen removal does, show it, and return the panel's text."""
         started = time.perf_counter()
-        group = self.group()
+        group, test = self.group(), self._choice.test
         with quiet():
             first = removal_effect(self.risk, [group], order=1, weighting=self.weighting)
             newton = removal_effect(self.risk, [group], order="newton", weighting=self.weighting)
         self._columns = [
-            self._now(self._index),
-            self._column("first order", first, self._index, linear=True),
-            self._column("Newton step", newton, self._index),
+            self._now(test),
+            self._column("first order", first, test, linear=True),
+            self._column("Newton step", newton, test),
         ]
-        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {elapsed(started)}.")
-        return self.text
+        return self._report(f"{len(group)} of {self.risk.n} examples removed; predicted", started)
 
     def verify(self) -> str:
         """Retrain without the chosen examples, add the truth to table and plot, and return the panel's text."""
         started = time.perf_counter()
         truth = self._retrain(self.group())
         self._columns = [column for column in self._columns if column.name != "retrained"]
-        self._columns.append(self._column("retrained", truth, self._index))
+        self._columns.append(self._column("retrained", truth, self._choice.test))
         now = self._columns[0].loss
         for column in self._columns[1:3]:
             self._history[column.name].append(column.loss - now)
         self._truths.append(self._columns[-1].loss - now)
         self._draw_plot()
-        self._show(f"retrained without {len(self.group())} of {self.risk.n} examples in {elapsed(started)}.")
-        return self.text
-
-    def reset(self) -> str:
-        """Go back to the first choice, forget the retrained points, and return the panel's text."""
-        self._index, self._remove, self._k = self._start
-        self._picked = []
-        self._truths.clear()
-        for series in self._history.values():
-            series.clear()
-        self._draw_plot()
-        return self.draw()
+        return self._report(f"retrained without {len(self.group())} of {self.risk.n} examples", started)
 
     @property
     def text(self) -> str:
         """The panel in words, with rounded numbers: the same facts as the table."""
-        first = f"test {self._index} (a {class_name(self.test, self._index)}), removed: {self._what()}"
+        test = self._choice.test
+        first = f"test {test} (a {class_name(self.test, test)}), removed: {self._description()}"
         return "\n".join([first, *self._loss_lines()])
 
     def group(self) -> list[int]:
         """Return the training examples of the present choice."""
-        if self._remove == "hand":
-            return self._picked or [int(self._order()[0])]
+        _, remove, k, _ = self._choice
+        if remove == "hand":
+            return self._picked_or_first()
         order = self._order()
-        if self._remove in ("harmful", "helpful"):
-            return (order.flip(0) if self._remove == "helpful" else order)[: self._k].tolist()
-        members = order.flip(0)[self.risk.train.y[order.flip(0)] == self.classes.index(self._remove)]
-        return members[: self._k].tolist()
+        if remove in ("harmful", "helpful"):
+            return (order.flip(0) if remove == "helpful" else order)[:k].tolist()
+        members = order.flip(0)[self.risk.train.y[order.flip(0)] == self.classes.index(remove)]
+        return members[:k].tolist()
 
     # What is shown -------------------------------------------------------------------------------------------------
 
     def _order(self) -> Tensor:
         """Return the training examples from the most harmful to the most helpful for the present test example."""
-        if self._order_of is None or self._order_of[0] != self._index:
+        test = self._choice.test
+        if self._order_of is None or self._order_of[0] != test:
             with quiet():
-                influence = loss_influence(self.risk, self.test[[self._index]])[0] * self.risk.weights_or_ones()
-            self._order_of = (self._index, influence.argsort(descending=True, stable=True).cpu())
+                influence = loss_influence(self.risk, self.test[[test]])[0] * self.risk.weights_or_ones()
+            self._order_of = (test, influence.argsort(descending=True, stable=True).cpu())
         return self._order_of[1]
 
-    def _what(self) -> str:
-        if self._remove == "hand":
+    def _picked_or_first(self) -> list[int]:
+        """Return the examples picked by hand, or the most harmful one where none is."""
+        return self._choice.picked or [int(self._order()[0])]
+
+    def _description(self) -> str:
+        _, remove, k, _ = self._choice
+        if remove == "hand":
             return f"{len(self.group())} picked by hand"
-        if self._remove in ("harmful", "helpful"):
-            return f"the {self._k} most {self._remove}"
-        return f"{self._k} of class {self._remove}"
+        return f"the {k} most {remove}" if remove in ("harmful", "helpful") else f"{k} of class {remove}"
 
     def _most(self, remove: str) -> int:
         if remove in self.classes:
             return min(int((self.risk.train.y == self.classes.index(remove)).sum()), self.risk.n - 1)
         return self.most
 
-    def _show(self, said: str) -> None:
-        self._sync()
-        label = int(self.test.y[self._index])
-        self.controls.prediction.value = prediction_table(self._columns, self.classes, label)
-        self._show_examples(self._index, self.group())
+    def _forget(self) -> None:
+        for series in (self._truths, *self._history.values()):
+            series.clear()
+        self._draw_plot()
+
+    def _show(self) -> None:
+        test = self._choice.test
+        self.controls.prediction.value = prediction_table(self._columns, self.classes, int(self.test.y[test]))
+        self._show_examples(test, self.group())
         self._show_truth()
-        self.controls.message.value = message(said)
 
     def _draw_plot(self) -> None:
         picture = removal_points(self._history, self._truths)
@@ -170,26 +176,19 @@ class Removal(Panel):
 
     # Widgets: they only forward -------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _actions(self) -> dict[Widget, Action]:
         c = self.controls
-        c.test.observe(self._forward(lambda: self.set(test=c.test.value)), "value")
-        c.how.observe(self._forward(self._set_how), "value")
-        c.class_name.observe(self._forward(lambda: self.set(remove=c.class_name.value)), "value")
-        c.slider.observe(self._forward(lambda: self.set(k=c.slider.value)), "value")
-        c.retrain.on_click(self._forward(self.verify))
-        c.reset.on_click(self._forward(self.reset))
-        for pick in c.picks:
-            pick.observe(self._forward(self._set_picks), "value")
-
-    def _set_how(self) -> str:
-        how = self.controls.how.value
-        if how == "hand":
-            return self.set(remove=self._picked or [int(self._order()[0])])
-        return self.set(remove=self.controls.class_name.value if how == "class" else how)
+        return {
+            c.test: "test",
+            c.how: lambda: self.set(remove=c.chosen(self._picked_or_first())),
+            c.class_name: "remove",
+            c.slider: "k",
+            **dict.fromkeys(c.picks, self._set_picks),
+        }
 
     def _set_picks(self) -> str:
         shown = self._candidates()
-        hidden = [i for i in self._picked if i not in shown]
+        hidden = [i for i in self._choice.picked if i not in shown]
         chosen = [i for i, pick in zip(shown, self.controls.picks, strict=False) if pick.value]
         if not hidden + chosen:
             raise ValueError("nothing is picked; pick at least one example to remove.")
@@ -201,16 +200,14 @@ class Removal(Panel):
         return order[:half] + order[::-1][:half]
 
     def _set_widgets(self) -> None:
-        self.controls.test.value = self._index
-        by_class, by_hand = self._remove in self.classes, self._remove == "hand"
-        self.controls.how.value = "class" if by_class else self._remove
-        self.controls.class_name.layout.display = None if by_class else "none"
-        if by_class:
-            self.controls.class_name.value = self._remove
-        self.controls.slider.max = max(self._most(self._remove), 1)
-        self.controls.slider.value = len(self.group()) if by_hand else self._k
-        self.controls.slider.disabled = by_hand
-        self.controls.hand.layout.display = None if by_hand else "none"
+        c, (test, remove, k, _) = self.controls, self._choice
+        by_hand = remove == "hand"
+        c.test.value = test
+        c.show_removal(remove, named=remove in self.classes)
+        c.slider.max = max(self._most(remove), 1)
+        c.slider.value = len(self.group()) if by_hand else k
+        c.slider.disabled = by_hand
+        c.hand.layout.display = None if by_hand else "none"
         if by_hand:
             self._sync_picks()
 
@@ -228,7 +225,7 @@ class Removal(Panel):
                     f"remove={remove!r} is neither 'harmful', 'helpful', a list of indices, nor one of the classes "
                     f"{', '.join(map(repr, self.classes))}."
                 )
-            return remove, self._picked
+            return remove, self._choice.picked
         picked = require_indices(remove, self.risk.n, name="remove").tolist()
         if len(picked) >= self.risk.n:
             raise ValueError(f"remove names all {self.risk.n} training examples; leave at least one.")

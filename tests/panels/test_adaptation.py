@@ -34,7 +34,7 @@ def test_the_prediction_is_the_tangent_of_the_truth(panel):
     panel.set(task=2, inner_lr=1e-4, steps=3)
     slope = panel._tangent()[2]
     panel.verify()
-    true = (panel._adapted[panel._choice][0] - panel._tangent()[0]) / 3e-4
+    true = (panel._truths[panel._choice][0] - panel._tangent()[0]) / 3e-4
     assert abs(true - slope) < 1e-3 * abs(slope)
     assert numbers(panel.set(inner_lr=0.5, steps=2)) == pytest.approx([slope], abs=6e-4)
 

@@ -78,7 +78,7 @@ def test_the_mean_and_its_interval_are_the_summary_s(panel):
 def test_retraining_finds_the_stored_points_again(panel):
     kept = panel.truths.network("L2", 1, 5, 0, "highest_loss")
     text = panel.verify()
-    again = panel._again[panel._choice]
+    again = panel._truths[panel._choice]
     assert again.removed.tolist() == kept.removed.tolist()
     torch.testing.assert_close(again.true, kept.true, rtol=1e-3, atol=1e-9)
     assert "trained again: Spearman" in text and "trained again" in panel.controls.truth.value

@@ -9,9 +9,10 @@ import torch
 
 import explainlib as xl
 from explainlib.panels.controls import positions_in
-from explainlib.panels.curve import group_curve, nice_ticks
 from explainlib.panels.group_removal.panel import GroupRemoval
+from explainlib.panels.group_removal.plots import group_curve
 from explainlib.panels.html import LIGHTS, trust_light
+from explainlib.panels.svg import nice_ticks
 from tests.problems import digits_risk, digits_test, numbers
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from html import escape
+
+from ipywidgets import Widget
 
 from explainlib.checks import require_choice
 from explainlib.figures.fragility import fragility_view
 from explainlib.figures.picture import alt_text, png
 from explainlib.panels.fragility.controls import SWEEPS, FragilityControls
-from explainlib.panels.html import message, picture_html
-from explainlib.panels.interactive import InteractivePanel
-from explainlib.panels.panel import elapsed
+from explainlib.panels.html import lines_html, message, picture_html
+from explainlib.panels.interactive import Action, InteractivePanel
 from explainlib.studies.fragility import NetworkResult, Truths, read_truths
 
 WORDS = {"highest_loss": "examples of highest loss", "most_influential": "most influential examples"}
@@ -36,9 +36,6 @@ class Choice:
 class Fragility(InteractivePanel):
     """A panel on the fragility study: depth, width, training, seed and protocol, and what each does to one correlation.
 
-    ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
-    a test can drive the panel. Each returns the panel's text.
-
     Args:
         truths: of the study, from ``read_truths``; None reads the tables inside the package.
 
@@ -55,7 +52,7 @@ class Fragility(InteractivePanel):
         first = "L2" if "L2" in kinds else kinds[0]
         self._start = Choice("depth", self.truths.sizes("depth")[0], first, "highest_loss", self.truths.seeds[0])
         self._choice = self._start
-        self._again: dict[Choice, NetworkResult] = {}
+        self._truths: dict[Choice, NetworkResult] = {}
         self.controls = FragilityControls(sizes=self.truths.sizes("depth"), kinds=kinds, seeds=self.truths.seeds)
         self._connect()
         self.draw()
@@ -93,33 +90,19 @@ class Fragility(InteractivePanel):
     def draw(self) -> str:
         """Look the chosen network up, show it, and return the panel's text."""
         started = time.perf_counter()
-        self._show()
-        self.controls.message.value = message(f"looked up and drawn in {elapsed(started)}.")
-        return self.text
+        return self._report("looked up and drawn", started)
 
     def verify(self) -> str:
         """Train the chosen network again and retrain it without each example; show both, return the panel's text."""
-        started, c = time.perf_counter(), self.controls
-        c.retrain.disabled = True
-        c.message.value = message("training this network again, then without each of the removed examples ...")
-        try:
-            self._again[self._choice] = self.truths.retrain(*self._key(self._choice))
-        finally:
-            c.retrain.disabled = False
-        self._show()
-        c.message.value = message(f"trained, explained and retrained in {elapsed(started)}.")
-        return self.text
-
-    def reset(self) -> str:
-        """Go back to the first choice, forget what was trained again, and return the panel's text."""
-        self._choice = self._start
-        self._again.clear()
-        return self.draw()
+        started = time.perf_counter()
+        with self._busy("training this network again, then without each of the removed examples ..."):
+            self._truths[self._choice] = self.truths.retrain(*self._key(self._choice))
+        return self._report("trained, explained and retrained", started)
 
     @property
     def text(self) -> str:
         """The panel in words, with rounded numbers: the same facts as the picture."""
-        again = self._again.get(self._choice)
+        again = self._truths.get(self._choice)
         return "\n".join(self._lines() + ([] if again is None else [self._message(again)]))
 
     # What is known -------------------------------------------------------------------------------------------------
@@ -165,28 +148,20 @@ class Fragility(InteractivePanel):
     # What is shown -------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        self._sync()
         c, choice = self.controls, self._choice
-        again = self._again.get(choice)
+        again = self._truths.get(choice)
         picture = fragility_view(
             self.truths, choice.sweep, choice.size, choice.kind, choice.protocol, self._network(choice), again
         )
         c.view.value = picture_html(png(picture, dpi=90), alt_text(picture), width=960)
-        body = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
-        c.numbers.value = f"<div style='font-size:13px;line-height:1.45'>{body}</div>"
+        c.numbers.value = lines_html(self._lines(), 1.45)
         c.truth.value = message("" if again is None else f"{self._message(again)}.")
 
     # Widgets: they only forward ------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _actions(self) -> dict[Widget, Action]:
         c = self.controls
-        c.grows.observe(self._forward(lambda: self.set(sweep=c.grows.value)), "value")
-        c.size.observe(self._forward(lambda: self.set(size=c.size.value)), "value")
-        c.kind.observe(self._forward(lambda: self.set(kind=c.kind.value)), "value")
-        c.protocol.observe(self._forward(lambda: self.set(protocol=c.protocol.value)), "value")
-        c.seed.observe(self._forward(lambda: self.set(seed=c.seed.value)), "value")
-        c.retrain.on_click(self._forward(self.verify))
-        c.reset.on_click(self._forward(self.reset))
+        return {c.grows: "sweep", c.size: "size", c.kind: "kind", c.protocol: "protocol", c.seed: "seed"}
 
     def _set_widgets(self) -> None:
         c, choice = self.controls, self._choice

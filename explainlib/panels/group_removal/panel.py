@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ipywidgets import Widget
 from jaxtyping import Int
 from torch import Tensor
 
@@ -18,10 +19,11 @@ from explainlib.figures import class_name
 from explainlib.influence import removal_effect, series_trust
 from explainlib.influence.groups import Removal as Outcome
 from explainlib.panels.controls import GroupControls, positions_in
-from explainlib.panels.curve import group_curve
 from explainlib.panels.group_removal.choice import KINDS, Choice, Family, describe, leaving_order, with_group
+from explainlib.panels.group_removal.plots import group_curve
 from explainlib.panels.html import message, outcome_table, trust_light
-from explainlib.panels.panel import Panel, elapsed, quiet
+from explainlib.panels.interactive import Action
+from explainlib.panels.panel import Panel, quiet
 from explainlib.risk import Risk
 
 ORDERS = {"first order": 1, "second order": 2, "Newton step": "newton"}
@@ -32,9 +34,8 @@ SHARE = 0.6  # of the training set that may leave
 class GroupRemoval(Panel):
     """A what-if panel for groups: their predicted effect at any size, whether to trust it, and the retrained truth.
 
-    ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
-    a test can drive the panel. Each returns the panel's text. Groups are nested: a larger one contains the smaller
-    ones of the same kind and seed, except "relaxed", which is selected afresh at each size.
+    Groups are nested: a larger one contains the smaller ones of the same kind and seed, except "relaxed", which is
+    selected afresh at each size.
 
     Args:
         risk: a classifier at a minimum.
@@ -104,8 +105,7 @@ class GroupRemoval(Panel):
         self._grow_curve(choice)
         columns = [self._column(name, outcome, choice.test) for name, outcome in self._here[1].items()]
         self._columns = [self._now(choice.test), *columns]
-        self._show(f"{len(group)} of {self.risk.n} examples removed; predicted in {elapsed(started)}.")
-        return self.text
+        return self._report(f"{len(group)} of {self.risk.n} examples removed; predicted", started)
 
     def verify(self) -> str:
         """Retrain without the chosen examples, add the truth to table and curve, and return the panel's text."""
@@ -114,14 +114,7 @@ class GroupRemoval(Panel):
         truth = self._column("retrained", self._retrain(self._group_tensor()), choice.test)
         self._columns = [column for column in self._columns if column.name != "retrained"] + [truth]
         self._truths.setdefault((choice.test, choice.family), {})[choice.k] = truth.loss - self._columns[0].loss
-        self._show(f"retrained without {choice.k} of {self.risk.n} examples in {elapsed(started)}.")
-        return self.text
-
-    def reset(self) -> str:
-        """Go back to the first choice, forget the retrained points, and return the panel's text."""
-        self._choice = self._start
-        self._truths.clear()
-        return self.draw()
+        return self._report(f"retrained without {choice.k} of {self.risk.n} examples", started)
 
     @property
     def text(self) -> str:
@@ -191,8 +184,7 @@ class GroupRemoval(Panel):
 
     # What is shown -------------------------------------------------------------------------------------------------
 
-    def _show(self, said: str) -> None:
-        self._sync()
+    def _show(self) -> None:
         choice, loss = self._choice, self._columns[0].loss
         label = int(self.test.y[choice.test])
         now = {column.name: column.loss - loss for column in self._columns if column.name in ORDERS}
@@ -206,37 +198,26 @@ class GroupRemoval(Panel):
         self.controls.curve.value = group_curve(self._family.points, now, truths, choice.k, end)
         self._show_examples(choice.test, self.group())
         self._show_truth()
-        self.controls.message.value = message(said)
 
     # Widgets: they only forward -------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _actions(self) -> dict[Widget, Action]:
         c = self.controls
-        c.test.observe(self._forward(lambda: self.set(test=c.test.value)), "value")
-        c.how.observe(self._forward(self._set_how), "value")
-        c.class_name.observe(self._forward(lambda: self.set(group=c.class_name.value)), "value")
-        c.seed.observe(self._forward(lambda: self.set(seed=c.seed.value)), "value")
-        c.hand.observe(self._forward(lambda: self.set(group=positions_in(c.hand.value))), "value")
-        c.slider.observe(self._forward(lambda: self.set(k=c.slider.value)), "value")
-        c.retrain.on_click(self._forward(self.verify))
-        c.reset.on_click(self._forward(self.reset))
-
-    def _set_how(self) -> str:
-        how = self.controls.how.value
-        if how == "hand":  # the group so far is where picking begins
-            return self.set(group=self._choice.picked or self.group()[:10])
-        return self.set(group=self.controls.class_name.value if how == "class" else how)
+        return {
+            c.test: "test",
+            c.how: lambda: self.set(group=c.chosen(self._choice.picked or self.group()[:10])),
+            c.class_name: "group",
+            c.seed: "seed",
+            c.hand: lambda: self.set(group=positions_in(c.hand.value)),
+            c.slider: "k",
+        }
 
     def _set_widgets(self) -> None:
         c, choice = self.controls, self._choice
-        by_class, by_hand = choice.group in self.classes and choice.group not in KINDS, choice.group == "hand"
+        by_hand = choice.group == "hand"
         c.test.value, c.seed.value = choice.test, choice.seed
-        c.how.value = "class" if by_class else choice.group
-        if by_class:
-            c.class_name.value = choice.group
-        c.hand.value = ", ".join(map(str, choice.picked)) if by_hand else ""
-        c.class_name.layout.display = None if by_class else "none"
-        c.hand.layout.display = None if by_hand else "none"
+        c.show_removal(choice.group, named=choice.group in self.classes and choice.group not in KINDS)
+        c.show_positions(choice.picked if by_hand else None)
         c.seed.layout.display = "none" if by_hand or choice.group == "greedy" else None
         c.slider.continuous_update = choice.group != "relaxed"  # selecting takes longer than a step of the mouse
         c.slider.max = self._most(choice)

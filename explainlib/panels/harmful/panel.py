@@ -6,8 +6,9 @@ Dragging edits the meta-parameters by influence; Retrain solves again without th
 from __future__ import annotations
 
 import time
-from html import escape
+from typing import NamedTuple
 
+from ipywidgets import Widget
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,20 +20,26 @@ from explainlib.meta import Bilevel
 from explainlib.panels.harmful.controls import HarmfulControls
 from explainlib.panels.harmful.flips import EDITS, METHODS, FlippedLearner, Flips, Outcome, require_flips, split_in_half
 from explainlib.panels.harmful.html import outcome_table, suspects
-from explainlib.panels.html import message, picture_html
-from explainlib.panels.interactive import InteractivePanel
-from explainlib.panels.panel import elapsed
+from explainlib.panels.html import lines_html, message, picture_html
+from explainlib.panels.interactive import Action, InteractivePanel
 
 LISTED = 7
 FIRST = Flips(0.25, 0.4, 0)
 
 
+class Choice(NamedTuple):
+    """What is flipped, how the tasks are ranked, and how many of the most suspicious ones leave."""
+
+    flips: Flips
+    method: str
+    inspected: int
+
+
 class Harmful(InteractivePanel):
     """A panel on one bilevel learner: spoil tasks, find them again, and leave the suspects out.
 
-    ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
-    a test can drive the panel. Each returns the panel's text. The first half of the new tasks says which training
-    tasks are suspect, the second half judges what becomes of the learner. The learner is solved when the flips change.
+    The first half of the new tasks says which training tasks are suspect, the second half judges what becomes of the
+    learner. The learner is solved when the flips change.
 
     Args:
         bilevel: the learner.
@@ -53,11 +60,11 @@ class Harmful(InteractivePanel):
         self.score_by, self.judge_by = split_in_half(bilevel.require_tasks(new_tasks))
         self.most = len(tasks) - 1
         self._known: dict[Flips, FlippedLearner] = {}
-        self._start = FIRST, next(iter(METHODS)), max(1, round(FIRST.tasks * len(tasks)))
-        self._flips, self._method, self._inspected = self._start
-        self.controls = HarmfulControls(methods=list(METHODS), most=self.most, k=self._inspected)
+        self._start = Choice(FIRST, next(iter(METHODS)), max(1, round(FIRST.tasks * len(tasks))))
+        self._choice = self._start
+        self.controls = HarmfulControls(methods=list(METHODS), most=self.most, k=self._choice.inspected)
         self._connect()
-        self._learner(self._flips)
+        self._learner(self._choice.flips)
         self.draw()
 
     def set(
@@ -82,42 +89,29 @@ class Harmful(InteractivePanel):
             ValueError, TypeError: a share, seed, method or number that does not exist; nothing is changed then.
             SolveError: a learner that does not come to rest on these flips.
         """
-        flips = require_flips(self._flips, flipped, labels, seed)
-        method = self._method if method is None else require_choice("method", method, tuple(METHODS))
-        inspected = self._inspected if inspected is None else require_count("inspected", inspected)
-        if inspected > self.most:
+        old = self._choice
+        chosen = Choice(
+            require_flips(old.flips, flipped, labels, seed),
+            old.method if method is None else require_choice("method", method, tuple(METHODS)),
+            old.inspected if inspected is None else require_count("inspected", inspected),
+        )
+        if chosen.inspected > self.most:
             raise ValueError(f"inspected={inspected} would leave no task; pass at most {self.most}.")
-        self._learner(flips)  # whatever fails, fails before
-        self._flips, self._method, self._inspected = flips, method, inspected
+        self._learner(chosen.flips)  # whatever fails, fails before
+        self._choice = chosen
         return self.draw()
 
     def draw(self) -> str:
         """Show who is suspected and what leaving them out is predicted to do; return the panel's text."""
         started = time.perf_counter()
-        self._show()
-        said = f"{self._inspected} of {len(self.tasks)} tasks inspected; predicted in {elapsed(started)}."
-        self.controls.message.value = message(said)
-        return self.text
+        return self._report(f"{self._choice.inspected} of {len(self.tasks)} tasks inspected; predicted", started)
 
     def verify(self) -> str:
         """Solve again without the suspects; show the truth and return the panel's text."""
-        started, c = time.perf_counter(), self.controls
-        c.retrain.disabled = True
-        c.message.value = message(f"solving again without {self._inspected} tasks ...")
-        try:
-            self._learner(self._flips).solve_without(self.suspects())
-        finally:
-            c.retrain.disabled = False
-        self._show()
-        c.message.value = message(f"solved again without {self._inspected} tasks in {elapsed(started)}.")
-        return self.text
-
-    def reset(self) -> str:
-        """Go back to the first choice, forget the truths, and return the panel's text."""
-        for spoiled in self._known.values():
-            spoiled.forget()
-        self._flips, self._method, self._inspected = self._start
-        return self.draw()
+        started, without = time.perf_counter(), f"without {self._choice.inspected} tasks"
+        with self._busy(f"solving again {without} ..."):
+            self._now().solve_without(self.suspects())
+        return self._report(f"solved again {without}", started)
 
     @property
     def text(self) -> str:
@@ -130,7 +124,7 @@ class Harmful(InteractivePanel):
 
     def suspects(self) -> list[int]:
         """Return the inspected tasks, the most suspicious first."""
-        return self._now().order(self._method)[: self._inspected]
+        return self._now().order(self._choice.method)[: self._choice.inspected]
 
     def scores(self) -> dict[str, Float[Tensor, " M"]]:
         """Return every method's scores of the training tasks as they are spoiled now."""
@@ -145,13 +139,17 @@ class Harmful(InteractivePanel):
         return self._known[flips]
 
     def _now(self) -> FlippedLearner:
-        return self._learner(self._flips)
+        return self._learner(self._choice.flips)
+
+    def _forget(self) -> None:
+        for learner in self._known.values():
+            learner.forget()
 
     def _truth(self) -> Outcome | None:
         return self._now().truth(self.suspects())
 
     def _lines(self) -> list[str]:
-        known, m, k, flips = self._now(), len(self.tasks), self._inspected, self._flips
+        known, m, (flips, method, k) = self._now(), len(self.tasks), self._choice
         wrong, chosen = int(known.hit.sum()), self.suspects()
         found, most = int(known.hit[chosen].sum()), min(k, wrong)
         formula, newton = (known.edit(chosen, how) for how in EDITS)
@@ -159,7 +157,7 @@ class Harmful(InteractivePanel):
         return [
             f"{flips.labels:.0%} of the labels flipped in {wrong} of {m} training tasks (seed {flips.seed})",
             f"{len(self.judge_by)} new tasks: loss {now.loss:.3f}, accuracy {now.accuracy:.1%}",
-            f"inspected by {self._method}: {k} of {m} ({k / m:.0%}), found {found} of {wrong} flipped; {most} is the "
+            f"inspected by {method}: {k} of {m} ({k / m:.0%}), found {found} of {wrong} flipped; {most} is the "
             f"most there can be, {k * wrong / m:.1f} is chance",
             f"without these {k}: loss {formula.loss - now.loss:+.3f} by the formula, {newton.loss - now.loss:+.3f} by "
             f"a Newton step; accuracy {formula.accuracy:.1%} and {newton.accuracy:.1%}",
@@ -171,30 +169,28 @@ class Harmful(InteractivePanel):
     # What is shown -------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        self._sync()
         c, known, chosen, true = self.controls, self._now(), self.suspects(), self._truth()
-        picture = detection_curves(self.scores(), known.hit, inspected=self._inspected).figure
+        picture = detection_curves(self.scores(), known.hit, inspected=self._choice.inspected).figure
         c.curve.value = picture_html(png(picture, dpi=92), alt_text(picture), width=460)
-        c.suspects.value = suspects(chosen, known.scores(self._method), known.hit, known.tasks, LISTED)
-        body = "".join(f"<div>{escape(line)}</div>" for line in self._lines()[:3])
-        c.prediction.value = f"<div style='font-size:13px;line-height:1.35'>{body}</div>"
+        c.suspects.value = suspects(chosen, known.scores(self._choice.method), known.hit, known.tasks, LISTED)
+        c.prediction.value = lines_html(self._lines()[:3], 1.35)
         edits = {f"edited, {how}": known.edit(chosen, how) for how in EDITS}
         c.table.value = outcome_table(known.now, {**edits, "solved again": true})
         c.truth.value = message("" if true is None else f"{self._message(true)}.")
 
     # Widgets: they only forward ------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _actions(self) -> dict[Widget, Action]:
         c = self.controls
-        c.flipped.observe(self._forward(lambda: self.set(flipped=c.flipped.value / 100)), "value")
-        c.labels.observe(self._forward(lambda: self.set(labels=c.labels.value / 100)), "value")
-        c.seed.observe(self._forward(lambda: self.set(seed=c.seed.value)), "value")
-        c.how.observe(self._forward(lambda: self.set(method=c.how.value)), "value")
-        c.slider.observe(self._forward(lambda: self.set(inspected=c.slider.value)), "value")
-        c.retrain.on_click(self._forward(self.verify))
-        c.reset.on_click(self._forward(self.reset))
+        return {
+            c.flipped: lambda: self.set(flipped=c.flipped.value / 100),
+            c.labels: lambda: self.set(labels=c.labels.value / 100),
+            c.seed: "seed",
+            c.how: "method",
+            c.slider: "inspected",
+        }
 
     def _set_widgets(self) -> None:
-        c, flips = self.controls, self._flips
+        c, (flips, method, inspected) = self.controls, self._choice
         c.flipped.value, c.labels.value = round(100 * flips.tasks), round(100 * flips.labels)
-        c.seed.value, c.how.value, c.slider.value = flips.seed, self._method, self._inspected
+        c.seed.value, c.how.value, c.slider.value = flips.seed, method, inspected

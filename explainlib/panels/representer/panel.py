@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from html import escape
 
+from ipywidgets import Widget
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,9 +19,8 @@ from explainlib.datasets.sources.text import NAMES, redact_text
 from explainlib.figures import class_name
 from explainlib.figures.html import example_html
 from explainlib.losses import Loss, LossFunction
-from explainlib.panels.html import message
-from explainlib.panels.interactive import InteractivePanel
-from explainlib.panels.panel import elapsed
+from explainlib.panels.html import lines_html, message
+from explainlib.panels.interactive import Action, InteractivePanel, require_position
 from explainlib.panels.representer.controls import RepresenterControls
 from explainlib.panels.representer.html import Product, axiom_lights, product_table, state
 from explainlib.panels.representer.plots import deletion_plot
@@ -43,9 +42,7 @@ POINTS = 4  # retrainings a click, evenly spaced up to the chosen number
 class Representer(InteractivePanel):
     """A panel on one training run: representer scores of a test example, the axioms they break, and the truth.
 
-    ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
-    a test can drive the panel. Each returns the panel's text. The explained output is that of the test's label.
-    Everything is worked out when first asked for, and kept.
+    The explained output is that of the test's label. Everything is worked out when first asked for, and kept.
 
     Args:
         trajectory: from ``training.fit(..., optimizer="sgd", record=True, checkpoints=3)``.
@@ -119,15 +116,12 @@ class Representer(InteractivePanel):
         """
         old = self._choice
         chosen = RepresenterChoice(
-            old.test if test is None else require_count("test", test, least=0),
+            old.test if test is None else require_position("test", test, len(self.known.test), "test examples"),
             old.kernel if kernel is None else require_choice("kernel", kernel, tuple(KERNELS)),
             old.importance if importance is None else require_choice("importance", importance, tuple(IMPORTANCES)),
             old.sign if sign is None else require_choice("sign", sign, tuple(SIGNS)),
             old.delete if delete is None else require_count("delete", delete),
         )
-        tests = len(self.known.test)
-        if chosen.test >= tests:
-            raise ValueError(f"test={test} is outside the {tests} test examples (0 to {tests - 1}).")
         if chosen.delete > self.most:
             raise ValueError(f"delete={delete} is more than the {self.most} examples that may go; pass fewer.")
         self.known.axioms(chosen.kernel, chosen.importance, self._output(chosen))  # whatever fails, fails before
@@ -137,10 +131,7 @@ class Representer(InteractivePanel):
     def draw(self) -> str:
         """Show the scores and what they predict, and return the panel's text."""
         started = time.perf_counter()
-        self._show()
-        n = len(self.known.train)
-        self.controls.message.value = message(f"{self._choice.delete} of {n} deleted; predicted in {elapsed(started)}.")
-        return self.text
+        return self._report(f"{self._choice.delete} of {len(self.known.train)} deleted; predicted", started)
 
     def verify(self) -> str:
         """Train again without the chosen examples, and some of them; show the truth and return the panel's text.
@@ -150,28 +141,19 @@ class Representer(InteractivePanel):
         """
         started, c = time.perf_counter(), self.controls
         sizes = sorted({max(1, round(self._choice.delete * i / POINTS)) for i in range(1, POINTS + 1)})
-        c.retrain.disabled = True
         c.progress.value, c.progress.max, c.progress.layout.visibility = 0, len(sizes) + 1, "visible"
         try:
-            c.message.value = message("training again on everything, to see that nothing else changes ...")
-            self.known.require_repeatable()
-            for done, size in enumerate(sizes, 1):
-                c.progress.value = done
-                c.message.value = message(f"training again without {size} examples ({done} of {len(sizes)}) ...")
-                group = frozenset(self._order()[:size])
-                if group not in self._truths:
-                    self._truths[group] = self.known.retrained(sorted(group))
+            with self._busy("training again on everything, to see that nothing else changes ..."):
+                self.known.require_repeatable()
+                for done, size in enumerate(sizes, 1):
+                    c.progress.value = done
+                    c.message.value = message(f"training again without {size} examples ({done} of {len(sizes)}) ...")
+                    group = frozenset(self._order()[:size])
+                    if group not in self._truths:
+                        self._truths[group] = self.known.retrained(sorted(group))
         finally:
-            c.retrain.disabled, c.progress.layout.visibility = False, "hidden"
-        self._show()
-        c.message.value = message(f"retrained without up to {sizes[-1]} examples in {elapsed(started)}.")
-        return self.text
-
-    def reset(self) -> str:
-        """Go back to the first choice, forget the truths, and return the panel's text."""
-        self._choice = self._start
-        self._truths.clear()
-        return self.draw()
+            c.progress.layout.visibility = "hidden"
+        return self._report(f"retrained without up to {sizes[-1]} examples", started)
 
     @property
     def text(self) -> str:
@@ -249,7 +231,6 @@ class Representer(InteractivePanel):
     # What is shown -------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        self._sync()
         c, choice, test, output = self.controls, self._choice, self._choice.test, self._output(self._choice)
         captions = (f"test {test}: {self._description()}", f"output {float(self.known.outputs()[test, output]):+.2f}")
         c.example.value = example_html(self.shown_test, test, captions=captions, size=96)
@@ -264,7 +245,7 @@ class Representer(InteractivePanel):
         )
         c.lights.value = axiom_lights(self.known.axioms(*self._method()))
         true = truths.get(choice.delete)
-        c.prediction.value = _as_list(self.text.splitlines()[:3])
+        c.prediction.value = lines_html(self.text.splitlines()[:3], 1.5)
         said = "" if true is None else f"retrained change of the output {true:+.3f}{self._comparison(true)}."
         c.truth.value = message(said)
 
@@ -276,26 +257,14 @@ class Representer(InteractivePanel):
 
     # Widgets: they only forward ------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _actions(self) -> dict[Widget, Action]:
         c = self.controls
-        c.test.observe(self._forward(lambda: self.set(test=c.test.value)), "value")
-        c.kernel.observe(self._forward(lambda: self.set(kernel=c.kernel.value)), "value")
-        c.importance.observe(self._forward(lambda: self.set(importance=c.importance.value)), "value")
-        c.how.observe(self._forward(lambda: self.set(sign=c.how.value)), "value")
-        c.slider.observe(self._forward(lambda: self.set(delete=c.slider.value)), "value")
-        c.retrain.on_click(self._forward(self.verify))
-        c.reset.on_click(self._forward(self.reset))
+        return {c.test: "test", c.kernel: "kernel", c.importance: "importance", c.how: "sign", c.slider: "delete"}
 
     def _set_widgets(self) -> None:
         c, choice = self.controls, self._choice
         c.test.value, c.kernel.value, c.importance.value = choice.test, choice.kernel, choice.importance
         c.how.value, c.slider.value = choice.sign, choice.delete
-
-
-def _as_list(lines: list[str]) -> str:
-    """Return the lines as a list."""
-    body = "".join(f"<div>{escape(line)}</div>" for line in lines)
-    return f"<div style='font-size:13px;line-height:1.5'>{body}</div>"
 
 
 def _with_masked_texts(examples: Examples) -> Examples:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from explainlib.figures.palette import SERIES
-from explainlib.panels.curve import Point, nice_ticks
+from explainlib.panels.svg import Point, axis_ends, cross, grid_line, nice_ticks, svg, tick_label
 
 WIDTH, HEIGHT = 392, 330
 LEFT, RIGHT, TOP, BOTTOM = 46, 346, 62, 282
+MARGIN = 0.07  # of the axes
 APART = 3.0  # predictions and truths that differ by more than this factor get a scale each
 
 
@@ -35,12 +36,15 @@ def deletion_plot(predicted: Sequence[float], truths: Mapping[int, float], k: in
         up = (value - low) / (high - low)
         return round(LEFT + at / end * (RIGHT - LEFT), 1), round(BOTTOM - up * (BOTTOM - TOP), 1)
 
-    parts = [_level(place(0, tick, left)[1], _number(tick), abs(tick) < 1e-12) for tick in nice_ticks(*left, 5)]
+    parts = [
+        grid_line(LEFT, RIGHT, place(0, tick, left)[1], tick_label(tick), strong=abs(tick) < 1e-12)
+        for tick in nice_ticks(*left, 5)
+    ]
     if truths:
         for tick in nice_ticks(*right, 5):
             y = place(0, tick, right)[1]
             parts.append(f"<line x1='{RIGHT}' x2='{RIGHT + 4}' y1='{y}' y2='{y}' stroke='#222'/>")
-            parts.append(f"<text x='{RIGHT + 7}' y='{y + 4}' font-size='11'>{_number(tick)}</text>")
+            parts.append(f"<text x='{RIGHT + 7}' y='{y + 4}' font-size='11'>{tick_label(tick)}</text>")
     for size in (size for size in nice_ticks(0.0, float(end), 6) if size == round(size)):
         x = place(int(size), 0.0, left)[0]
         parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='11'>{size:g}</text>")
@@ -54,7 +58,7 @@ def deletion_plot(predicted: Sequence[float], truths: Mapping[int, float], k: in
     crosses = [place(at, value, right) for at, value in sorted({0: 0.0, **truths}.items())] if truths else []
     path = " ".join(f"{x},{y}" for x, y in crosses)
     parts.append(f"<polyline points='{path}' fill='none' stroke='#222' stroke-width='1.5' stroke-dasharray='5 4'/>")
-    parts += [_cross(point) for point in crosses[1:]]
+    parts += [cross(point) for point in crosses[1:]]
     parts += _legend(bool(truths), left != right, own_unit)
     return _svg(parts, _describe(predicted, truths, k, sign), f"change of the output, {sign} scores deleted first")
 
@@ -64,31 +68,11 @@ def _scales(predicted: Sequence[float], truths: Sequence[float], own_unit: bool)
     sizes = [max((abs(v) for v in values), default=0.0) for values in (predicted, truths)]
     apart = own_unit or not all(sizes) or max(sizes) > APART * min(sizes)
     if not truths or not apart:
-        both = _ends([*predicted, *truths])
+        both = axis_ends([*predicted, *truths], MARGIN)
         return both, both
     biggest = max(sizes[1], 1e-12) / max(sizes[0], 1e-12)
-    low, high = _ends([*predicted, *(value / biggest for value in truths)])
+    low, high = axis_ends([*predicted, *(value / biggest for value in truths)], MARGIN)
     return (low, high), (low * biggest, high * biggest)
-
-
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(0.0, *values), max(0.0, *values)
-    pad = 0.07 * (high - low) or 1e-6
-    return low - pad, high + pad
-
-
-def _level(y: float | int, word: str, strong: bool) -> str:
-    shade = "#666" if strong else "#ddd"
-    return (
-        f"<line x1='{LEFT}' x2='{RIGHT}' y1='{y}' y2='{y}' stroke='{shade}'/>"
-        f"<text x='{LEFT - 6}' y='{y + 4}' text-anchor='end' font-size='11'>{word}</text>"
-    )
-
-
-def _cross(point: Point) -> str:
-    x, y = point
-    look = "fill='none' stroke='black' stroke-width='2.6'"
-    return f"<path class='xl-cross' d='M{x - 6:.1f} {y - 6:.1f} l12 12 m0 -12 l-12 12' {look}/>"
 
 
 def _legend(known: bool, two_scales: bool, own_unit: bool) -> list[str]:
@@ -101,19 +85,16 @@ def _legend(known: bool, two_scales: bool, own_unit: bool) -> list[str]:
     ]
     if known:
         words = "retrained, right scale" if two_scales else "retrained"
-        parts += [_cross((LEFT + 12, 49)), f"<text x='{LEFT + 30}' y='53'>{words}</text>"]
+        parts += [cross((LEFT + 12, 49)), f"<text x='{LEFT + 30}' y='53'>{words}</text>"]
     else:
         parts.append(f"<text x='{LEFT + 30}' y='53' fill='#555'>Retrain adds the truth</text>")
     return parts
 
 
 def _svg(parts: Sequence[str], alt: str, title: str) -> str:
+    head = f"<text x='{LEFT}' y='14' font-weight='bold'>{escape(title)}</text>"
     foot = f"<text x='{(LEFT + RIGHT) / 2}' y='{HEIGHT - 12}' text-anchor='middle'>number deleted</text>"
-    return (
-        f"<svg role='img' aria-label='{escape(alt, quote=True)}' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' "
-        f"height='{HEIGHT}' font-family='sans-serif' font-size='12' style='background:white;color:#222'>"
-        f"<text x='{LEFT}' y='14' font-weight='bold'>{escape(title)}</text>{''.join(parts)}{foot}</svg>"
-    )
+    return svg([head, *parts, foot], alt, WIDTH, HEIGHT)
 
 
 def _describe(predicted: Sequence[float], truths: Mapping[int, float], k: int, sign: str) -> str:
@@ -122,9 +103,3 @@ def _describe(predicted: Sequence[float], truths: Mapping[int, float], k: int, s
         f"Change of the output against the number of examples deleted, {sign} scores first. Predicted at {k}: "
         f"{predicted[k]:+.3g}. Retrained: {crosses or 'nothing yet'}."
     )
-
-
-def _number(value: float) -> str:
-    if abs(value) < 1e-12:
-        return "0"
-    return f"{value:+.0f}" if abs(value) >= 1e3 else f"{value:+.3g}"

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
-from explainlib.panels.controls import Controls
+from explainlib.panels.controls import PositionControls
 
 HOW = {"most helpful": "helpful", "most harmful": "harmful", "a whole script": "script", "by hand": "hand"}
 
 
-class TaskControls(Controls):
+class TaskControls(PositionControls):
     """The task panel: a slider for pruning, the ranked training tasks, and two plots.
 
     Args:
@@ -23,11 +23,13 @@ class TaskControls(Controls):
         keep: its first value.
     """
 
+    _by_name = "script"
+
     def __init__(
         self, *, tests: int, scripts: Sequence[str], most: int, k: int, keeps: Sequence[str], keep: str
     ) -> None:
         how = HOW if scripts else {word: value for word, value in HOW.items() if value != "script"}
-        super().__init__(tests=tests, how=how, classes=scripts, most=most, k=k)
+        super().__init__(tests=tests, how=how, classes=scripts, most=most, k=k, line_width="250px")
         self.test.description = "test task"
         self.how.layout.width = "250px"
         self.class_name.layout.width = "170px"
@@ -36,12 +38,6 @@ class TaskControls(Controls):
             options=list(keeps), value=keep, description="keep", layout=widgets.Layout(width="430px")
         )
         self.keep.add_class("xl-keep")
-        self.hand = widgets.Text(
-            placeholder="positions, such as 3, 17, 40-60",
-            continuous_update=False,
-            layout=widgets.Layout(width="250px", display="none"),
-        )
-        self.hand.add_class("xl-hand")
         self.helpful, self.harmful, self.ranks, self.scatter = (widgets.HTML() for _ in range(4))
         for shown, name in ((self.ranks, "xl-ranks"), (self.scatter, "xl-scatter")):
             shown.add_class(name)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ipywidgets import Widget
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,8 +21,7 @@ from explainlib.influence import TaskInfluence
 from explainlib.meta import leave_tasks_out
 from explainlib.panels.controls import positions_in
 from explainlib.panels.html import message
-from explainlib.panels.interactive import InteractivePanel
-from explainlib.panels.panel import elapsed
+from explainlib.panels.interactive import Action, InteractivePanel, require_position
 from explainlib.panels.task_removal.choice import (
     SIDES,
     TaskChoice,
@@ -48,9 +48,7 @@ NAMED = 16  # numbers of leaving tasks that are written out
 class TaskRemoval(InteractivePanel):
     """A what-if panel for training tasks: their influence on a new task, at any pruning, and the retrained truth.
 
-    ``set``, ``draw``, ``verify`` and ``reset`` do everything; the widgets only forward to them, so a notebook cell or
-    a test can drive the panel. Each returns the panel's text. A whole script means every training task with at least
-    one class of that script, those with most of them first.
+    A whole script means every training task with at least one class of that script, those with most of them first.
 
     Args:
         influence: of the training tasks on their learner, whose present ``keep`` is the first on the pruning slider.
@@ -129,7 +127,7 @@ class TaskRemoval(InteractivePanel):
         """
         choice = self._choice
         if test is not None:
-            choice = replace(choice, test=self._checked_test(test))
+            choice = replace(choice, test=require_position("test", test, len(self.test_tasks), "test tasks"))
         if keep is not None:
             word = next((w for w, value in self.keeps.items() if value == keep), str(keep))
             choice = replace(choice, keep=require_choice("keep", word, list(self.keeps)))
@@ -144,32 +142,15 @@ class TaskRemoval(InteractivePanel):
     def draw(self) -> str:
         """Predict what the chosen removal does, show it, and return the panel's text."""
         started = time.perf_counter()
-        self._show()
-        removed = f"{len(self.group())} of {len(self.tasks)} training tasks removed"
-        self.controls.message.value = message(f"{removed}; predicted in {elapsed(started)}.")
-        return self.text
+        return self._report(f"{len(self.group())} of {len(self.tasks)} training tasks removed; predicted", started)
 
     def verify(self) -> str:
         """Meta-train again without the chosen tasks, and with all; show the truth and return the panel's text."""
         started, group = time.perf_counter(), self.group()
-        self.controls.retrain.disabled = True
-        self.controls.message.value = message(f"meta-training twice, {self.training['batches']} batches each ...")
-        try:
+        with self._busy(f"meta-training twice, {self.training['batches']} batches each ..."):
             retrained = leave_tasks_out(self.learner, self.tasks, [group], **self.training)
             self._truths[frozenset(group)] = retrained.loss_change(self.test_tasks)[:, 0]
-        finally:
-            self.controls.retrain.disabled = False
-        self._show()
-        self.controls.message.value = message(
-            f"retrained with and without these {len(group)} tasks in {elapsed(started)}."
-        )
-        return self.text
-
-    def reset(self) -> str:
-        """Go back to the first choice, forget the truths, and return the panel's text."""
-        self._choice = self._start
-        self._truths.clear()
-        return self.draw()
+        return self._report(f"retrained with and without these {len(group)} tasks", started)
 
     @property
     def text(self) -> str:
@@ -221,16 +202,9 @@ class TaskRemoval(InteractivePanel):
         held = choice.picked if choice.remove == "hand" else self.scripts[choice.remove]
         return min(len(held), self.most)
 
-    def _checked_test(self, test: int) -> int:
-        if require_count("test", test, least=0) >= len(self.test_tasks):
-            count = len(self.test_tasks)
-            raise ValueError(f"test={test} is outside the {count} test tasks (0 to {count - 1}).")
-        return test
-
     # What is shown -------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        self._sync()
         c, choice, scores, true = self.controls, self._choice, self._row(), self._truth()
         own, predicted = class_names(self.test_tasks, choice.test), self.predicted()
         order = scores.argsort(stable=True).tolist()
@@ -263,33 +237,22 @@ class TaskRemoval(InteractivePanel):
 
     # Widgets: they only forward ------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _actions(self) -> dict[Widget, Action]:
         c = self.controls
-        c.test.observe(self._forward(lambda: self.set(test=c.test.value)), "value")
-        c.keep.observe(self._forward(lambda: self.set(keep=c.keep.value)), "value")
-        c.how.observe(self._forward(self._set_how), "value")
-        c.class_name.observe(self._forward(lambda: self.set(remove=c.class_name.value)), "value")
-        c.hand.observe(self._forward(lambda: self.set(remove=positions_in(c.hand.value))), "value")
-        c.slider.observe(self._forward(lambda: self.set(k=c.slider.value)), "value")
-        c.retrain.on_click(self._forward(self.verify))
-        c.reset.on_click(self._forward(self.reset))
-
-    def _set_how(self) -> str:
-        how = self.controls.how.value
-        if how == "hand":  # what leaves now is where picking begins
-            return self.set(remove=self._choice.picked or self.group())
-        return self.set(remove=self.controls.class_name.value if how == "script" else how)
+        return {
+            c.test: "test",
+            c.keep: "keep",
+            c.how: lambda: self.set(remove=c.chosen(self._choice.picked or self.group())),
+            c.class_name: "remove",
+            c.hand: lambda: self.set(remove=positions_in(c.hand.value)),
+            c.slider: "k",
+        }
 
     def _set_widgets(self) -> None:
         c, choice = self.controls, self._choice
-        by_hand, of_script = choice.remove == "hand", choice.remove not in (*SIDES, "hand")
         c.test.value, c.keep.value = choice.test, choice.keep
-        c.how.value = "script" if of_script else choice.remove
-        if of_script:
-            c.class_name.value = choice.remove
-        c.hand.value = ", ".join(map(str, choice.picked)) if by_hand else ""
-        c.class_name.layout.display = None if of_script else "none"
-        c.hand.layout.display = None if by_hand else "none"
+        c.show_removal(choice.remove, named=choice.remove not in (*SIDES, "hand"))
+        c.show_positions(choice.picked if choice.remove == "hand" else None)
         c.slider.max = self._most(choice)
         c.slider.value = choice.k
 

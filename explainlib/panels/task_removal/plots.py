@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from explainlib.figures.palette import SERIES
-from explainlib.panels.curve import DASHES, Point, nice_ticks
+from explainlib.panels.svg import DASHES, Point, axis_ends, cross, grid_line, marker, nice_ticks, svg, tick_label
 
 WIDTH, HEIGHT = 420, 312
 LEFT, RIGHT, TOP, BOTTOM = 58, 408, 58, 264
+MARGIN = 0.08  # of the axes
 
 
 def rank_plot(ranks: Mapping[str, Sequence[int | float]], keeps: Sequence[str], now: str, m: int) -> str:
@@ -28,7 +29,7 @@ def rank_plot(ranks: Mapping[str, Sequence[int | float]], keeps: Sequence[str], 
         return round(LEFT + 12 + i * step, 1), round(TOP + 8 + rank / last * (BOTTOM - TOP - 16), 1)
 
     marks = sorted({0, *(round(tick) for tick in nice_ticks(0.0, float(last), 4))})
-    parts = [_level(place(0, rank)[1], str(rank)) for rank in marks]
+    parts = [grid_line(LEFT, RIGHT, place(0, rank)[1], str(rank)) for rank in marks]
     for i, keep in enumerate(keeps):
         x = place(i, 0)[0]
         parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='11'>{escape(keep)}</text>")
@@ -40,9 +41,9 @@ def rank_plot(ranks: Mapping[str, Sequence[int | float]], keeps: Sequence[str], 
         points = [place(j, rank) for j, rank in enumerate(row)]
         joined = " ".join(f"{x},{y}" for x, y in points)
         look = f"fill='none' stroke='{SERIES[i].colour}' stroke-width='2' stroke-dasharray='{DASHES[i]}'"
-        parts.append(f"<polyline points='{joined}' {look}/>" + "".join(_mark(point, i, 4) for point in points))
+        parts.append(f"<polyline points='{joined}' {look}/>" + "".join(marker(point, i, 4) for point in points))
         start = LEFT + 116 * i
-        sample = f"<polyline points='{start},36 {start + 26},36' {look}/>" + _mark((start + 13, 36), i, 4)
+        sample = f"<polyline points='{start},36 {start + 26},36' {look}/>" + marker((start + 13, 36), i, 4)
         parts.append(f"{sample}<text x='{start + 31}' y='40'>{escape(name)}</text>")
     title = "rank among the training tasks (0: most helpful)"
     said = "; ".join(
@@ -65,7 +66,7 @@ def truth_plot(
         test: the chosen test task, marked with a cross.
         verdict: the agreement in words, shown above.
     """
-    x_ends, y_ends = _ends(predicted), _ends(true or predicted)
+    x_ends, y_ends = axis_ends(predicted, MARGIN), axis_ends(true or predicted, MARGIN)
     if true is not None and 1 / 3 < (x_ends[1] - x_ends[0]) / (y_ends[1] - y_ends[0]) < 3:
         x_ends = y_ends = (min(x_ends[0], y_ends[0]), max(x_ends[1], y_ends[1]))  # one scale, unless it would squeeze
 
@@ -73,10 +74,13 @@ def truth_plot(
         across, up = ((v - low) / (high - low) for v, (low, high) in ((x, x_ends), (y, y_ends)))
         return round(LEFT + across * (RIGHT - LEFT), 1), round(BOTTOM - up * (BOTTOM - TOP), 1)
 
-    parts = [_level(place(0, tick)[1], _number(tick), strong=abs(tick) < 1e-12) for tick in nice_ticks(*y_ends, 4)]
+    parts = [
+        grid_line(LEFT, RIGHT, place(0, tick)[1], tick_label(tick), strong=abs(tick) < 1e-12)
+        for tick in nice_ticks(*y_ends, 4)
+    ]
     for tick in nice_ticks(*x_ends, 4):
         x = place(tick, 0)[0]
-        parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='11'>{_number(tick)}</text>")
+        parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='11'>{tick_label(tick)}</text>")
     low, high = max(x_ends[0], y_ends[0]), min(x_ends[1], y_ends[1])
     (x1, y1), (x2, y2) = place(low, low), place(high, high)
     parts.append(f"<line x1='{x1}' y1='{y1}' x2='{x2}' y2='{y2}' stroke='#666' stroke-dasharray='5 4'/>")
@@ -86,12 +90,10 @@ def truth_plot(
         said = "nothing was retrained for this removal yet"
     else:
         points = [place(*pair) for pair in zip(predicted, true, strict=True)]
-        parts += [_mark(point, 0 if own else 1, 4) for point, own in zip(points, known, strict=True)]
-        x, y = points[test]
-        look = "fill='none' stroke='black' stroke-width='2.6'"
-        parts.append(f"<path class='xl-cross' d='M{x - 7:.1f} {y - 7:.1f} l14 14 m0 -14 l-14 14' {look}/>")
+        parts += [marker(point, 0 if own else 1, 4) for point, own in zip(points, known, strict=True)]
+        parts.append(cross(points[test], 7))
         said = f"{verdict}; the chosen one is predicted {predicted[test]:+.4f}, retrained {true[test]:+.4f}"
-        parts += [_mark((LEFT + 6, 46), 0, 4), _mark((LEFT + 176, 46), 1, 4)]
+        parts += [marker((LEFT + 6, 46), 0, 4), marker((LEFT + 176, 46), 1, 4)]
         parts.append(f"<text x='{LEFT + 15}' y='50'>support seen in training</text>")
         parts.append(f"<text x='{LEFT + 185}' y='50'>new support</text>")
     parts.append(f"<text x='{LEFT}' y='32'>{escape(verdict)}</text>")
@@ -99,40 +101,7 @@ def truth_plot(
     return _svg(alt, parts, "retrained change of each test task's loss", "predicted change")
 
 
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of an axis that shows the values and zero."""
-    low, high = min(0.0, *values), max(0.0, *values)
-    pad = 0.08 * (high - low) or 1e-6
-    return low - pad, high + pad
-
-
 def _svg(alt: str, parts: Sequence[str], title: str, below: str) -> str:
     head = f"<text x='{LEFT}' y='14' font-weight='bold'>{escape(title)}</text>"
     foot = f"<text x='{(LEFT + RIGHT) / 2}' y='{HEIGHT - 10}' text-anchor='middle'>{escape(below)}</text>"
-    return (
-        f"<svg role='img' aria-label='{escape(alt, quote=True)}' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' "
-        f"height='{HEIGHT}' font-family='sans-serif' font-size='12' style='background:white;color:#222'>"
-        f"{head}{''.join(parts)}{foot}</svg>"
-    )
-
-
-def _level(y: float | int, word: str, *, strong: bool = False) -> str:
-    shade = "#666" if strong else "#ddd"
-    return (
-        f"<line x1='{LEFT}' x2='{RIGHT}' y1='{y}' y2='{y}' stroke='{shade}'/>"
-        f"<text x='{LEFT - 6}' y='{y + 4}' text-anchor='end' font-size='11'>{word}</text>"
-    )
-
-
-def _mark(point: Point, i: int, r: float | int) -> str:
-    x, y = point
-    look = f"fill='{SERIES[i].colour}' stroke='white' stroke-width='1'"
-    if SERIES[i].marker == "o":
-        return f"<circle cx='{x}' cy='{y}' r='{r}' {look}/>"
-    if SERIES[i].marker == "^":
-        return f"<path d='M{x} {y - 1.3 * r:.1f} l{1.2 * r:.1f} {2.2 * r:.1f} h{-2.4 * r:.1f} z' {look}/>"
-    return f"<rect x='{x - r:.1f}' y='{y - r:.1f}' width='{2 * r}' height='{2 * r}' {look}/>"
-
-
-def _number(value: float | int) -> str:
-    return "0" if abs(value) < 1e-12 else f"{value:+.3g}"
+    return svg([head, *parts, foot], alt, WIDTH, HEIGHT)

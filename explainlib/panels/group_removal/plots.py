@@ -1,4 +1,4 @@
-"""The curve of the group panel as SVG text: quick to write anew at each step of the slider, sharp at any size."""
+"""The curve of the group panel: predicted and retrained changes of the test loss against the number removed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from explainlib.figures.palette import SERIES
+from explainlib.panels.svg import DASHES, Point, cross, marker, nice_ticks, svg
 
 WIDTH, HEIGHT = 536, 322
 LEFT, RIGHT, TOP, BOTTOM = 62, 524, 34, 276
-DASHES = ("", "9 4", "2 4")
-Point = tuple[int | float, int | float]
 
 
 def group_curve(
@@ -41,23 +40,11 @@ def group_curve(
     parts = [_frame(ticks, sizes, place), _present(k, place)]
     for i, (name, points) in enumerate(series.items()):
         line = [place(*point) for point in sorted({0: 0.0, **points, k: now[name]}.items())]
-        parts.append(_line(line, i) + "".join(_mark(point, i, 3.2) for point in line[1:]))
-        parts.append(_mark(place(k, now[name]), i, 6.0))
-    parts += [_cross(place(size, value)) for size, value in truths.items()]
+        parts.append(_line(line, i) + "".join(marker(point, i, 3.2) for point in line[1:]))
+        parts.append(marker(place(k, now[name]), i, 6.0))
+    parts += [cross(place(size, value)) for size, value in truths.items()]
     parts.append(_legend(list(series)))
-    said = escape(_describe(now, truths, k), quote=True)
-    return (
-        f"<svg role='img' aria-label='{said}' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' "
-        f"font-family='sans-serif' font-size='12' style='background:white;color:#222'>{''.join(parts)}</svg>"
-    )
-
-
-def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about ``count`` round numbers, evenly spaced, from ``low`` to ``high``; ``low < high``."""
-    raw = (high - low) / count
-    unit = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw * 0.999)
-    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return svg(parts, _describe(now, truths, k), WIDTH, HEIGHT)
 
 
 def _frame(ticks: Sequence[float], sizes: Sequence[int | float], place: Callable[..., Point]) -> str:
@@ -93,32 +80,14 @@ def _line(points: Sequence[Point], i: int) -> str:
     )
 
 
-def _mark(point: Point, i: int, r: float) -> str:
-    x, y = point
-    look = f"fill='{SERIES[i].colour}' stroke='white' stroke-width='1'"
-    if SERIES[i].marker == "o":
-        return f"<circle cx='{x}' cy='{y}' r='{r}' {look}/>"
-    if SERIES[i].marker == "^":
-        return f"<path d='M{x} {y - 1.3 * r:.1f} l{1.2 * r:.1f} {2.2 * r:.1f} h{-2.4 * r:.1f} z' {look}/>"
-    return f"<rect x='{x - r:.1f}' y='{y - r:.1f}' width='{2 * r}' height='{2 * r}' {look}/>"
-
-
-def _cross(point: Point) -> str:
-    x, y = point
-    return (
-        f"<path class='xl-cross' d='M{x - 6:.1f} {y - 6:.1f} l12 12 m0 -12 l-12 12' fill='none' stroke='black' "
-        "stroke-width='2.6'/>"
-    )
-
-
 def _legend(names: Sequence[str]) -> str:
     parts = []
     for i, name in enumerate(names):
         x = LEFT + 4 + i * 122
-        parts.append(_line([(x, 16), (x + 26, 16)], i) + _mark((x + 13, 16), i, 4.5))
+        parts.append(_line([(x, 16), (x + 26, 16)], i) + marker((x + 13, 16), i, 4.5))
         parts.append(f"<text x='{x + 32}' y='20'>{escape(name)}</text>")
     x = LEFT + 4 + len(names) * 122
-    return "".join(parts) + _cross((x + 8, 16)) + f"<text x='{x + 20}' y='20'>retrained</text>"
+    return "".join(parts) + cross((x + 8, 16)) + f"<text x='{x + 20}' y='20'>retrained</text>"
 
 
 def _describe(now: Mapping[str, float], truths: Mapping[int, float], k: int) -> str:
