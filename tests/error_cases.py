@@ -127,7 +127,7 @@ CASES = {
     "all frozen": (lambda: xl.Risk(model().requires_grad_(False), data()), "ValueError", ["no parameter", "requires_grad_()"]),
     "NaN in the model": (lambda: xl.Risk(broken(), data()), "ValueError", ["parameters", "1 NaN"]),
     "random outputs": (lambda: xl.Risk(Noisy(), data()), "ValueError", ["draws random numbers", "model.eval()"]),
-    "examples that see each other": (lambda: xl.Risk(Centred(), data()), "ValueError", ["depends on the others"]),
+    "examples that see each other": (lambda: xl.Risk(Centred(), data()), "ValueError", ["depends on the other examples"]),
     "two outputs": (lambda: xl.Risk(Pair(), data()), "TypeError", ["tuple", "[n, C]"]),
     "flat output": (lambda: xl.Risk(net(nn.Linear(3, 1), nn.Flatten(0)), data()), "ValueError", ["outputs have shape", "[n, C]"]),
     "unknown parameter": (lambda: xl.Risk(model(), data(), parameters=["linear.wait"]), "ValueError", ["linear.wait", "linear.weight"]),

@@ -190,7 +190,7 @@ def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None
             raise ValueError("the risks of an ensemble have different training sets; train all of them on the same.")
         if (risk.weights_or_ones() < 0).any():
             raise ValueError(
-                "trak needs example weights of zero or more, and one is negative; "
+                "trak needs example weights of zero or more, and got a negative weight; "
                 "pass risk.reweighted(...) with weights of zero or more."
             )
         risk.require_examples(test, "test")

@@ -297,7 +297,7 @@ def off_by_one_percent(o, y):
 @pytest.mark.parametrize(
     "loss, words",
     [
-        (batch_mean, "depends on the others"),
+        (batch_mean, "depends on the other examples"),
         (random_weights, "two values"),
         (off_by_one_percent, "gradient of the loss.*is wrong"),
     ],

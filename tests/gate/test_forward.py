@@ -250,7 +250,7 @@ MIXED = {
 
 @pytest.mark.parametrize("name", MIXED)
 def test_examples_stand_for_themselves(name):
-    with pytest.raises(ValueError, match="depends on the others"):
+    with pytest.raises(ValueError, match="depends on the other examples"):
         xl.Risk(Forward(MIXED[name]).eval(), classes())
 
 

@@ -201,7 +201,8 @@ class Centred(nn.Linear):
 
 
 @pytest.mark.parametrize(
-    "layer, words", [(Noisy, "draws random numbers .aten.randn.*model.eval"), (Centred, "depends on the others")]
+    "layer, words",
+    [(Noisy, "draws random numbers .aten.randn.*model.eval"), (Centred, "depends on the other examples")],
 )
 def test_a_forward_that_does_not_repeat_itself_is_refused(layer, words):
     parameters = Parameters(layer(4, 3).double())
