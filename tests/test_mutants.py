@@ -100,7 +100,7 @@ def test_a_module_is_mirrored_by_its_room(tmp_path):
         path.write_text(text)
 
     def seen(name):
-        module, *found = rooms.mirror(tmp_path / "explainlib" / f"{name}.py", tmp_path)
+        *found, module = rooms.mirror(tmp_path / "explainlib" / f"{name}.py", tmp_path)
         assert module.name == f"{Path(name).name}.py"  # its doctests
         return [str(path.relative_to(tmp_path / "tests").with_suffix("")) for path in found]
 

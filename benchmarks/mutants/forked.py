@@ -85,7 +85,7 @@ def _pytest(tree: str, said: str, tests: list[str]) -> None:
 
     import pytest
 
-    code = pytest.main(["-x", "-q", "-rfE", "-p", "no:cacheprovider", "-p", "no:nbval", "-o", "timeout=300", *tests])
+    code = pytest.main(["-x", "-q", "-rfE", "-p", "no:cacheprovider", "-p", "no:nbval", "-o", "timeout=1200", *tests])
     module = sys.modules.get("explainlib")
     if module is not None and not Path(module.__file__).is_relative_to(tree):
         raise RuntimeError(f"explainlib came from {module.__file__}, not from {tree}; no change was seen.")

@@ -1,4 +1,4 @@
-"""Which tests mirror a module: its own doctests and the tests of its room, those that name it first."""
+"""Which tests mirror a module: the tests of its room, those that name it first, and its own doctests."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ def room_tests(room: str, root: Path) -> list[Path]:
 
 
 def mirror(path: Path, root: Path) -> list[Path]:
-    """Return what is run against a change of ``path``, in this order: its doctests, tests that name it, the others."""
+    """Return what is run against a change of ``path``: tests that name it, the others of the room, its doctests.
+
+    Doctests come last: collected first, pytest would import the module before the package that holds it.
+    """
     word = re.compile(rf"\b{path.stem if path.stem != '__init__' else path.parent.name}\b")
 
     def key(test: Path) -> tuple[bool, int]:
         return test.stem != f"test_{path.stem}", -len(word.findall(test.read_text()))
 
-    return [path, *sorted(room_tests(room_of(path, root), root), key=key)]
+    return [*sorted(room_tests(room_of(path, root), root), key=key), path]

@@ -88,8 +88,9 @@ def _run(mutant: Mutant, trees: queue.Queue[Path], record: Record, limit: float)
         outcome = tested(tree, tests, limit=limit)
         _write(path, source)
         if outcome.fate == DIED and outcome.by not in record.passing:
-            alone = [outcome.by] if "::" in outcome.by else ["--collect-only", *tests]
-            if tested(tree, alone, limit=limit).fate == SURVIVED:
+            name = outcome.by.split("::")[-1].split("[")[0]
+            only = ["-k", name] if "::" in outcome.by else ["--collect-only"]
+            if tested(tree, [*tests, *only], limit=limit).fate == SURVIVED:
                 record.passing.add(outcome.by)
             else:
                 outcome = outcome._replace(fate=UNJUDGED)
@@ -117,6 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--number", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with a copy of the tree")
     parser.add_argument("--keep", type=Path, default=Path("results/mutants.jsonl"), help="one JSON line a mutant")
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds a mutant; a test alone has 300")
+    parser.add_argument("--limit", type=float, default=7200.0, help="seconds a mutant; a test alone has 1200")
     parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
     return parser

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from explainlib.meta import Maml, gauss_newton_buffer, gauss_newton_rows, meta_hessian
 from explainlib.meta.gauss_newton import float64_gram, leading_rows, softmax_factors
 from explainlib.meta.learner import Episode
-from explainlib.models import fc_bn
+from explainlib.models import fc_bn, mlp
 from tests.meta.few_shot import DOUBLE, bn_maml, random_tasks, smooth_protonet, tanh_maml
 from tests.problems import normal
 
@@ -159,5 +159,8 @@ def test_a_buffer_says_when_the_rank_is_below_its_size():
     twice = type(tasks).concat([tasks, tasks])
     rank = int(torch.linalg.matrix_rank(gauss_newton_rows(learner, learner.w0, tasks)))
     assert rank < learner.q
-    with pytest.warns(UserWarning, match=f"only {rank} directions"):
+    with pytest.warns(UserWarning, match=rf"only {rank} directions .*float64: .*rank\. Pass a smaller size\.$"):
         assert len(gauss_newton_buffer(learner, learner.w0, twice, size=rank + 1)) == rank
+    single = Maml(mlp([3, 4, 3], "tanh"), inner_lr=0.3)
+    with pytest.warns(UserWarning, match="float32: .* Use float64, or pass a smaller size"):
+        gauss_newton_buffer(single, single.w0, twice.to(torch.float32), size=learner.q)

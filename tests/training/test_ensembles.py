@@ -169,6 +169,15 @@ def test_what_is_no_plain_perceptron_is_not_taken_for_one(name):
     assert (got.theta - theta).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("widths", [(3, 4, 3), (3, 5, 4, 3)])
+def test_the_numbers_of_a_network_are_those_it_keeps(widths):
+    """What is seen after each activation with its row of ones, and as much for the outputs."""
+    risk = xl.Risk(perceptron(widths=widths), classes())
+    networks = stack_networks(risk, weights(3))
+    kept = sum(seen.numel() for seen in networks.seen) // 3 + risk.n * (risk.n_outputs + 1)
+    assert networks.numbers(risk) == kept
+
+
 def test_weight_zero_is_the_example_gone_with_1_over_n_kept():
     risk = xl.Risk(perceptron(), TRAIN, l2=1e-2)
     starts = fresh_starts(risk, [0])

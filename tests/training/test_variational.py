@@ -222,6 +222,21 @@ def test_an_ensemble_is_the_loop(loss, activation):
     assert torch.equal(fresh_starts(risk, [3])[0], ElboRisk(net(activation, 3), train).theta)
 
 
+@pytest.mark.parametrize("networks", [0, 1, 2])
+def test_batches_do_not_change_an_ensemble(networks, monkeypatch):
+    """One that is larger than a batch may be is trained alone."""
+    risk, sizes = bound(), []
+    whole = fit_variational_ensemble(risk, seeds=[0, 1, 2], epochs=5, lr=0.02)
+    train = variational_ensembles.ensembles.train_networks
+    monkeypatch.setattr(
+        variational_ensembles.ensembles, "train_networks", lambda n, start, *a: sizes.append(len(start)) or train(n, start, *a)
+    )  # fmt: skip
+    monkeypatch.setattr(variational_ensembles, "NUMBERS", networks * StackedBayesian.numbers(risk) + 1)
+    parts = fit_variational_ensemble(risk, seeds=[0, 1, 2], epochs=5, lr=0.02)
+    assert sizes == {0: [1, 1, 1], 1: [1, 1, 1], 2: [2, 1]}[networks]
+    assert torch.allclose(parts.theta, whole.theta, rtol=1e-12, atol=1e-14)
+
+
 def test_ensemble_weights_remove_examples_and_keep_the_divergence():
     risk = bound()
     weights = torch.ones(2, 24, dtype=D)

@@ -304,3 +304,25 @@ def test_cached_rows_leave_memory_for_the_tiles(monkeypatch):
         close(gram(a, b, memory=memory), J @ J_.T)
         assert sum(newly) <= max(0, memory - 2 * least) * 2 / 3 and max(asked) <= max(0, memory - 2 * least) / 3
     assert all(newly)  # with plenty of memory both are cached
+
+
+@pytest.mark.parametrize("name", ["linear", "conv"])
+def test_tiles_take_what_the_memory_holds_and_not_more(name, monkeypatch):
+    """r cost_a + s cost_b + 2 r s numbers, beside the share that a weight works with; half of it is not left idle."""
+    make, x = READ[name]
+    parameters, cotangents, J = problem(make, x)
+    a, b = (
+        gradients(parameters, parameters.theta, x.repeat(k, *[1] * (x.ndim - 1)), cotangents.repeat(k, 1))
+        for k in (9, 12)
+    )
+    cost = a.working_bytes + 2 * a.row_bytes
+    tiles, tile = [], GradientSource.tile
+    monkeypatch.setattr(GradientSource, "cached", lambda self, memory: self)
+    monkeypatch.setattr(GradientSource, "tile", lambda self, i, j: tiles.append((self, j - i)) or tile(self, i, j))
+    for rows in (3, 10, 25):
+        memory = rows * 2 * cost + 16 * rows**2
+        tiles.clear()
+        close(gram(a, b, memory=memory), J.repeat(9, 1) @ J.repeat(12, 1).T)
+        r, s = (max(size for side, size in tiles if side is each) for each in (a, b))
+        taken = (r + s) * cost + 16 * r * s
+        assert memory / 2 < taken <= memory, (rows, r, s)
