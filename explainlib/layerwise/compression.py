@@ -8,81 +8,45 @@ orthogonal
 
 the error is of second order in what is left out. That is measured for every example, not assumed: where it exceeds
 rounding, nothing is left out. Used in float32 only, whose rounding is coarse enough for it to pay.
-
-Where the processor multiplies whole numbers (``graded``), the same bases sort a gradient's numbers by their energy, and
-``grades`` says how exactly each has to be multiplied.
 """
 
 from __future__ import annotations
-
-import math
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.layerwise.grades import WIDEST, Grades, graded
 from explainlib.layerwise.patches import Patches
-from explainlib.layerwise.positions import formed, forming_is_cheaper, slices
+from explainlib.layerwise.positions import forming_is_cheaper, slices
 
 Factors = tuple[Tensor, Tensor]
 Side = tuple[Tensor | Patches, Tensor]
 SAMPLE = 512  # examples that the bases are found from
 SKETCHES = 8  # random combinations of a gradient's rows (columns) that stand for it there
 SHARES = (0.25, 0.03, 0.003)  # of the rounding unit: the energy left out of the sample by each basis, in turn
-GRADED = 128  # examples that the grades are found from, or fewer
-SORTED = 2**23  # of their numbers, as many as are sorted at once
-WHOLE = 0.7  # how cheap grades have to be, against float32
 ALLOWED = 8  # rounding units: the energy left out of any one gradient
 PART = 256  # examples judged at a time
 FIXED = 10**9  # multiply-adds in the time of what does not grow with the problem
 WORTH = 0.9  # how short the gradients have to become
 
 
-class Short(NamedTuple):
-    """Both sides in other bases, whose last directions hold the most energy, or as they were.
-
-    A float32 sum that starts with its largest number rounds all others to that number's unit; so the largest are last.
-
-    Args:
-        left: inputs [n, P, r] and output gradients [n, P, s].
-        right: likewise; the very same tensors where the sides are the same.
-        grades: how exactly each number is to be multiplied; None is in float32.
-    """
-
-    left: Factors
-    right: Factors
-    grades: Grades | None = None
-
-    @property
-    def same(self) -> bool:
-        """Whether both sides are the very same tensors, so that the result is symmetric."""
-        return _same(self.left, self.right)
-
-
-def compressed(left: Side, right: Side, *, whole: bool = False) -> Short:
+def compressed(left: Side, right: Side) -> tuple[Factors, Factors]:
     """Return factors of shorter gradients with the same inner products to float32 rounding, or the factors given.
 
     Args:
         left: inputs [n, P, d], or ``Patches`` of them, and output gradients [n, P, o] of one side.
         right: [m, Q, d] and [m, Q, o] of the other; the very same tensors stay the very same.
-        whole: whether products of whole numbers are fast here; then grades may take the place of shorter gradients.
 
     Returns:
-        Both sides in all directions of the bases with grades, where those save time; else in those directions that
-        hold |M_i - R N_i Q^T|^2 <= 8 eps |M_i|^2 for every i, where those save time. An entry of the Gram matrix then
-        changes by at most 8 eps |M_i| |M_j|. Cost: (n P + m Q)(d^2 + o^2).
+        Both sides in those directions that hold |M_i - R N_i Q^T|^2 <= 8 eps |M_i|^2 for every i, where those save
+        time, the directions of most energy last: a float32 sum that starts with its largest number rounds all others
+        to that number's unit. An entry of the Gram matrix then changes by at most 8 eps |M_i| |M_j|.
+        Cost: (n P + m Q)(d^2 + o^2).
     """
     if not _pays(left, right):
         return _as_they_are(left, right)
     sides = [left] if _same(left, right) else [left, right]
-    sample = [_sample(*side) for side in sides]
-    spectra = _spectra(sample)
-    grades = _grades(sides, sample, spectra) if whole else None
-    if grades:
-        turned = _turned(sides, spectra)
-        return Short(turned[0], turned[-1], grades)
+    spectra = _spectra([_sample(*side) for side in sides])
     eps = torch.finfo(left[1].dtype).eps
     choices = [[_kept(values, share * eps) for values, _ in spectra] for share in SHARES]
     choices = [(r, s) for r, s in choices if r * s <= WORTH * len(spectra[0][0]) * len(spectra[1][0])]
@@ -92,25 +56,14 @@ def compressed(left: Side, right: Side, *, whole: bool = False) -> Short:
         for r, s in choices:
             if all(_holds(*side, size, r, s) for side, size in zip(turned, sizes, strict=True)):
                 made = [(a[:, :, -r:], g[:, :, -s:]) for a, g in turned]
-                return Short(made[0], made[-1])
+                return made[0], made[-1]
     return _as_they_are(left, right)
 
 
-def _grades(sides: list[Side], sample: list[Factors], spectra: list[tuple[Tensor, Tensor]]) -> Grades | None:
-    """Return how exactly each number has to be multiplied, where that saves time."""
-    sizes, (d, o) = [len(g) for _, g in sides], (len(values) for values, _ in spectra)
-    if o > WIDEST:
-        return None
-    most = max(8, min(GRADED, SORTED // (d * o)))
-    found = graded(torch.cat([_unit(side, spectra, most) for side in sample]))
-    pairs = sizes[0] ** 2 / 2 if len(sizes) == 1 else math.prod(sizes)
-    return found if found.cost(sum(sizes), pairs) < WHOLE * d * o else None
-
-
-def _as_they_are(left: Side, right: Side) -> Short:
+def _as_they_are(left: Side, right: Side) -> tuple[Factors, Factors]:
     """Return both sides as tensors, one of them where they are the same."""
     first = _unfolded(left)
-    return Short(first, first if _same(left, right) else _unfolded(right))
+    return first, first if _same(left, right) else _unfolded(right)
 
 
 def _same(left: Side, right: Side) -> bool:
@@ -149,14 +102,6 @@ def _sample(a: Tensor | Patches, g: Tensor) -> Factors:
     u, v = a[rows], g[rows]
     size = energy(u, v)
     return u[size > 0] / size[size > 0].sqrt()[:, None, None], v[size > 0]
-
-
-def _unit(side: Factors, spectra: list[tuple[Tensor, Tensor]], most: int) -> Float[Tensor, "k o d"]:
-    """Return gradients of some examples of a sample in the bases."""
-    a, g = (
-        factor[:: max(1, -(-len(factor) // most))] @ basis for factor, (_, basis) in zip(side, spectra, strict=True)
-    )
-    return formed(a, g)
 
 
 def _spectra(sample: list[Factors]) -> list[tuple[Tensor, Tensor]]:

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from explainlib.layerwise import graded
 from explainlib.layerwise.compression import Side, compressed
 from explainlib.layerwise.patches import Patches, unfolded
 from explainlib.layerwise.positions import ELEMENTWISE, formed, position_gram, slices
@@ -83,15 +82,9 @@ class Outer:
         """Return all inner products."""
         mine = self.sides()
         theirs = mine if other is self else other.sides()
-        whole = graded.available(self.gradients[0])
-        pairs = [compressed(*pair, whole=whole) for pair in zip(mine, theirs, strict=True)]
+        pairs = [compressed(*pair) for pair in zip(mine, theirs, strict=True)]
         del mine, theirs  # the unfolded inputs, where shorter ones took their place
-        parts = [
-            graded.graded_gram(short, memory=memory)
-            if short.grades
-            else position_gram(*short.left, *short.right, memory=memory)
-            for short in pairs
-        ]
+        parts = [position_gram(*left, *right, memory=memory) for left, right in pairs]
         return parts[0] if len(parts) == 1 else sum(parts)
 
     def sides(self) -> list[Side]:
