@@ -52,9 +52,8 @@ def compressed(left: Side, right: Side) -> tuple[Factors, Factors]:
     choices = [(r, s) for r, s in choices if r * s <= WORTH * len(spectra[0][0]) * len(spectra[1][0])]
     if choices:
         turned = _turned(sides, spectra)
-        sizes = [energy(*side) for side in turned]
         for r, s in choices:
-            if all(_holds(*side, size, r, s) for side, size in zip(turned, sizes, strict=True)):
+            if all(_holds(*side, r, s) for side in turned):
                 made = [(a[:, :, -r:], g[:, :, -s:]) for a, g in turned]
                 return made[0], made[-1]
     return _as_they_are(left, right)
@@ -99,7 +98,7 @@ def energy(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Float[Tensor
 def _sample(a: Tensor | Patches, g: Tensor) -> Factors:
     """Return some examples, each scaled to a gradient of length 1; none whose gradient is zero."""
     rows = torch.linspace(0, len(a) - 1, min(SAMPLE, len(a)), device=g.device).long()
-    u, v = a[rows], g[rows]
+    u, v = _scaled(a[rows], g[rows])
     size = energy(u, v)
     return u[size > 0] / size[size > 0].sqrt()[:, None, None], v[size > 0]
 
@@ -128,11 +127,18 @@ def _kept(values: Float[Tensor, " d"], share: float) -> int:
     return max(1, int((values.cumsum(0) > share * values.sum()).sum()))
 
 
-def _holds(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"], size: Float[Tensor, " n"], r: int, s: int) -> bool:
+def _holds(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"], r: int, s: int) -> bool:
     """Return whether the last r and s directions leave out little enough of each gradient."""
     allowed = ALLOWED * torch.finfo(a.dtype).eps
     for rows in slices(len(a), PART):
-        left_out = energy(a[rows, :, :-r], g[rows]) + energy(a[rows], g[rows, :, :-s])
-        if (left_out > allowed * size[rows]).any():
+        u, v = _scaled(a[rows], g[rows])
+        left_out = energy(u[:, :, :-r], v) + energy(u, v[:, :, :-s])
+        if not (left_out <= allowed * energy(u, v)).all():  # NaN does not hold
             return False
     return True
+
+
+def _scaled(a: Float[Tensor, "n P d"], g: Float[Tensor, "n P o"]) -> Factors:
+    """Return both factors of each example over their largest numbers, so that their squares stay within the dtype."""
+    least = torch.finfo(a.dtype).tiny
+    return a / a.abs().amax((1, 2), keepdim=True).clamp(min=least), g / g.abs().amax((1, 2), keepdim=True).clamp(min=least)

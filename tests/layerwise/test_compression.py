@@ -60,6 +60,16 @@ def test_small_gradients_count_like_large_ones():
     assert ((gram(made, made)[0] - want).abs() / scale).max() < 2e-6
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_rows_whose_squares_leave_float32_are_judged_too(monkeypatch, size):
+    """The square of the length of one row is 0 or inf in float32, its products with the others are not."""
+    a, g = factors(300)
+    a[7] = size * normal(4, 12, seed=50).float()
+    monkeypatch.setattr(compression, "SAMPLE", 5)
+    (made, _), _ = compressed((a, g), (a, g))
+    assert made is a
+
+
 def test_zero_gradients_and_full_rank_and_float64():
     a, g = factors(300)
     g[3:9] = 0
@@ -83,7 +93,7 @@ def test_the_engine_in_float32_with_shorter_gradients(monkeypatch):
     """A net whose second convolution sees three of twelve directions; both Gram matrices against float64."""
     used = []
     holds = compression._holds
-    monkeypatch.setattr(compression, "_holds", lambda *args: used.append(args[3]) or holds(*args))
+    monkeypatch.setattr(compression, "_holds", lambda *args: used.append(args[2]) or holds(*args))
     layers = (lambda: nn.Conv2d(1, 12, 1)), (lambda: nn.Conv2d(12, 6, 2))
     net = seeded(lambda: nn.Sequential(*(one() for one in layers), nn.Tanh(), nn.Flatten(), nn.Linear(24, 3)))
     x, c = normal(60, 1, 3, 3), normal(60, 3, seed=1)
