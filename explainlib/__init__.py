@@ -17,6 +17,7 @@ from explainlib import (
     datasets,
     gate,
     influence,
+    kernels,
     layerwise,
     meta,
     models,
@@ -31,8 +32,7 @@ from explainlib.risk import NotAtMinimumWarning, Risk
 
 __version__ = "0.1.0"
 
-_LATER = {  # imported on first use: they bring matplotlib, pandas, ipywidgets or Triton
-    "kernels": "explainlib.kernels",
+_LATER = {  # imported on first use: they bring matplotlib, pandas or ipywidgets
     "metrics": "explainlib.metrics",
     "figures": "explainlib.figures",
     "panels": "explainlib.panels",

@@ -5,7 +5,27 @@ xl.kernels.use("torch")            for good, or `with xl.kernels.use("torch"): .
 python -m explainlib.kernels       times kernel, reference and the memory floor on a GPU
 """
 
-from explainlib.kernels.choice import available, runs_on_triton, use
-from explainlib.kernels.gram import layer_gram
+from __future__ import annotations
+
+import importlib
+
+_MODULES = {  # imported on first use: they bring Triton
+    "available": "explainlib.kernels.choice",
+    "layer_gram": "explainlib.kernels.gram",
+    "runs_on_triton": "explainlib.kernels.choice",
+    "use": "explainlib.kernels.choice",
+}
 
 __all__ = ["available", "layer_gram", "runs_on_triton", "use"]
+
+
+def __getattr__(name: str) -> object:
+    """Return a public function, from a module that is imported on first use."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module 'explainlib.kernels' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

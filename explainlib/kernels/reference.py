@@ -15,6 +15,7 @@ operations, so they can be differentiated again and again, forwards and backward
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -57,23 +58,49 @@ def layer_gram(
     """
     dtype = a_i.dtype
     a_i, g_i, a_j, g_j = map(widened, (a_i, g_i, a_j, g_j))
-    P, Q = a_i.shape[1], a_j.shape[1]
-    side = max(1, math.isqrt(memory // (2 * P * Q * a_i.element_size())))
-    right = list(zip(a_j.split(side), g_j.split(side), strict=True))
-    rows = [
-        torch.cat([tile(a, g, *other) for other in right], 1)
-        for a, g in zip(a_i.split(side), g_i.split(side), strict=True)
-    ]
-    return torch.cat(rows).to(dtype)
+    bands: dict[int, list[Tensor]] = {}
+    for rows, _, tile in gram_tiles(a_i, g_i, a_j, g_j, memory=memory):
+        bands.setdefault(rows.start, []).append(tile)
+    return torch.cat([torch.cat(band, 1) for band in bands.values()]).to(dtype)
 
 
-def tile(
-    a_i: Float[Tensor, "n P d"], g_i: Float[Tensor, "n P o"], a_j: Float[Tensor, "m Q d"], g_j: Float[Tensor, "m Q o"]
-) -> Float[Tensor, "n m"]:
-    """Return the Gram of a few examples, whose position products all fit into memory."""
+def gram_tiles(
+    a_i: Float[Tensor, "n P d"],
+    g_i: Float[Tensor, "n P o"],
+    a_j: Float[Tensor, "m Q d"],
+    g_j: Float[Tensor, "m Q o"],
+    *,
+    memory: int,
+    symmetric: bool = False,
+    inplace: bool = False,
+) -> Iterator[tuple[slice, slice, Float[Tensor, "r c"]]]:
+    """Yield K[i, j] = sum_{p,q} (a_ip . a_jq)(g_ip . g_jq) in square tiles, row by row.
+
+    Args:
+        a_i: layer inputs at each position.
+        g_i: output gradients at the same positions.
+        a_j: of the other side.
+        g_j: likewise.
+        memory: bytes of position products that are alive at a time, as far as one pair of examples fits into them.
+        symmetric: both sides are the same; only the tiles on the diagonal and above it are yielded.
+        inplace: two arrays of position products are alive and not three. Not for ``torch.func.vmap``.
+
+    Returns:
+        Rows, columns and K[rows, columns].
+    """
     (n, P), (m, Q) = a_i.shape[:2], a_j.shape[:2]
-    products = (a_i.flatten(0, 1) @ a_j.flatten(0, 1).T) * (g_i.flatten(0, 1) @ g_j.flatten(0, 1).T)
-    return products if P * Q == 1 else products.view(n, P, m, Q).sum((1, 3))
+    arrays = 2 if inplace else 3
+    side = max(1, math.isqrt(memory // (arrays * P * Q * a_i.element_size())))
+    for i in range(0, n, side):
+        rows = slice(i, min(i + side, n))
+        a, g = a_i[rows].flatten(0, 1), g_i[rows].flatten(0, 1)
+        for j in range(i if symmetric else 0, m, side):
+            columns = slice(j, min(j + side, m))
+            tile, multiply = a @ a_j[columns].flatten(0, 1).T, Tensor.mul_ if inplace else Tensor.mul
+            tile = multiply(tile, g @ g_j[columns].flatten(0, 1).T)
+            if P * Q > 1:
+                tile = tile.view(rows.stop - i, P, columns.stop - j, Q).sum(3).sum(1)
+            yield rows, columns, tile
 
 
 def pulled_back(

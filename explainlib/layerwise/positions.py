@@ -8,7 +8,6 @@ a gradient and wins for few positions and many parameters; the left side wins fo
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,9 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from explainlib import kernels
+from explainlib.kernels.reference import gram_tiles
 
 TILE = 128 * 2**20  # bytes of position products, or of formed gradient columns, that are alive at a time
 CACHED = 16 * 2**20  # bytes of formed columns that the processor's caches nearly hold
@@ -55,17 +57,18 @@ def position_gram(
     m, Q, o = len(a_j), a_j.shape[1], g_j.shape[2]
     if forming_is_cheaper(n, m, P, Q, d, o):
         return formed_gram(a_i, g_i, a_j, g_j, memory=memory)
-    if P * Q > 1 and fused(a_i, P * Q):
-        return sys.modules["explainlib.kernels"].layer_gram(a_i, g_i, a_j, g_j)
+    if P * Q > 1 and uses_fused_kernel(a_i, P * Q):
+        return kernels.layer_gram(a_i, g_i, a_j, g_j)
     return product_gram(a_i, g_i, a_j, g_j, memory=memory)
 
 
-def fused(a: Tensor, positions: int) -> bool:
-    """Return whether the fused kernel takes this product; Triton is imported only where it may be of use."""
-    if a.is_cuda:
-        importlib.import_module("explainlib.kernels")
-    kernels = sys.modules.get("explainlib.kernels")  # there also after ``xl.kernels.use``
-    return kernels is not None and kernels.runs_on_triton(a, positions)
+def uses_fused_kernel(a: Tensor, positions: int) -> bool:
+    """Return whether the fused kernel takes this product.
+
+    Triton is imported only where it may be of use: for tensors on a GPU, and after ``xl.kernels.use``.
+    """
+    chosen = a.is_cuda or "explainlib.kernels.choice" in sys.modules
+    return chosen and kernels.runs_on_triton(a, positions)
 
 
 def forming_is_cheaper(n: int, m: int, P: int, Q: int, d: int, o: int) -> bool:
@@ -100,19 +103,12 @@ def product_gram(
         g_j: likewise on the right.
         memory: bytes of a work array.
     """
-    (n, P), (m, Q) = a_i.shape[:2], a_j.shape[:2]
     symmetric = a_i is a_j and g_i is g_j
-    out = a_i.new_empty(n, m)
-    side = max(1, math.isqrt(min(memory, CACHED) // (2 * P * Q * a_i.element_size())))
-    for i in range(0, n, side):
-        a, g = a_i[i : i + side].flatten(0, 1), g_i[i : i + side].flatten(0, 1)
-        for j in range(i if symmetric else 0, m, side):
-            tile = a @ a_j[j : j + side].flatten(0, 1).T
-            tile *= g @ g_j[j : j + side].flatten(0, 1).T
-            if P * Q > 1:
-                tile = tile.view(len(a) // P, P, -1, Q).sum(3).sum(1)
-            out[i : i + side, j : j + side] = tile
-    return mirrored(out, side) if symmetric else out
+    out = a_i.new_empty(len(a_i), len(a_j))
+    memory = min(memory, CACHED)
+    for rows, columns, tile in gram_tiles(a_i, g_i, a_j, g_j, memory=memory, symmetric=symmetric, inplace=True):
+        out[rows, columns] = tile
+    return mirrored(out) if symmetric else out
 
 
 def formed_gram(
@@ -195,12 +191,12 @@ def add_product(out: Float[Tensor, "n m"], left: Float[Tensor, "n c"], right: Fl
         out[i : i + BLOCK, i:].addmm_(left[i : i + BLOCK], left[i:].T)
 
 
-def mirrored(out: Float[Tensor, "n n"], block: int = BLOCK) -> Float[Tensor, "n n"]:
+def mirrored(out: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     """Return out with its blocks above the diagonal copied below it, in place; in a block on it, its upper half."""
-    for i in range(0, len(out), block):
-        corner = out[i : i + block, i : i + block]
+    for i in range(0, len(out), BLOCK):
+        corner = out[i : i + BLOCK, i : i + BLOCK]
         corner.copy_(corner.triu() + corner.triu(1).T)
-        out[i + block :, i : i + block] = out[i : i + block, i + block :].T
+        out[i + BLOCK :, i : i + BLOCK] = out[i : i + BLOCK, i + BLOCK :].T
     return out
 
 

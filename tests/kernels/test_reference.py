@@ -1,7 +1,12 @@
 """The plain Gram is the sum it stands for, in any tiling; its cotangent is what autograd finds."""
 
+import subprocess
+import sys
+import weakref
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from explainlib.kernels import layer_gram, reference
 from tests.kernels.factors import SHAPES, factors, summed
@@ -12,6 +17,67 @@ from tests.kernels.factors import SHAPES, factors, summed
 def test_the_sum(shape, memory):
     given = factors(*shape)
     assert torch.allclose(reference.layer_gram(*given, memory=memory), summed(*given), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("memory", [1, 900, 5000, 2**20])
+@pytest.mark.parametrize("shape", [*SHAPES, (9, 9, 2, 3, 4, 5), (9, 9, 1, 1, 4, 5)])
+def test_tiles_cover_every_pair_once(shape, memory, symmetric, inplace):
+    a, g, a_, g_ = factors(*shape)
+    if symmetric:
+        a_, g_ = a, g
+    want, seen = summed(a, g, a_, g_), torch.zeros(len(a), len(a_))
+    for rows, columns, tile in reference.gram_tiles(
+        a, g, a_, g_, memory=memory, symmetric=symmetric, inplace=inplace
+    ):
+        assert torch.allclose(tile, want[rows, columns], rtol=0, atol=1e-12)
+        seen[rows, columns] += 1
+    assert seen.max() == 1 and seen.triu().equal(torch.ones_like(seen).triu())
+    assert seen.bool().all() or symmetric
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most bytes that the results of operations inside the block held at a time; views count as nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.peak, self.seen = 0, 0, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        at = out.untyped_storage().data_ptr()
+        if at not in self.seen:
+            size = out.untyped_storage().nbytes()
+            self.now += size
+            self.seen.add(at)
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(out, self.freed, at, size)
+        return out
+
+    def freed(self, at, size):
+        self.now -= size
+        self.seen.discard(at)
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_position_products_stay_within_the_memory(symmetric, inplace):
+    a, g, a_, g_ = factors(40, 40, 6, 6, 3, 2)
+    if symmetric:
+        a_, g_ = a, g
+    for memory in (20_000, 200_000, 10**6):
+        with LiveBytes() as live:
+            tiles = reference.gram_tiles(a, g, a_, g_, memory=memory, symmetric=symmetric, inplace=inplace)
+            sums = max(7 * tile.nbytes for *_, tile in tiles)  # a tile, before it is summed over p
+        products = live.peak - a.nbytes - g.nbytes
+        assert 0.3 * memory < live.peak <= memory + sums, (memory, live.peak, products)
+
+
+def test_plain_tiles_bring_no_triton():
+    code = "import sys, explainlib.kernels.reference; print('triton' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.stdout.strip() == "False", run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("shape", SHAPES)
