@@ -70,6 +70,12 @@ class alternatives(ContextDecorator):
             _offered.reset(token)
 
 
+def slices(total: int, width: int) -> list[slice]:
+    """Return consecutive slices of at most ``width`` (or 1) that cover ``range(total)``."""
+    width = max(1, width)
+    return [slice(start, min(start + width, total)) for start in range(0, total, width)]
+
+
 def require_memory(what: str, size: int | float, device: torch.device, *, otherwise: str = "use less of it") -> None:
     """Return nothing; raise before anything is allocated if ``size`` bytes are not free.
 

@@ -29,6 +29,7 @@ INSIDE = {
         "bilevel", "representers", "studies", "fragility",
     ],
     "influence": ["single", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
+    "layerwise": ["outer_products", "recording", "blocks", "gradient_matrix"],
     "meta": [
         "learner", "trained", "fingerprints", "maml", "protonet", "two_layer", "hessian", "gauss_newton", "minimise",
         "train", "leave_out", "bilevel",

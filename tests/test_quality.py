@@ -53,13 +53,14 @@ def test_a_wrong_number_is_seen(monkeypatch):
 
 def test_a_wrong_derivative_is_seen(monkeypatch):
     """Rows of the engine that are one percent too long."""
-    capture = importlib.import_module("explainlib.layerwise.capture")
-    right = capture.pieces_of
+    capture = importlib.import_module("explainlib.layerwise.gradient_matrix.capture")
+    right = capture.gradient_blocks
 
-    def longer(*args, several, formed=()):
-        return right(*args, several=several, formed=[(place, 1.01 * rows) for place, rows in formed])
+    def longer(*args, rows_per_example, fallback=()):
+        longer_rows = [(span, 1.01 * rows) for span, rows in fallback]
+        return right(*args, rows_per_example=rows_per_example, fallback=longer_rows)
 
-    monkeypatch.setattr(capture, "pieces_of", longer)
+    monkeypatch.setattr(capture, "gradient_blocks", longer)
     seen = quality.measured(["GRU", "mlp"], ["tracin"])
     assert [seen[name]["tracin"].kind for name in seen] == [table.WRONG, table.RIGHT]
 

@@ -20,11 +20,10 @@ from explainlib import compute
 from explainlib.checks import require_choice, require_nonnegative
 from explainlib.curvature.gauss_newton import loss_roots
 from explainlib.curvature.kronecker import Block, Positions, covered_layers, squares_in_basis
-from explainlib.layerwise.positions import slices
-from explainlib.layerwise.recording import recorded
-from explainlib.layerwise.trial import plan_of
+from explainlib.layerwise.gradient_matrix import checked_plan
+from explainlib.layerwise.recording import layer_calls
 from explainlib.losses import CROSS_ENTROPY
-from explainlib.memory import memory_limit, require_memory
+from explainlib.memory import memory_limit, require_memory, slices
 from explainlib.risk import Risk
 
 LABELS = ("exact", "sampled", "data")
@@ -80,7 +79,7 @@ class Ekfac:
             )
         self.p, self.l2, self._like = risk.p, risk.l2, risk.theta
         with compute.settings(risk.n * risk.p):
-            plan = plan_of(risk.parameters, risk.theta, risk.train.x)
+            plan = checked_plan(risk.parameters, risk.theta, risk.train.x)
             self._layers = covered_layers(plan, risk.parameters.names, risk.parameters.sizes)
             self._cotangents = _Cotangents(risk, self.labels, seed)
             self.blocks: tuple[Block, ...] = self._fit(risk, memory_limit(memory, risk.theta.device))
@@ -141,7 +140,7 @@ class Ekfac:
 
     def _read(self, risk: Risk, part: slice) -> list[Positions]:
         modules = [layer.module for layer in self._layers]
-        calls = recorded(risk.parameters, risk.theta, risk.train.x[part], self._cotangents[part], modules)
+        calls = layer_calls(risk.parameters, risk.theta, risk.train.x[part], self._cotangents[part], modules)
         return [positions for layer in self._layers for positions in layer.positions(calls)]
 
     def _pass_size(self, risk: Risk, memory: int) -> int:

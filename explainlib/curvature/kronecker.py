@@ -18,10 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from explainlib.layerwise.patches import unfolded
-from explainlib.layerwise.plan import OUTER, Plan
-from explainlib.layerwise.positions import slices
-from explainlib.layerwise.recording import Call
+from explainlib.layerwise.outer_products import extract_patches
+from explainlib.layerwise.recording import OUTER_PRODUCT, LayerCall, Plan
+from explainlib.memory import slices
 
 COVERED = nn.Linear | nn.Conv1d | nn.Conv2d
 TILE = 32 * 2**20  # bytes of materialised gradients at a time
@@ -44,7 +43,7 @@ class Layer:
     biased: bool
     flat_positions: tuple[Int[Tensor, "o d"], ...]
 
-    def positions(self, calls: list[Call]) -> list[Positions]:
+    def positions(self, calls: list[LayerCall]) -> list[Positions]:
         """Return, for each group of channels, inputs and output gradients of k cotangents, by position."""
         uses = [self._of_call(call) for call in calls if call.layer is self.module]
         found = []
@@ -53,7 +52,7 @@ class Layer:
             found.append((torch.cat(inputs, dim=1), torch.cat(gradients, dim=2)) if len(group) > 1 else group[0])
         return found
 
-    def _of_call(self, call: Call) -> list[Positions]:
+    def _of_call(self, call: LayerCall) -> list[Positions]:
         e, k = call.gradient.shape[:2]
         if isinstance(self.module, nn.Linear):
             outputs = [call.gradient.reshape(e, k, -1, self.module.out_features)]
@@ -62,7 +61,7 @@ class Layer:
             outputs = [part.mT for part in call.gradient.flatten(3).chunk(self.module.groups, dim=2)]
             inputs = [None] * len(outputs)
             if self.weighted:
-                inputs = [part.mT for part in unfolded(self.module, call.input).chunk(self.module.groups, dim=1)]
+                inputs = [part.mT for part in extract_patches(self.module, call.input).chunk(self.module.groups, dim=1)]
         return [(self._with_ones(a, g), g) for a, g in zip(inputs, outputs, strict=True)]
 
     def _with_ones(self, a: Tensor | None, g: Tensor) -> Tensor:
@@ -140,14 +139,14 @@ def covered_layers(plan: Plan, names: tuple[str, ...], sizes: tuple[int, ...]) -
     """
     found: dict[int, dict[str, slice]] = {}
     modules: dict[int, nn.Module] = {}
-    good = {p.name: p for p in plan.read if len(p.sites) == 1 and isinstance(p.sites[0][0], COVERED)}
+    good = {p.name: p for p in plan.recorded if len(p.sites) == 1 and isinstance(p.sites[0][0], COVERED)}
     outside = [name for name in names if name not in good]
     if outside:
         raise UncoveredError(outside, list(good))
-    for place in good.values():
-        ((module, attribute),) = place.sites
+    for parameter in good.values():
+        ((module, attribute),) = parameter.sites
         modules[id(module)] = module
-        found.setdefault(id(module), {})["weight" if place.kind == OUTER else attribute] = place.place
+        found.setdefault(id(module), {})["weight" if parameter.kind == OUTER_PRODUCT else attribute] = parameter.span
     return [_layer(modules[key], parts) for key, parts in found.items()]
 
 

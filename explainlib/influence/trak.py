@@ -21,9 +21,8 @@ from explainlib import compute
 from explainlib.checks import require_choice, require_count, require_nonnegative, warn_caller
 from explainlib.datasets import Examples
 from explainlib.layerwise import GradientSource, gradients, per_example, product
-from explainlib.layerwise.positions import slices
 from explainlib.losses import CROSS_ENTROPY
-from explainlib.memory import alternatives, memory_limit
+from explainlib.memory import alternatives, memory_limit, slices
 from explainlib.risk import Risk
 from explainlib.solvers.dense import Factor
 from explainlib.solvers.remedies import Remedies
@@ -154,10 +153,10 @@ def random_projection(
     p, like = sources[0].theta.numel(), sources[0].theta
     width = max(1, memory // 4 // (p * 8))  # drawn in 8 bytes at most
     parts: list[list[Tensor]] = [[] for _ in sources]
-    held = [source.held(memory // 4) for source in sources]
+    cached = [source.cached(memory // 4) for source in sources]
     for columns in slices(features, width):
         rows = torch.stack(list(_draw_rows(columns.stop - columns.start, p, projection, generator, like)))
-        for part, source in zip(parts, held, strict=True):
+        for part, source in zip(parts, cached, strict=True):
             part.append(product(source, rows / features**0.5, memory=max(1, memory // 2)))
     return [torch.cat(part, dim=1) for part in parts]
 

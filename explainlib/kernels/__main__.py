@@ -9,12 +9,12 @@ import sys
 
 import torch
 
-from explainlib.kernels import available, build, timing, trial
+from explainlib.kernels import available, build, self_check, timing
 
 INTERPRETER = "TRITON_INTERPRET"  # read by Triton once, when it is imported
 
 
-def in_interpreter() -> int:
+def check_in_interpreter() -> int:
     """Run ``check`` in a fresh process with Triton's interpreter on; return its exit status."""
     command = [sys.executable, "-m", "explainlib.kernels", "check"]
     return subprocess.run(command, env={**os.environ, INTERPRETER: "1"}, check=False).returncode
@@ -27,17 +27,17 @@ def check() -> int:
         print(here["missing"], file=sys.stderr)
         return 1
     if here["missing"]:
-        return in_interpreter()
+        return check_in_interpreter()
     device = "cpu" if here["interpreter"] else "cuda"
     print(f"the kernel against its reference, {'interpreted on the CPU' if device == 'cpu' else here['device']}:")
-    found = trial.trials(device)
-    print(*found, sep="\n")
-    failed = sum(not one.passed for one in found)
-    print(f"{len(found) - failed} of {len(found)} agree")
+    comparisons = self_check.comparisons(device)
+    print(*comparisons, sep="\n")
+    failed = sum(not comparison.passed for comparison in comparisons)
+    print(f"{len(comparisons) - failed} of {len(comparisons)} agree")
     return int(failed > 0)
 
 
-def builds() -> int:
+def build_all() -> int:
     """Compile the kernel for GPUs that need not be here; print the sizes of the code."""
     try:
         for sm in build.TARGETS:
@@ -53,7 +53,7 @@ def builds() -> int:
     return 0
 
 
-def times() -> int:
+def print_timings() -> int:
     """Print the timing table of this machine's GPU; without one say so, and compare a few cases instead."""
     here = available()
     if here["device"] is None or here["interpreter"]:
@@ -70,7 +70,7 @@ def times() -> int:
 def main(words: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m explainlib.kernels", description=__doc__)
-    commands = {"time": times, "check": check, "build": builds}
+    commands = {"time": print_timings, "check": check, "build": build_all}
     parser.add_argument("command", nargs="?", default="time", choices=commands)
     return commands[parser.parse_args(words).command]()
 

@@ -20,7 +20,7 @@ POINTERS = {
 TARGETS = (80, 90)
 VARIANTS = {
     "float32": {},
-    "float32 symmetric, far": {"symmetric": True, "far": True},
+    "float32 symmetric, far": {"symmetric": True, "int64_index": True},
     "float32 tf32": {"precision": "tf32"},
     "float16": {"dtype": torch.float16},
     "bfloat16": {"dtype": torch.bfloat16},
@@ -32,7 +32,12 @@ ALIGNMENT = [["tt.divisibility", 16]]  # of pointers in bytes, as torch allocate
 
 
 def build(
-    sm: int, dtype: torch.dtype = torch.float32, *, symmetric: bool = False, precision: str = "ieee", far: bool = False
+    sm: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    symmetric: bool = False,
+    precision: str = "ieee",
+    int64_index: bool = False,
 ) -> dict[str, str | bytes]:
     """Return the code of the fused Gram for one GPU architecture.
 
@@ -41,7 +46,7 @@ def build(
         dtype: of the inputs.
         symmetric: the build for two equal sides.
         precision: "ieee" or "tf32".
-        far: the build for tensors of more than 2^31 numbers.
+        int64_index: the build for tensors of more than 2^31 numbers, with offsets of 64 bits.
 
     Returns:
         "ptx": assembly as text; "cubin": machine code.
@@ -59,7 +64,7 @@ def build(
     from triton.compiler import ASTSource
 
     tiles = gram_triton.tiles_for(64, 49, 64, 49, dtype, precision)
-    chosen = gram_triton.constants(tiles, dtype, symmetric=symmetric, precision=precision, far=far)
+    chosen = gram_triton.constants(tiles, dtype, symmetric=symmetric, precision=precision, int64_index=int64_index)
     fixed = dict.fromkeys(CONTIGUOUS, 1) | chosen
     names = gram_triton._gram.arg_names
     kinds = {name: "constexpr" if name in fixed else POINTERS[dtype] if name in ARRAYS else "i32" for name in names}

@@ -1,4 +1,4 @@
-"""Which way an operation runs: the Triton kernel or plain PyTorch, and what is missing for the kernel."""
+"""Whether an operation runs as a Triton kernel or in plain PyTorch, and what is missing for the kernel."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def missing() -> str:
             "starts to run kernels on the CPU, slowly and for checking only."
         )
     major, minor = torch.cuda.get_device_capability()
-    if 10 * major + minor < gram_triton.SMALLEST:
-        return f"the GPU is of capability {major}.{minor}, the kernels need {gram_triton.SMALLEST / 10} or later."
+    if 10 * major + minor < gram_triton.MIN_CAPABILITY:
+        return f"the GPU is of capability {major}.{minor}, the kernels need {gram_triton.MIN_CAPABILITY / 10} or later."
     return ""
 
 
@@ -67,8 +67,8 @@ def unfit_versions(*, interpreted: bool) -> str:
         interpreted: by Triton's interpreter, on the CPU.
     """
     version = gram_triton.triton.__version__
-    if release(version) < gram_triton.OLDEST:
-        oldest = ".".join(map(str, gram_triton.OLDEST))
+    if release(version) < gram_triton.MIN_TRITON:
+        oldest = ".".join(map(str, gram_triton.MIN_TRITON))
         return (
             f"Triton {version} multiplies no float64 and the kernels need {oldest} or later: a CUDA build of torch 2.9 "
             "or later brings it; until then plain PyTorch runs instead."
@@ -87,10 +87,10 @@ def release(version: str) -> tuple[int, ...]:
 
 
 class Choice:
-    """A choice that has taken effect; as a context manager it takes it back at the block's end."""
+    """A choice in effect; as a context manager it restores the previous one at the block's end."""
 
-    def __init__(self, before: str) -> None:
-        self.before = before
+    def __init__(self, previous: str) -> None:
+        self.previous = previous
 
     def __enter__(self) -> Choice:
         return self
@@ -99,7 +99,7 @@ class Choice:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         global _choice
-        _choice = self.before
+        _choice = self.previous
 
 
 def use(choice: str) -> Choice:
@@ -110,7 +110,7 @@ def use(choice: str) -> Choice:
             the kernel, or an error; "torch": plain PyTorch.
 
     Returns:
-        A context manager. Whoever ignores it has chosen for good.
+        A context manager; without a ``with`` block the choice stays.
 
     Raises:
         ValueError: another word.
@@ -127,8 +127,8 @@ def use(choice: str) -> Choice:
     require_choice("choice", choice, CHOICES)
     if choice == "triton" and missing():
         raise RuntimeError(f"use('triton') is not possible: {missing()} Or use('auto').")
-    before, _choice = _choice, choice
-    return Choice(before)
+    previous, _choice = _choice, choice
+    return Choice(previous)
 
 
 def runs_on_triton(x: Tensor, positions: int) -> bool:

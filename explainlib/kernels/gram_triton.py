@@ -24,13 +24,13 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
-except ModuleNotFoundError:  # there are no builds of Triton for this system: the kernels below stay unread
+except ModuleNotFoundError:  # Triton has no builds for this system
     triton = tl = None
 
-FP_FUSION = True  # a * b + c in one rounding; said here, so that no environment variable decides it
+FP_FUSION = True  # a * b + c in one rounding; set here, so that no environment variable decides it
 SIDE = 64  # rows and columns of a tile of position products
-SMALLEST = 80  # the oldest compute capability the kernel is built for
-OLDEST = (3, 5)  # of Triton, major and minor: the first whose tl.dot takes float64
+MIN_CAPABILITY = 80  # the oldest compute capability the kernel is built for
+MIN_TRITON = (3, 5)  # of Triton, major and minor: the first whose tl.dot takes float64
 
 
 def jit(function: Callable[..., object]) -> Callable[..., object]:
@@ -41,19 +41,21 @@ def jit(function: Callable[..., object]) -> Callable[..., object]:
 @jit
 @no_type_check
 def _inner_products(
-    left, right, left_at, right_at, left_there, right_there, width, left_step, right_step,
+    left, right, left_offset, right_offset, left_mask, right_mask, width, left_stride, right_stride,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """Return the [ROWS, COLUMNS] inner products over ``width`` of vectors that start at ``left_at``, ``right_at``."""
+    """Return the [ROWS, COLUMNS] inner products of vectors of ``width`` numbers at the two offsets."""
     total = tl.zeros((ROWS, COLUMNS), dtype=SUM)
     for start in range(0, width, BLOCK):
-        k = (start + tl.arange(0, BLOCK)).to(left_at.dtype)
-        inside = k < width
+        k = (start + tl.arange(0, BLOCK)).to(left_offset.dtype)
+        k_mask = k < width
         x = tl.load(
-            left + left_at[:, None] + k[None, :] * left_step, mask=left_there[:, None] & inside[None, :], other=0.0
+            left + left_offset[:, None] + k[None, :] * left_stride, mask=left_mask[:, None] & k_mask[None, :], other=0.0
         )
         y = tl.load(
-            right + right_at[None, :] + k[:, None] * right_step, mask=right_there[None, :] & inside[:, None], other=0.0
+            right + right_offset[None, :] + k[:, None] * right_stride,
+            mask=right_mask[None, :] & k_mask[:, None],
+            other=0.0,
         )
         total = tl.dot(x, y, total, input_precision=PRECISION, out_dtype=SUM)
     return total
@@ -68,11 +70,11 @@ def _gram(
     SYMMETRIC: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     """Write one tile of pairs, I x J of them; where the sides are the same, only from the diagonal up, and mirrored."""
-    across = tl.cdiv(m, J)
-    place = tl.program_id(0)
-    batch = (place // (tl.cdiv(n, I) * across)).to(INDEX)
-    first_i = (place // across) % tl.cdiv(n, I) * I
-    first_j = place % across * J
+    tiles_across = tl.cdiv(m, J)
+    program = tl.program_id(0)
+    batch = (program // (tl.cdiv(n, I) * tiles_across)).to(INDEX)
+    first_i = (program // tiles_across) % tl.cdiv(n, I) * I
+    first_j = program % tiles_across * J
     if (not SYMMETRIC) or (first_j >= first_i):
         row, column = tl.arange(0, I * S), tl.arange(0, J * T)
         i, j = (first_i + row // S).to(INDEX), (first_j + column // T).to(INDEX)
@@ -85,18 +87,18 @@ def _gram(
             for first_q in range(0, Q, T):
                 q = (first_q + column % T).to(INDEX)
                 right = (j < m) & (q < Q)
-                by_a = _inner_products(a_i, a_j, ai + p * ai_p, aj + q * aj_q, left, right, d, ai_d, aj_d,
+                a_products = _inner_products(a_i, a_j, ai + p * ai_p, aj + q * aj_q, left, right, d, ai_d, aj_d,
                                       I * S, J * T, BLOCK, PRECISION, SUM)  # fmt: skip
-                by_g = _inner_products(g_i, g_j, gi + p * gi_p, gj + q * gj_q, left, right, o, gi_o, gj_o,
+                g_products = _inner_products(g_i, g_j, gi + p * gi_p, gj + q * gj_q, left, right, o, gi_o, gj_o,
                                       I * S, J * T, BLOCK, PRECISION, SUM)  # fmt: skip
-                total += by_a * by_g
+                total += a_products * g_products
         pairs = tl.sum(tl.sum(tl.reshape(total, (I, S, J, T)), 3), 1).to(out.dtype.element_ty)
         i, j = (first_i + tl.arange(0, I)).to(INDEX)[:, None], (first_j + tl.arange(0, J)).to(INDEX)[None, :]
-        there = (i < n) & (j < m)
+        mask = (i < n) & (j < m)
         if SYMMETRIC:
-            there = there & (i <= j)
-            tl.store(out + batch * n * m + j * m + i, pairs, mask=there)
-        tl.store(out + batch * n * m + i * m + j, pairs, mask=there)
+            mask = mask & (i <= j)
+            tl.store(out + batch * n * m + j * m + i, pairs, mask=mask)
+        tl.store(out + batch * n * m + i * m + j, pairs, mask=mask)
 
 
 class Tiles(NamedTuple):
@@ -117,12 +119,12 @@ def tiles_for(n: int, P: int, m: int, Q: int, dtype: torch.dtype, precision: str
     The three tiles of sums and one block of each factor have to fit into 255 registers a thread. On tensor cores a
     block of 32 does; without them (float32 as it stands, float64) a thread holds its whole part of both blocks.
     """
-    sides = (*split_of(n, P, SIDE), *split_of(m, Q, SIDE))
+    sides = (*tile_split(n, P, SIDE), *tile_split(m, Q, SIDE))
     on_tensor_cores = dtype in (torch.float16, torch.bfloat16) or (dtype == torch.float32 and precision == "tf32")
     return Tiles(*sides, BLOCK=32, stages=3) if on_tensor_cores else Tiles(*sides, BLOCK=16)
 
 
-def split_of(n: int, P: int, side: int) -> tuple[int, int]:
+def tile_split(n: int, P: int, side: int) -> tuple[int, int]:
     """Return (examples, positions) a tile, powers of two with product ``side``: fewest padded rows, most tiles."""
 
     def cost(positions: int) -> tuple[int, int]:
@@ -163,27 +165,29 @@ def launch(
     tiles = tiles_for(n, P, m, Q, a_i.dtype, precision)
     grid = (b * triton.cdiv(n, tiles.I) * triton.cdiv(m, tiles.J),)
     strides = [step for x in (a_i, g_i, a_j, g_j) for step in x.stride()]
-    far = any(reach(x) >= 2**31 for x in (a_i, g_i, a_j, g_j, out))
+    int64_index = any(max_offset(x) >= 2**31 for x in (a_i, g_i, a_j, g_j, out))
     with torch.cuda.device(a_i.device) if a_i.is_cuda else nullcontext():
         _gram[grid](
             a_i, g_i, a_j, g_j, out, n, m, P, Q, d, o, *strides,
-            *constants(tiles, a_i.dtype, symmetric=symmetric, precision=precision, far=far).values(),
+            *constants(tiles, a_i.dtype, symmetric=symmetric, precision=precision, int64_index=int64_index).values(),
             num_warps=tiles.warps, num_stages=tiles.stages, enable_fp_fusion=FP_FUSION,
         )  # fmt: skip
     return out
 
 
-def reach(x: Tensor) -> int:
+def max_offset(x: Tensor) -> int:
     """Return the offset of the last element, with room for one block beyond it."""
     return sum((size + SIDE) * step for size, step in zip(x.shape, x.stride(), strict=True))
 
 
-def constants(tiles: Tiles, dtype: torch.dtype, *, symmetric: bool, precision: str, far: bool) -> dict[str, object]:
-    """Return the constants of a build, in the kernel's order; ``far`` tensors need offsets of 64 bits."""
+def constants(
+    tiles: Tiles, dtype: torch.dtype, *, symmetric: bool, precision: str, int64_index: bool
+) -> dict[str, object]:
+    """Return the constants of a build, in the kernel's order; ``int64_index`` is for offsets of 2^31 and more."""
     return {
         "I": tiles.I, "S": tiles.S, "J": tiles.J, "T": tiles.T, "BLOCK": tiles.BLOCK,
         "SYMMETRIC": symmetric, "PRECISION": precision,
-        "SUM": tl.float64 if dtype == torch.float64 else tl.float32, "INDEX": tl.int64 if far else tl.int32,
+        "SUM": tl.float64 if dtype == torch.float64 else tl.float32, "INDEX": tl.int64 if int64_index else tl.int32,
     }  # fmt: skip
 
 

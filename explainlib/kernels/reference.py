@@ -4,12 +4,12 @@ A layer's weight gradient for one example is a sum of outer products over positi
 
     K[i, j] = sum_{p,q} (a_ip . a_jq) (g_ip . g_jq)
 
-K is linear in each of its four arguments. Its derivative in one of them, set against v, is
+K is linear in each of its four arguments. With the cotangent v of K, the cotangent of one of them is
 
     d/da_ip  sum_ij v_ij K[i, j]  =  sum_{j,q} v_ij (g_ip . g_jq) a_jq
 
 and the other three are the same sum with the letters exchanged. Both functions are made of plain differentiable
-operations, so they can be differentiated again and again, forwards and backwards, and mapped over.
+operations, so they can be differentiated any number of times in both modes, and mapped over.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ TILE = 64 * 2**20  # bytes of position products that are alive at a time
 HALF = (torch.float16, torch.bfloat16)
 
 
-def widened(x: Tensor) -> Tensor:
-    """Return half-precision numbers in float32, in which they are summed; all others as they are."""
+def upcast(x: Tensor) -> Tensor:
+    """Return half-precision numbers in float32, in which they are summed; all others unchanged."""
     return x.float() if x.dtype in HALF else x
 
 
@@ -57,7 +57,7 @@ def layer_gram(
         45.0
     """
     dtype = a_i.dtype
-    a_i, g_i, a_j, g_j = map(widened, (a_i, g_i, a_j, g_j))
+    a_i, g_i, a_j, g_j = map(upcast, (a_i, g_i, a_j, g_j))
     bands: dict[int, list[Tensor]] = {}
     for rows, _, tile in gram_tiles(a_i, g_i, a_j, g_j, memory=memory):
         bands.setdefault(rows.start, []).append(tile)
@@ -103,7 +103,7 @@ def gram_tiles(
             yield rows, columns, tile
 
 
-def pulled_back(
+def factor_cotangent(
     v: Float[Tensor, "*b n m"],
     u_i: Float[Tensor, "*b n P o"],
     x_j: Float[Tensor, "*b m Q d"],
@@ -111,25 +111,25 @@ def pulled_back(
     *,
     memory: int = TILE,
 ) -> Float[Tensor, "*b n P d"]:
-    """Return sum_{j,q} v_ij (u_ip . u_jq) x_jq, the derivative of sum v K by the partner of ``u_i``.
+    """Return sum_{j,q} v_ij (u_ip . u_jq) x_jq, the cotangent of the factor beside ``u_i`` (a vjp of K).
 
     Args:
-        v: the derivative by K.
+        v: the cotangent of K.
         u_i: the factor that stands beside the one differentiated: g_i for a_i, a_i for g_i.
         x_j: the other side's a for a_i, its g for g_i.
-        u_j: the other side's partner of ``x_j``.
+        u_j: the other side's factor beside ``x_j``.
         memory: bytes of position products at a time, as far as one row fits into them.
 
     Returns:
         [..., n, P, d] in the dtype of ``u_i``. Of two routes, the one that needs less memory: through products of
-        positions [n P, m Q], or through sums of formed gradients [n, o, d].
+        positions [n P, m Q], or through sums of materialised gradients [n, o, d].
     """
     dtype = u_i.dtype
-    v, u_i, x_j, u_j = map(widened, (v, u_i, x_j, u_j))
+    v, u_i, x_j, u_j = map(upcast, (v, u_i, x_j, u_j))
     batch, (n, P, o), (m, Q, d) = u_i.shape[:-3], u_i.shape[-3:], x_j.shape[-3:]
     if (n + m) * o * d <= n * P * m * Q:
-        formed = (u_j.transpose(-1, -2) @ x_j).reshape(*batch, m, o * d)
-        return (u_i @ (v @ formed).reshape(*batch, n, o, d)).to(dtype)
+        materialised = (u_j.transpose(-1, -2) @ x_j).reshape(*batch, m, o * d)
+        return (u_i @ (v @ materialised).reshape(*batch, n, o, d)).to(dtype)
     rows = max(1, memory // (2 * P * m * Q * u_i.element_size()))
     x_j, u_j = x_j.reshape(*batch, 1, m * Q, d), u_j.reshape(*batch, 1, m * Q, o).transpose(-1, -2)
     parts = []

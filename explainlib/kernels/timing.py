@@ -17,11 +17,11 @@ from torch import Tensor
 from explainlib.kernels import reference
 from explainlib.kernels.choice import use
 from explainlib.kernels.gram import layer_gram
-from explainlib.kernels.trial import error
+from explainlib.kernels.self_check import relative_error
 
 ROUNDS = 7
-GENEROUS = 2**30  # bytes of position products the reference may hold: on a GPU, larger tiles are faster
-COPIED = 2**28  # bytes, more than any cache holds
+REFERENCE_MEMORY = 2**30  # bytes of position products the reference may hold: on a GPU, larger tiles are faster
+COPY_BYTES = 2**28  # bytes, more than any cache holds
 
 
 class Layer(NamedTuple):
@@ -45,7 +45,7 @@ LAYERS = (
 KINDS = ((torch.float32, "ieee"), (torch.float32, "tf32"), (torch.bfloat16, "ieee"))
 
 
-class Timed(NamedTuple):
+class Timing(NamedTuple):
     """One line of the table, in milliseconds; ``error`` is the kernel's against the plain reference in float64."""
 
     layer: Layer
@@ -76,21 +76,21 @@ def milliseconds(function: Callable[[], object], device: str) -> float:
     function()
     times = []
     for _ in range(ROUNDS):
-        synchronised(device)
+        synchronise(device)
         start = time.perf_counter()
         function()
-        synchronised(device)
+        synchronise(device)
         times.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times)
 
 
-def synchronised(device: str) -> None:
+def synchronise(device: str) -> None:
     """Wait until the device has done all it was given."""
     if device != "cpu":
         torch.cuda.synchronize(device)
 
 
-def bytes_per_millisecond(device: str, size: int = COPIED) -> float:
+def bytes_per_millisecond(device: str, size: int = COPY_BYTES) -> float:
     """Return how much memory traffic (read and written) the device manages in a copy."""
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -103,7 +103,7 @@ def fused(*given: Tensor, precision: str) -> Tensor:
         return layer_gram(*given, precision=precision)
 
 
-def timed(
+def layer_timing(
     layer: Layer,
     dtype: torch.dtype,
     precision: str,
@@ -111,7 +111,7 @@ def timed(
     device: str,
     traffic: float,
     kernel: Callable[..., Tensor] = fused,
-) -> Timed:
+) -> Timing:
     """Return the times of one layer, two different sets of examples on its sides.
 
     Args:
@@ -134,25 +134,25 @@ def timed(
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     try:
-        plain = milliseconds(lambda: reference.layer_gram(*given, memory=GENEROUS), device)
+        plain = milliseconds(lambda: reference.layer_gram(*given, memory=REFERENCE_MEMORY), device)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     written = (sum(x.numel() for x in given) + n * n) * given[0].element_size()
-    return Timed(
+    return Timing(
         layer,
         f"{str(dtype).removeprefix('torch.')} {precision if dtype == torch.float32 else ''}".strip(),
         milliseconds(lambda: kernel(*given, precision=precision), device),
         plain,
         written / traffic,
-        error(kernel(*few, precision=precision), reference.layer_gram(*(x.double() for x in few))),
+        relative_error(kernel(*few, precision=precision), reference.layer_gram(*(x.double() for x in few))),
     )
 
 
 def table(device: str = "cuda", layers: Sequence[Layer] = LAYERS, *, kernel: Callable[..., Tensor] = fused) -> str:
     """Return every layer in every kind of number, as text that names its columns."""
-    traffic = bytes_per_millisecond(device, COPIED if device != "cpu" else 2**20)
+    traffic = bytes_per_millisecond(device, COPY_BYTES if device != "cpu" else 2**20)
     lines = [f"memory: {traffic / 1e9:.2f} TB/s in a copy", HEAD]
     for layer in layers:
         for dtype, precision in KINDS:
-            lines.append(str(timed(layer, dtype, precision, device=device, traffic=traffic, kernel=kernel)))
+            lines.append(str(layer_timing(layer, dtype, precision, device=device, traffic=traffic, kernel=kernel)))
     return "\n".join(lines)

@@ -1,8 +1,7 @@
-"""The fused Gram as torch sees it: its derivatives backwards and forwards, and how it is mapped over.
+"""The fused Gram as an autograd function: its vjp, its jvp and its rule for vmap.
 
-A kernel is a black box to autograd, and a black box without rules can give a tangent of zero without a word. Here
-every rule is written down. K is linear in each argument, so its tangent is a sum of kernels with one argument
-exchanged for its tangent; its cotangents are plain PyTorch (``reference.pulled_back``). Both can be differentiated
+Autograd cannot look into a kernel. K is linear in each argument, so its tangent is a sum of kernels with one argument
+replaced by its tangent; its cotangents are plain PyTorch (``reference.factor_cotangent``). Both can be differentiated
 again.
 """
 
@@ -13,11 +12,11 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from explainlib.kernels import gram_triton
-from explainlib.kernels.reference import pulled_back
+from explainlib.kernels.reference import factor_cotangent
 
 
 class FusedGram(torch.autograd.Function):
-    """K [b, n, m] of a_i [b, n, P, d], g_i, a_j [b, m, Q, d], g_j, and two words: symmetric, precision."""
+    """K [b, n, m] of a_i [b, n, P, d], g_i, a_j [b, m, Q, d], g_j, and the options symmetric and precision."""
 
     @staticmethod
     def forward(a_i: Tensor, g_i: Tensor, a_j: Tensor, g_j: Tensor, symmetric: bool, precision: str) -> Tensor:
@@ -26,7 +25,7 @@ class FusedGram(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
-        """Keep the arguments; all derivatives are functions of them."""
+        """Save the arguments; all derivatives are functions of them."""
         ctx.save_for_backward(*inputs[:4])
         ctx.save_for_forward(*inputs[:4])
         ctx.precision = inputs[5]
@@ -37,10 +36,10 @@ class FusedGram(torch.autograd.Function):
         a_i, g_i, a_j, g_j = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         return (
-            pulled_back(v, g_i, a_j, g_j) if wanted[0] else None,
-            pulled_back(v, a_i, g_j, a_j) if wanted[1] else None,
-            pulled_back(v.transpose(-1, -2), g_j, a_i, g_i) if wanted[2] else None,
-            pulled_back(v.transpose(-1, -2), a_j, g_i, a_i) if wanted[3] else None,
+            factor_cotangent(v, g_i, a_j, g_j) if wanted[0] else None,
+            factor_cotangent(v, a_i, g_j, a_j) if wanted[1] else None,
+            factor_cotangent(v.transpose(-1, -2), g_j, a_i, g_i) if wanted[2] else None,
+            factor_cotangent(v.transpose(-1, -2), a_j, g_i, a_i) if wanted[3] else None,
             None,
             None,
         )
@@ -65,7 +64,7 @@ class FusedGram(torch.autograd.Function):
         size = info.batch_size
         mapped = [dim is not None for dim in in_dims[:4]]
         a_i, g_i, a_j, g_j = tensors = (a_i, g_i, a_j, g_j)
-        whole = [mapped_first(x, dim, size) for x, dim in zip(tensors, in_dims[:4], strict=True)]
+        whole = [batch_dim_first(x, dim, size) for x, dim in zip(tensors, in_dims[:4], strict=True)]
         if not any(mapped[2:]):
             left = [x.transpose(0, 1).flatten(1, 2) for x in whole[:2]]
             return FusedGram.apply(*left, a_j, g_j, False, precision).unflatten(1, (size, -1)), 1
@@ -75,6 +74,6 @@ class FusedGram(torch.autograd.Function):
         return FusedGram.apply(*(x.flatten(0, 1) for x in whole), symmetric, precision).unflatten(0, (size, -1)), 0
 
 
-def mapped_first(x: Tensor, dim: int | None, size: int) -> Tensor:
+def batch_dim_first(x: Tensor, dim: int | None, size: int) -> Tensor:
     """Return x with the mapped dimension first; an argument that is not mapped is repeated without a copy."""
     return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)

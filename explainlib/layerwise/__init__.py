@@ -1,14 +1,23 @@
-"""What one forward and backward pass knows layer by layer, and what follows from it without forming a gradient.
+"""What one forward and backward pass gives layer by layer, and products of per-example gradients made from it.
 
-The gradient of a linear layer's weight for one example is an outer product of what the layer read and of the gradient
-of what it put out; for a convolution it is a sum of them over positions. Inner products, norms and weighted sums of
-gradients follow from those two factors.
+The gradient of a linear layer's weight for one example is the outer product of the layer's input and its output
+gradient; for a convolution it is a sum of them over positions. Inner products, norms and weighted sums of gradients
+follow from those two factors, and no gradient is materialised.
 """
 
-from explainlib.layerwise.capture import Capture, GradientSource, capture, gradients
-from explainlib.layerwise.positions import position_gram
-from explainlib.layerwise.products import combination, gram, norms, per_example, product
-from explainlib.layerwise.trial import FallbackWarning
+from explainlib.layerwise.gradient_matrix import (
+    Capture,
+    GradientSource,
+    capture,
+    combination,
+    gradients,
+    gram,
+    norms,
+    per_example,
+    product,
+)
+from explainlib.layerwise.outer_products import position_gram
+from explainlib.layerwise.recording import FallbackWarning
 
 __all__ = [
     "Capture",

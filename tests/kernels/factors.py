@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from explainlib.kernels.trial import factors
+from explainlib.kernels.self_check import factors
 
 SHAPES = [(3, 2, 4, 5, 2, 3), (4, 3, 1, 1, 5, 2), (1, 5, 3, 2, 1, 1), (2, 3, 5, 1, 3, 6)]  # n m P Q d o
 

@@ -132,7 +132,7 @@ def test_bad_precision():
 
 @pytest.mark.parametrize(("n", "P"), [(1000, 49), (100, 49), (64, 1), (1, 676), (3, 7), (1, 1)])
 def test_tiles_waste_little(n, P):
-    examples, positions = gram_triton.split_of(n, P, 64)
+    examples, positions = gram_triton.tile_split(n, P, 64)
     padded = -(-n // examples) * examples * -(-P // positions) * positions
     assert examples * positions == 64
     assert all(padded <= -(-n * P // 64) * 64 * waste for waste in (1.5 if n * P > 64 else 64,))
@@ -149,7 +149,7 @@ def test_the_bench_itself():
 
 @without_gpu
 def test_the_command_line_without_a_gpu(monkeypatch, capsys):
-    monkeypatch.setattr(command, "in_interpreter", lambda: 0)
+    monkeypatch.setattr(command, "check_in_interpreter", lambda: 0)
     status = command.main([])
     said = capsys.readouterr()
     assert "No GPU to time on" in said.out

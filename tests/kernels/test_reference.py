@@ -28,9 +28,7 @@ def test_tiles_cover_every_pair_once(shape, memory, symmetric, inplace):
     if symmetric:
         a_, g_ = a, g
     want, seen = summed(a, g, a_, g_), torch.zeros(len(a), len(a_))
-    for rows, columns, tile in reference.gram_tiles(
-        a, g, a_, g_, memory=memory, symmetric=symmetric, inplace=inplace
-    ):
+    for rows, columns, tile in reference.gram_tiles(a, g, a_, g_, memory=memory, symmetric=symmetric, inplace=inplace):
         assert torch.allclose(tile, want[rows, columns], rtol=0, atol=1e-12)
         seen[rows, columns] += 1
     assert seen.max() == 1 and seen.triu().equal(torch.ones_like(seen).triu())
@@ -87,16 +85,16 @@ def test_both_routes_of_the_cotangent(shape):
     want = torch.autograd.grad((v * summed(a_i, g_i, a_j, g_j)).sum(), (a_i, g_i, a_j, g_j))
     for memory in (1, 2**20):
         got = (
-            reference.pulled_back(v, g_i, a_j, g_j, memory=memory),
-            reference.pulled_back(v, a_i, g_j, a_j, memory=memory),
-            reference.pulled_back(v.mT, g_j, a_i, g_i, memory=memory),
-            reference.pulled_back(v.mT, a_j, g_i, a_i, memory=memory),
+            reference.factor_cotangent(v, g_i, a_j, g_j, memory=memory),
+            reference.factor_cotangent(v, a_i, g_j, a_j, memory=memory),
+            reference.factor_cotangent(v.mT, g_j, a_i, g_i, memory=memory),
+            reference.factor_cotangent(v.mT, a_j, g_i, a_i, memory=memory),
         )
         assert all(torch.allclose(x, y, rtol=0, atol=1e-12) for x, y in zip(got, want, strict=True))
 
 
 def test_the_shapes_take_both_routes():
-    """(n + m) o d numbers of formed gradients against n P m Q products."""
+    """(n + m) o d numbers of materialised gradients against n P m Q products."""
     assert {(n + m) * o * d <= n * P * m * Q for n, m, P, Q, d, o in SHAPES} == {True, False}
 
 

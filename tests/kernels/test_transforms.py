@@ -40,7 +40,7 @@ def same(got, want):
     assert all(torch.allclose(x, y, rtol=1e-12, atol=1e-12) for x, y in zip(got, want, strict=True))
 
 
-def bent(function):
+def nonlinear_scalar(function):
     """A scalar with every derivative: the Gram is linear in each argument, its square root's like is not."""
     return lambda *given: torch.sin(0.3 * function(*given)).sum()
 
@@ -53,7 +53,7 @@ def test_value_and_first_derivatives(shape):
     given = factors(*shape)
     tangents = tuple(factors(*shape, seed=7))
     same(layer_gram(*given), summed(*given))
-    same(grad(bent(layer_gram), ALL)(*given), grad(bent(summed), ALL)(*given))
+    same(grad(nonlinear_scalar(layer_gram), ALL)(*given), grad(nonlinear_scalar(summed), ALL)(*given))
     same(jvp(layer_gram, tuple(given), tangents), jvp(summed, tuple(given), tangents))
     same(jacrev(layer_gram, ALL)(*given), jacrev(summed, ALL)(*given))
     same(jacfwd(layer_gram, ALL)(*given), jacfwd(summed, ALL)(*given))
@@ -65,7 +65,9 @@ def test_a_tangent_in_one_argument_alone_is_not_lost(argument):
     only = lambda f: lambda x: f(*given[:argument], x, *given[argument + 1 :])  # noqa: E731
     tangent = torch.ones_like(given[argument])
     same(jvp(only(layer_gram), (given[argument],), (tangent,)), jvp(only(summed), (given[argument],), (tangent,)))
-    same(grad(bent(only(layer_gram)))(given[argument]), grad(bent(only(summed)))(given[argument]))
+    same(
+        grad(nonlinear_scalar(only(layer_gram)))(given[argument]), grad(nonlinear_scalar(only(summed)))(given[argument])
+    )
 
 
 def test_second_derivatives_in_any_order():
@@ -73,9 +75,11 @@ def test_second_derivatives_in_any_order():
     for argument in ALL:
         for twice in (hessian, lambda f, k: jacrev(jacrev(f, k), k), lambda f, k: jacfwd(jacfwd(f, k), k),
                       lambda f, k: jacrev(jacfwd(f, k), k)):  # fmt: skip
-            same(twice(bent(layer_gram), argument)(*given), twice(bent(summed), argument)(*given))
+            same(
+                twice(nonlinear_scalar(layer_gram), argument)(*given), twice(nonlinear_scalar(summed), argument)(*given)
+            )
     mixed = lambda f: jacfwd(jacrev(f, 0), 3)(*given)  # noqa: E731
-    same(mixed(bent(layer_gram)), mixed(bent(summed)))
+    same(mixed(nonlinear_scalar(layer_gram)), mixed(nonlinear_scalar(summed)))
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -86,8 +90,8 @@ def test_the_same_tensor_on_both_sides(both):
     same(itself(layer_gram)(a), itself(summed)(a))
     assert calls == [True]
     same(jvp(itself(layer_gram), (a,), (a + 1,)), jvp(itself(summed), (a,), (a + 1,)))
-    same(grad(bent(itself(layer_gram)))(a), grad(bent(itself(summed)))(a))
-    same(hessian(bent(itself(layer_gram)))(a), hessian(bent(itself(summed)))(a))
+    same(grad(nonlinear_scalar(itself(layer_gram)))(a), grad(nonlinear_scalar(itself(summed)))(a))
+    same(hessian(nonlinear_scalar(itself(layer_gram)))(a), hessian(nonlinear_scalar(itself(summed)))(a))
     stack = torch.stack([a, 2 * a, a - 1])
     same(vmap(itself(layer_gram))(stack), vmap(itself(summed))(stack))
 
@@ -109,7 +113,7 @@ def test_mapped_over(dims):
     stacks = [x if k is None else torch.stack([x, -2 * x, x + 1], k) for x, k in zip(given, dims, strict=True)]
     same(vmap(layer_gram, dims)(*stacks), vmap(summed, dims)(*stacks))
     assert len(calls) == 1
-    slope = lambda f: vmap(grad(bent(f), ALL), dims)(*stacks)  # noqa: E731
+    slope = lambda f: vmap(grad(nonlinear_scalar(f), ALL), dims)(*stacks)  # noqa: E731
     same(slope(layer_gram), slope(summed))
     tangents = tuple(0.5 * x for x in given)
     push = lambda f: lambda *x: jvp(f, x, tangents)[1]  # noqa: E731
@@ -136,8 +140,8 @@ def test_plain_autograd_both_ways():
 
 def test_only_what_is_asked_for_is_computed(monkeypatch):
     asked = []
-    plain = transforms.pulled_back
-    monkeypatch.setattr(transforms, "pulled_back", lambda *x: asked.append(1) or plain(*x))
+    plain = transforms.factor_cotangent
+    monkeypatch.setattr(transforms, "factor_cotangent", lambda *x: asked.append(1) or plain(*x))
     given = factors(2, 3, 2, 1, 2, 2)
     given[1].requires_grad_()
     layer_gram(*given).sum().backward()

@@ -35,10 +35,10 @@ def fresh(code, folder, **variables):
     return json.loads(run.stdout.splitlines()[-1])
 
 
-TRIALS = """
+SELF_CHECK = """
 import json
-from explainlib.kernels import available, build, trial
-found = [[t.name, t.error, t.allowed, t.passed] for t in trial.trials({device!r})]
+from explainlib.kernels import available, build, self_check
+found = [[c.name, c.error, c.tolerance, c.passed] for c in self_check.comparisons({device!r})]
 try:
     refusal = None if {device!r} == "cuda" else len(build.build(80))
 except RuntimeError as error:
@@ -49,7 +49,7 @@ print(json.dumps([available(), found, refusal]))
 
 @needs_triton(interpreted=True)
 def test_interpreted_kernel_equals_the_reference(tmp_path):
-    here, found, refusal = fresh(TRIALS.format(device="cpu"), tmp_path, TRITON_INTERPRET="1")
+    here, found, refusal = fresh(SELF_CHECK.format(device="cpu"), tmp_path, TRITON_INTERPRET="1")
     assert here["interpreter"] and here["missing"] == "" and len(found) == 5 * (4 + 3 * 2) + 7
     assert [one for one in found if not one[3]] == []
     kinds = ("float64", "float32", "float16", "bfloat16", "grad", "jvp", "vmap")
@@ -83,5 +83,5 @@ def test_builds_for_gpus_that_are_not_here(tmp_path):
 @needs_triton(interpreted=False)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 def test_kernel_on_the_gpu(tmp_path):
-    here, found, _ = fresh(TRIALS.format(device="cuda"), tmp_path)
+    here, found, _ = fresh(SELF_CHECK.format(device="cuda"), tmp_path)
     assert here["missing"] == "" and [one for one in found if not one[3]] == []

@@ -1,4 +1,4 @@
-"""What one forward and backward pass knows about the gradients of n examples, kept or made again tile by tile.
+"""The gradients of n examples as recorded by forward and backward passes, in memory or recomputed tile by tile.
 
 The gradient of example i is that of c_i . f(x_i) in the chosen parameters: with c = dl/df it is the loss gradient, with
 a one-hot c that of one output, with ones that of their sum. Several cotangents an example give several rows, the
@@ -17,18 +17,15 @@ from torch import Tensor
 
 from explainlib import compute
 from explainlib.checks import require_finite, require_same_kind, require_shape, require_tensor
-from explainlib.layerwise.fallback import formed_rows
-from explainlib.layerwise.pieces import Piece, pieces_of
-from explainlib.layerwise.plan import places
-from explainlib.layerwise.positions import slices
-from explainlib.layerwise.recording import Call, Watched, watched
-from explainlib.layerwise.trial import plan_of
-from explainlib.memory import format_bytes, memory_limit
+from explainlib.layerwise.blocks import GradientBlock, gradient_blocks
+from explainlib.layerwise.gradient_matrix.self_check import checked_plan
+from explainlib.layerwise.recording import ForwardPass, flat_slices, forward_pass, per_example_gradients
+from explainlib.memory import format_bytes, memory_limit, slices
 from explainlib.params import Parameters, require_outputs
 
 Cotangents = Tensor | Callable[[Tensor], Tensor]
-PASS = 512  # examples in one forward and backward pass, at most
-ACTIVATIONS = 4  # bytes of a pass per byte that is kept of it
+MAX_PASS = 512  # examples in one forward and backward pass
+PASS_BYTES = 4  # bytes that a pass needs per byte that it records
 
 
 @dataclass(frozen=True)
@@ -36,39 +33,41 @@ class Capture:
     """The gradients of n rows as layer inputs and output gradients, all in memory.
 
     Args:
-        pieces: the gradients of each weight.
+        blocks: the gradients of each parameter.
         theta: the parameters they were taken at.
         n: rows.
-        several: rows an example.
+        rows_per_example: cotangents an example.
     """
 
-    pieces: tuple[Piece, ...]
+    blocks: tuple[GradientBlock, ...]
     theta: Float[Tensor, " p"]
     n: int
-    several: int
+    rows_per_example: int
 
     @property
     def row_bytes(self) -> int:
-        """The bytes that one row keeps."""
-        return -(-sum(piece.held() for piece in self.pieces) // self.n)
+        """The bytes of one row."""
+        return -(-sum(block.nbytes for block in self.blocks) // self.n)
 
     @property
     def working_bytes(self) -> int:
-        """The bytes that one row takes while its most expensive weight is worked with, beside those kept."""
-        return max((piece.working() for piece in self.pieces), default=0)
+        """The bytes of temporary numbers that one row takes in a product with the most expensive block."""
+        return max((block.working_bytes for block in self.blocks), default=0)
 
     def tile(self, start: int, stop: int) -> Capture:
         """Return some rows, whole examples, as views."""
-        pieces = tuple(piece.part(slice(start, stop)) for piece in self.pieces)
-        return self if (start, stop) == (0, self.n) else Capture(pieces, self.theta, stop - start, self.several)
+        if (start, stop) == (0, self.n):
+            return self
+        blocks = tuple(block.part(slice(start, stop)) for block in self.blocks)
+        return Capture(blocks, self.theta, stop - start, self.rows_per_example)
 
-    def held(self, memory: int) -> Capture:
+    def cached(self, memory: int) -> Capture:
         """Return itself: it is in memory already."""
         return self
 
-    def one(self) -> Capture:
+    def first_example(self) -> Capture:
         """Return the rows of the first example."""
-        return self.tile(0, self.several)
+        return self.tile(0, self.rows_per_example)
 
 
 class GradientSource:
@@ -79,7 +78,7 @@ class GradientSource:
         theta: where the gradients are taken.
         x: e examples.
         cotangents: c [e, C], several of them [e, k, C], or a function from the outputs [e, C] to either.
-        memory: bytes of one pass and of what is held; None is a quarter of what is free.
+        memory: bytes of one pass and of the rows in memory; None is a quarter of what is free.
 
     Raises:
         TypeError, ValueError: tensors of another shape, dtype or device, NaN, a forward that reads randomness.
@@ -102,55 +101,55 @@ class GradientSource:
         require_same_kind("x", x, "the model", theta)
         self.parameters, self.theta, self.x = parameters, theta.detach(), x
         self.memory = memory_limit(memory, theta.device)
-        self.plan = plan_of(parameters, self.theta, x)
-        self._forward: list[tuple[slice, Watched]] = []  # passes that wait for their cotangents
+        self.plan = checked_plan(parameters, self.theta, x)
+        self._forward_passes: list[tuple[slice, ForwardPass]] = []  # kept for their backward passes
         self.cotangents = self._require_cotangents(cotangents)
-        self.several = self.cotangents.shape[1]
-        self.n = len(x) * self.several
-        self._one: Capture | None = None
+        self.rows_per_example = self.cotangents.shape[1]
+        self.n = len(x) * self.rows_per_example
+        self._first_example: Capture | None = None
 
-    def cotangent(self, at: int) -> GradientSource:
+    def cotangent(self, index: int) -> GradientSource:
         """Return the gradients for one of several cotangents: one row an example."""
-        return GradientSource(self.parameters, self.theta, self.x, self.cotangents[:, at], memory=self.memory)
+        return GradientSource(self.parameters, self.theta, self.x, self.cotangents[:, index], memory=self.memory)
 
-    def one(self) -> Capture:
+    def first_example(self) -> Capture:
         """Return the rows of the first example."""
-        if self._one is None:
-            self._one = self._passed(slice(0, 1))
-        return self._one
+        if self._first_example is None:
+            self._first_example = self._capture_of(slice(0, 1))
+        return self._first_example
 
     @property
     def row_bytes(self) -> int:
-        """The bytes that one captured row keeps."""
-        return self.one().row_bytes
+        """The bytes of one captured row."""
+        return self.first_example().row_bytes
 
     @property
     def working_bytes(self) -> int:
-        """The bytes that one row takes while its most expensive weight is worked with, beside those kept."""
-        return self.one().working_bytes
+        """The bytes of temporary numbers that one row takes in a product with the most expensive block."""
+        return self.first_example().working_bytes
 
     def tile(self, start: int, stop: int) -> Capture:
         """Return some rows, whole examples, by as many passes as the memory asks for."""
-        k = self.several
-        forward, self._forward = self._forward, []
-        if forward and (start, stop) == (0, self.n):
-            parts = (self._captured(rows, past.calls(self.cotangents[rows])) for rows, past in _taken(forward))
+        k = self.rows_per_example
+        passes, self._forward_passes = self._forward_passes, []
+        if passes and (start, stop) == (0, self.n):
+            parts = (self._capture_after(forward, examples) for examples, forward in _popped(passes))
         else:
-            size = max(1, min(PASS, self.memory // 4 // (ACTIVATIONS * k * self.row_bytes)))
+            size = max(1, min(MAX_PASS, self.memory // 4 // (PASS_BYTES * k * self.row_bytes)))
             parts = (
-                self._passed(slice(start // k + s.start, start // k + s.stop))
+                self._capture_of(slice(start // k + s.start, start // k + s.stop))
                 for s in slices((stop - start) // k, size)
             )
-        return _joined(parts, stop - start)
+        return _concatenated(parts, stop - start)
 
-    def held(self, memory: int) -> Capture | GradientSource:
+    def cached(self, memory: int) -> Capture | GradientSource:
         """Return all rows captured if they fit into the memory, else itself."""
         return self.tile(0, self.n) if self.n * self.row_bytes <= memory else self
 
     def _require_cotangents(self, cotangents: Cotangents) -> Float[Tensor, "e k C"]:
-        size = max(1, min(PASS, self.memory // (64 * self.x[0].nbytes)))
+        size = max(1, min(MAX_PASS, self.memory // (64 * self.x[0].nbytes)))
         parts = slices(len(self.x) if callable(cotangents) else 1, size)
-        outputs = self._watched(parts) if callable(cotangents) else None
+        outputs = self._recorded_outputs(parts) if callable(cotangents) else None
         if outputs is None:
             outputs = [self._outputs(self.x[part]) for part in parts]
         C = outputs[0].shape[1]
@@ -163,63 +162,65 @@ class GradientSource:
         require_same_kind("cotangents", value, "the model", self.theta)
         return require_finite("cotangents", value.detach() if several else value.detach()[:, None])
 
-    def _watched(self, parts: list[slice]) -> list[Tensor] | None:
-        """Return the outputs, their passes kept for the backward half; None where that asks for too much memory."""
+    def _recorded_outputs(self, parts: list[slice]) -> list[Tensor] | None:
+        """Return the outputs, with their passes kept for the backward half; None where that needs too much memory."""
         if self.plan.fallback or len(self.x) > 2**16:
             return None
         for part in parts:
-            past = watched(self.parameters, self.theta, self.x[part], self.plan.layers)
-            if len(parts) * ACTIVATIONS * past.nbytes > self.memory // 4 or not past.seen:
-                self._forward = []
+            forward = forward_pass(self.parameters, self.theta, self.x[part], self.plan.layers)
+            if len(parts) * PASS_BYTES * forward.nbytes > self.memory // 4 or not forward.calls:
+                self._forward_passes = []
                 return None
-            self._forward.append((part, past))
+            self._forward_passes.append((part, forward))
         return [
-            require_outputs(lambda x, past=past: past.outputs, self.x[part], "x").detach()
-            for part, past in self._forward
+            require_outputs(lambda x, forward=forward: forward.outputs, self.x[part], "x").detach()
+            for part, forward in self._forward_passes
         ]
 
     def _outputs(self, x: Tensor) -> Tensor:
         return require_outputs(lambda part: self.parameters.outputs(self.theta, part), x, "x")
 
-    def _passed(self, examples: slice) -> Capture:
-        past = watched(self.parameters, self.theta, self.x[examples], self.plan.layers)
-        require_outputs(lambda x: past.outputs, self.x[examples], "x")
-        return self._captured(examples, past.calls(self.cotangents[examples]))
+    def _capture_of(self, examples: slice) -> Capture:
+        forward = forward_pass(self.parameters, self.theta, self.x[examples], self.plan.layers)
+        require_outputs(lambda x: forward.outputs, self.x[examples], "x")
+        return self._capture_after(forward, examples)
 
-    def _captured(self, examples: slice, calls: list[Call]) -> Capture:
+    def _capture_after(self, forward: ForwardPass, examples: slice) -> Capture:
+        """Return the rows of some examples, by the backward half of their pass."""
         x, cotangents = self.x[examples], self.cotangents[examples]
-        formed = []
+        calls = forward.backward(cotangents)
+        fallback = []
         if self.plan.fallback:
-            at = [places(self.parameters)[name] for name in self.plan.fallback]
-            rows = formed_rows(self.parameters, self.theta, x, cotangents, self.plan.fallback)
-            formed = list(zip(at, rows.split([place.stop - place.start for place in at], dim=1), strict=True))
-        pieces = pieces_of(self.plan, calls, several=self.several, formed=formed)
-        return Capture(tuple(pieces), self.theta, len(x) * self.several, self.several)
+            spans = [flat_slices(self.parameters)[name] for name in self.plan.fallback]
+            rows = per_example_gradients(self.parameters, self.theta, x, cotangents, self.plan.fallback)
+            fallback = list(zip(spans, rows.split([span.stop - span.start for span in spans], dim=1), strict=True))
+        blocks = gradient_blocks(self.plan, calls, rows_per_example=self.rows_per_example, fallback=fallback)
+        return Capture(tuple(blocks), self.theta, len(x) * self.rows_per_example, self.rows_per_example)
 
 
-def _taken(waiting: list) -> Iterator:
-    """Yield what is in a list and let go of it, so that it is freed once it is used."""
-    while waiting:
-        yield waiting.pop(0)
+def _popped(pending: list) -> Iterator:
+    """Yield the items of a list and remove them, so that each is freed after its use."""
+    while pending:
+        yield pending.pop(0)
 
 
-def _joined(parts: Iterator[Capture], n: int) -> Capture:
-    """Return the n rows of several captures below each other; each is copied to its place and freed at once."""
+def _concatenated(parts: Iterator[Capture], n: int) -> Capture:
+    """Return the n rows of several captures below each other; each is copied and freed at once."""
     first = next(parts)
     if first.n == n:
         return first
-    rooms = [
-        [t.new_empty(len(t) * n // first.n, *t.shape[1:]) for t in piece.tensors()] for piece in first.pieces
+    buffers = [
+        [t.new_empty(len(t) * n // first.n, *t.shape[1:]) for t in block.tensors()] for block in first.blocks
     ]  # fmt: skip
-    done = 0
+    filled = 0
     for part in chain([first], parts):
-        for piece, room in zip(part.pieces, rooms, strict=True):
-            for t, to in zip(piece.tensors(), room, strict=True):
-                at = done * len(t) // part.n
-                to[at : at + len(t)] = t
-        done += part.n
-    pieces = tuple(piece.holding(room) for piece, room in zip(first.pieces, rooms, strict=True))
-    return Capture(pieces, first.theta, n, first.several)
+        for block, buffer in zip(part.blocks, buffers, strict=True):
+            for t, target in zip(block.tensors(), buffer, strict=True):
+                start = filled * len(t) // part.n
+                target[start : start + len(t)] = t
+        filled += part.n
+    blocks = tuple(block.with_tensors(buffer) for block, buffer in zip(first.blocks, buffers, strict=True))
+    return Capture(blocks, first.theta, n, first.rows_per_example)
 
 
 def gradients(
@@ -237,7 +238,7 @@ def gradients(
         theta: where the gradients are taken.
         x: e examples.
         cotangents: c.
-        memory: bytes.
+        memory: bytes of one pass and of the rows in memory.
     """
     with compute.settings(len(x) * parameters.theta.numel()):
         return GradientSource(parameters, theta, x, cotangents, memory=memory)
@@ -251,17 +252,17 @@ def capture(
     *,
     memory: int | None = None,
 ) -> Capture:
-    """Return the gradients of c_i . f(x_i) as layer inputs and output gradients, kept; arguments as before.
+    """Return the gradients of c_i . f(x_i) as layer inputs and output gradients, all in memory.
 
     Args:
         parameters: the chosen parameters of a model.
         theta: where the gradients are taken.
         x: inputs.
         cotangents: c, as for ``GradientSource``.
-        memory: bytes of a work array.
+        memory: bytes of one pass and of all rows; None is a quarter of what is free.
 
     Raises:
-        ValueError: more than the memory; ``gradients`` makes them again tile by tile instead.
+        ValueError: more than the memory; ``gradients`` recomputes them tile by tile instead.
     """
     with compute.settings(len(x) * parameters.theta.numel()):
         source = GradientSource(parameters, theta, x, cotangents, memory=memory)

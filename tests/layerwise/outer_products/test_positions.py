@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from explainlib.layerwise import position_gram
-from explainlib.layerwise.positions import formed_gram, forming_is_cheaper, product_gram
+from explainlib.layerwise.outer_products.materialised import materialised_gram
+from explainlib.layerwise.outer_products.positions import materialising_is_cheaper, product_gram
 from tests.problems import normal
 
 
 @pytest.mark.parametrize("memory", [1, 900, 2**20])
-@pytest.mark.parametrize("route", [position_gram, product_gram, formed_gram])
+@pytest.mark.parametrize("route", [position_gram, product_gram, materialised_gram])
 @pytest.mark.parametrize("n, m, P, Q, d, o", [(5, 7, 3, 2, 4, 6), (4, 3, 1, 1, 5, 2), (1, 6, 4, 4, 1, 1)])
 def test_routes(route, n, m, P, Q, d, o, memory):
     a, g, a_, g_ = normal(n, P, d), normal(n, P, o, seed=1), normal(m, Q, d, seed=2), normal(m, Q, o, seed=3)
@@ -23,18 +24,18 @@ def test_routes(route, n, m, P, Q, d, o, memory):
 def test_symmetry_over_several_blocks():
     a, g = normal(1500, 2, 3), normal(1500, 2, 2, seed=1)
     want = torch.einsum("ipd,ipo->ido", a, g).flatten(1)
-    for route in (product_gram, formed_gram):
+    for route in (product_gram, materialised_gram):
         assert torch.allclose(route(a, g, a, g), want @ want.T, rtol=0, atol=1e-11)
 
 
 def test_the_cheaper_route():
-    assert forming_is_cheaper(5000, 5000, 196, 196, 9, 32)  # a small filter at many places
-    assert not forming_is_cheaper(5000, 5000, 1, 1, 1568, 56)  # a linear layer
-    assert not forming_is_cheaper(3, 3, 2, 2, 500, 500)
+    assert materialising_is_cheaper(5000, 5000, 196, 196, 9, 32)  # a small filter at many places
+    assert not materialising_is_cheaper(5000, 5000, 1, 1, 1568, 56)  # a linear layer
+    assert not materialising_is_cheaper(3, 3, 2, 2, 500, 500)
 
 
 def test_the_fused_kernel_takes_over_when_it_is_told_to(monkeypatch):
-    """Products of positions go through one dispatch; what would cost less by forming gradients does not."""
+    """Products of positions go through one dispatch; what would cost less by materialising gradients does not."""
     import explainlib.kernels as kernels
 
     taken = []

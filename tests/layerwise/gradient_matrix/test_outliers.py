@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import explainlib as xl
-from explainlib.layerwise import compression
+from explainlib.layerwise.outer_products import compression
 
 N, ROW = 300, 77
 SAMPLE = torch.linspace(0, N - 1, 64).long()
@@ -26,9 +26,9 @@ def images(factor):
 @pytest.mark.parametrize("factor", [30, -30, 1e-3])
 def test_every_entry_is_right_to_float32(monkeypatch, factor, compress):
     """A negative image activates other filters of the ReLU layers than all others do."""
-    compressions, holds = [], compression._holds
-    monkeypatch.setattr(compression, "_holds", lambda *args: compressions.append(1) or holds(*args))
-    monkeypatch.setattr(compression, "_pays", lambda left, right: compress and left[1].dtype == torch.float32)
+    checks, within = [], compression._within_tolerance
+    monkeypatch.setattr(compression, "_within_tolerance", lambda *args: checks.append(1) or within(*args))
+    monkeypatch.setattr(compression, "_saves_time", lambda left, right: compress and left[1].dtype == torch.float32)
     monkeypatch.setattr(compression, "SAMPLE", len(SAMPLE))
     assert ROW not in SAMPLE
     x, net = images(factor), xl.models.cnn3(1, 10)
@@ -37,4 +37,4 @@ def test_every_entry_is_right_to_float32(monkeypatch, factor, compress):
     lengths = want.diagonal().sqrt()
     assert ((got.diagonal() - want.diagonal()) / want.diagonal()).abs().max() < 3e-6
     assert ((got - want).abs() / lengths / lengths[:, None]).max() < 3e-6
-    assert bool(compressions) == compress
+    assert bool(checks) == compress

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from explainlib.layerwise.patches import Patches
+from explainlib.layerwise.outer_products import Patches
 from tests.problems import normal
 
 LAYERS = {
@@ -21,7 +21,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("part", [512, 4])
 def test_a_projection_is_a_convolution(monkeypatch, name, part):
-    monkeypatch.setattr("explainlib.layerwise.patches.PART", part)
+    monkeypatch.setattr("explainlib.layerwise.outer_products.patches.CHUNK", part)
     layer = LAYERS[name]().double()
     patches = Patches(layer, normal(9, 3, *((8, 7) if isinstance(layer, nn.Conv2d) else (8,))))
     whole = patches[:]

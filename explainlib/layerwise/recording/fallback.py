@@ -1,4 +1,4 @@
-"""Per-example gradients through ``torch.func``, for the parameters whose layers are not read."""
+"""Per-example gradients through ``torch.func``, for the parameters that are not recorded layer by layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.func import grad
 from explainlib.derivatives import vmap
 from explainlib.params import Parameters
 
-CHUNK = 32  # examples whose gradients are formed in one batched pass
+CHUNK = 32  # examples in one batched pass
 
 
-def formed_rows(
+def per_example_gradients(
     parameters: Parameters,
     theta: Float[Tensor, " p"],
     x: Tensor,
@@ -49,4 +49,4 @@ def formed_rows(
     examples, cotangents = x.repeat_interleave(k, dim=0), cotangents.flatten(0, 1)
     if batched:
         return vmap(row, chunk_size=CHUNK)(examples, cotangents)
-    return torch.stack([row(*one) for one in zip(examples, cotangents, strict=True)])
+    return torch.stack([row(*pair) for pair in zip(examples, cotangents, strict=True)])

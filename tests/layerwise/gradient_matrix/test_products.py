@@ -147,26 +147,6 @@ def test_tiles_that_do_not_divide_n(name, several, monkeypatch):
     assert len(set(seen)) > 1 and max(seen[:-2]) < a.n
 
 
-@pytest.mark.parametrize("name", ["conv", "conv groups", "positions", "used twice"])
-def test_gradients_formed_a_few_columns_and_rows_at_a_time(name):
-    make, x = READ[name]
-    parameters, cotangents, J = problem(make, x)
-    vectors, weights = normal(20, J.shape[1], seed=5), normal(20, len(J), seed=6)
-    for memory in (1, 500, 2000):  # bytes of what one weight works with
-        norms_, products, sums = (
-            torch.zeros(len(J)).double(),
-            torch.zeros(len(J), 20).double(),
-            torch.zeros_like(vectors),
-        )
-        for piece in capture(parameters, parameters.theta, x, cotangents).pieces:
-            norms_ += piece.norms(memory=memory)
-            products += piece.product(vectors, memory=memory)
-            piece.add_combination(sums, weights, memory=memory)
-        close(norms_, J.square().sum(1))
-        close(products, J @ vectors.T)
-        close(sums, weights @ J)
-
-
 def test_memory_too_small_says_how_much_is_needed():
     make, x = READ["conv"]
     parameters, cotangents, _ = problem(make, x)
@@ -297,8 +277,8 @@ def test_outputs_of_many_examples_are_run_again(monkeypatch):
     close(per_example(source, rows), jacobian(parameters, x[rows], net(x[rows]).exp().detach()))
 
 
-def test_what_is_held_leaves_room_for_the_tiles(monkeypatch):
-    """Both sides would fit into the memory, but not beside a tile: gram holds what leaves room, and no more."""
+def test_cached_rows_leave_memory_for_the_tiles(monkeypatch):
+    """Both sides would fit into the memory, but not beside a tile: gram caches what leaves space, and no more."""
     make, x = READ["conv"]
     parameters, cotangents, J = problem(make, x)
     make_side = lambda k: gradients(parameters, parameters.theta, x.repeat(k, 1, 1, 1), cotangents.repeat(k, 1))  # noqa: E731
@@ -307,19 +287,19 @@ def test_what_is_held_leaves_room_for_the_tiles(monkeypatch):
     cost = a.working_bytes + 2 * a.row_bytes
     least = 2 * cost + 16
     asked, newly = [], []
-    held = GradientSource.held
+    cached = GradientSource.cached
 
-    def watched(self, memory):
-        kept = held(self, memory)
+    def recorded(self, memory):
+        kept = cached(self, memory)
         asked.append(memory)
         newly.append(0 if kept is self else self.n * self.row_bytes)
         return kept
 
-    monkeypatch.setattr(GradientSource, "held", watched)
+    monkeypatch.setattr(GradientSource, "cached", recorded)
     sides = (a.n + b.n) * a.row_bytes
     for memory in (2 * least, 4 * least, sides + least, sides + 2 * least, 2 * sides, 4 * sides, 8 * sides):
         asked.clear()
         newly.clear()
         close(gram(a, b, memory=memory), J @ J_.T)
         assert sum(newly) <= max(0, memory - 2 * least) * 2 / 3 and max(asked) <= max(0, memory - 2 * least) / 3
-    assert all(newly)  # with plenty of memory both are held
+    assert all(newly)  # with plenty of memory both are cached

@@ -1,0 +1,101 @@
+"""The self-check of a model's plan: recorded gradients against materialised ones, on a few examples."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.checks import warn_caller
+from explainlib.gate import GRADIENT, admit, require_derivatives
+from explainlib.layerwise.blocks import gradient_blocks
+from explainlib.layerwise.recording import (
+    FallbackWarning,
+    LayerCall,
+    Plan,
+    initial_plan,
+    layer_calls,
+    per_example_gradients,
+)
+from explainlib.params import Parameters
+
+_plans: weakref.WeakKeyDictionary[Parameters, Plan] = weakref.WeakKeyDictionary()
+
+
+def checked_plan(parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) -> Plan:
+    """Return how the gradients of a model are recorded; made, checked and warned of once a ``Parameters``.
+
+    Args:
+        parameters: the chosen parameters of a model.
+        theta: where it is checked.
+        x: examples to check it on; two or three are used.
+
+    Raises:
+        ValueError: a forward that reads randomness, or examples that depend on each other.
+    """
+    admit(parameters, x, name="x")
+    require_derivatives(parameters, x, (GRADIENT,))
+    if parameters not in _plans:
+        plan = without_failures(initial_plan(parameters), parameters, theta, x)
+        if plan.fallback:
+            layers = sorted({_owner(parameters, name) for name in plan.fallback})
+            warn_caller(
+                f"the layer-wise engine cannot record {', '.join(plan.fallback)} (in {', '.join(layers)}); "
+                "these gradients are computed one example at a time: exact, but slower and larger.",
+                FallbackWarning,
+            )
+        _plans[parameters] = plan
+    return _plans[parameters]
+
+
+def _owner(parameters: Parameters, name: str) -> str:
+    return type(parameters.module.get_submodule(name.rpartition(".")[0])).__name__
+
+
+def without_failures(plan: Plan, parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) -> Plan:
+    """Return the plan in which every parameter that fails the check falls back.
+
+    Args:
+        plan: how gradients are to be recorded.
+        parameters: the chosen parameters of a model.
+        theta: where the gradients are taken.
+        x: inputs.
+
+    Raises:
+        ValueError: a forward that reads randomness, or examples that depend on each other.
+    """
+    two, three = (x[torch.arange(size, device=x.device) % len(x)] for size in (2, 3))
+    cotangents = _random_cotangents(parameters, theta, three)
+    calls = layer_calls(parameters, theta, two, cotangents[:2], plan.layers)
+    calls_ = layer_calls(parameters, theta, three, cotangents, plan.layers)
+    batched = _batched_layers(calls, calls_)
+    plan = plan.without({p.name for p in plan.recorded if not all(id(layer) in batched for layer, _ in p.sites)})
+    wrong = set()
+    for parameter in plan.recorded:
+        (block,) = gradient_blocks(Plan((parameter,), ()), calls_, rows_per_example=1)
+        got = theta.new_zeros(len(three), theta.numel())
+        block.materialise_into(got)
+        want = per_example_gradients(parameters, theta, three, cotangents, [parameter.name], batched=False)
+        error, tolerance = (got[:, parameter.span] - want).abs().max(), 1e4 * torch.finfo(want.dtype).eps
+        if not error <= tolerance * want.abs().max():  # NaN fails
+            wrong.add(parameter.name)
+    return plan.without(wrong)
+
+
+def _random_cotangents(parameters: Parameters, theta: Tensor, x: Tensor) -> Tensor:
+    """Return [e, 1, C] normal numbers, the same at every run, so that no gradient is zero by its cotangent."""
+    with torch.no_grad():
+        outputs = parameters.outputs(theta, x)
+    shape, generator = (len(x), 1, outputs.shape[1]), torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(outputs)
+
+
+def _batched_layers(calls: list[LayerCall], calls_: list[LayerCall]) -> set[int]:
+    """Return the layers whose every call has the examples in the first dimension, 2 in one run and 3 in the other."""
+    if [id(call.layer) for call in calls] != [id(call.layer) for call in calls_]:
+        return set()
+    called = {id(call.layer) for call in calls}
+    fits = lambda call, size: len(call.input) == size and len(call.gradient) == size  # noqa: E731
+    return called - {id(a.layer) for a, b in zip(calls, calls_, strict=True) if not (fits(a, 2) and fits(b, 3))}
