@@ -22,7 +22,7 @@ ROOMS = [
 INSIDE = {
     "datasets": [
         "bounds", "files", "examples", "pools", "readers", "tokenizer", "sources", "glyphs", "tasks", "features",
-        "visual_words", "registry", "class_pools",
+        "visual_words", "entries", "registry", "class_pools",
     ],
     "figures": [
         "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",

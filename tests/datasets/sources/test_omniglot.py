@@ -106,9 +106,9 @@ def test_missing_zips_say_what_to_put_where(cache):
 
 
 def test_only_the_verified_zip_is_downloaded(cache, monkeypatch, caplog):
-    from explainlib.datasets import class_pools
+    from explainlib.datasets import entries
 
-    monkeypatch.setattr(class_pools, "download", lambda dataset, file: Path(dataset, str(file.sha256), file.name))
+    monkeypatch.setattr(entries, "download", lambda dataset, file: Path(dataset, str(file.sha256), file.name))
     got = fetch_pool("omniglot")
     assert got == {name: Path("omniglot", sha256, name) for name, sha256 in VERIFIED.items()}
     assert "images_background.zip" in caplog.text and "small1" not in caplog.text

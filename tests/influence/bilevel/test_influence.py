@@ -24,19 +24,19 @@ WEIGHTED = {"task": "weights", "validation": "validation_weights", "training": "
 
 @pytest.fixture(scope="module", params=PROBLEMS)
 def case(request):
-    return settled(request.param)
+    return solved_case(request.param)
 
 
-_settled = {}
+_cases = {}
 
 
-def inner_states(name):
+def solved_case(name):
     """Return (learner, lam, tasks, influence) at a stationary point, made once."""
-    if name not in _settled:
+    if name not in _cases:
         learner, tasks = problem(name)
         lam = solved(learner, tasks)
-        _settled[name] = learner, lam, tasks, BilevelInfluence(learner, lam, tasks, strict=True)
-    return _settled[name]
+        _cases[name] = learner, lam, tasks, BilevelInfluence(learner, lam, tasks, strict=True)
+    return _cases[name]
 
 
 def weights(tasks, what, eps):
@@ -81,7 +81,7 @@ def uneven(tasks):
 @pytest.mark.parametrize("name", ["softmax", "head"])
 def test_influence_under_weights_is_the_derivative_of_solving_again(name):
     """Everything weighted unevenly: each eps is added to one weight, and all numbers follow the re-solved problem."""
-    learner, lam, tasks, _ = settled(name)
+    learner, lam, tasks, _ = solved_case(name)
     given = uneven(tasks)
     again = lambda lam, w: solved(  # noqa: E731
         learner, tasks, start=lam, weights=w["weights"], training_weights=w["training"], validation_weights=w["validation"]
@@ -123,7 +123,7 @@ def _index(place):
 @pytest.mark.parametrize("options", [{}, {"hessian": "gamma"}, {"hessian": "gamma", "solver": "cg"}])
 @pytest.mark.parametrize("name", ["softmax", "head"])
 def test_a_weight_of_two_is_the_task_twice_and_of_zero_never(name, options):
-    learner, lam, tasks, _ = settled(name)
+    learner, lam, tasks, _ = solved_case(name)
     counts = torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0, 1.0], dtype=DOUBLE)
     listed = tasks[[0, 1, 1, 3, 4, 5]]
     lam = solved(learner, listed, start=lam)
@@ -142,7 +142,7 @@ def test_a_weight_of_two_is_the_task_twice_and_of_zero_never(name, options):
 
 
 def test_weights_of_another_kind_are_refused():
-    learner, lam, tasks, _ = settled("softmax")
+    learner, lam, tasks, _ = solved_case("softmax")
     with pytest.raises(TypeError, match=r"TaskWeights\.of"):
         inspect.unwrap(BilevelInfluence.__init__)(object.__new__(BilevelInfluence), learner, lam, tasks, weights=[1.0])
     with pytest.raises(ValueError, match="weights has shape"):
@@ -172,7 +172,7 @@ def test_performance_is_the_derivative_of_new_losses(case):
 
 @pytest.mark.parametrize("solver", ["cg", "neumann"])
 def test_iterative_solvers_agree_with_the_factor(solver):
-    learner, lam, tasks, influence = settled("head" if solver == "cg" else "softmax")
+    learner, lam, tasks, influence = solved_case("head" if solver == "cg" else "softmax")
     other = BilevelInfluence(learner, lam, tasks, solver=solver, tolerance=1e-9)
     assert relative_error(other.tasks(), influence.tasks()) < 1e-7
     assert relative_error(other.training_example(1, 2), influence.training_example(1, 2)) < 1e-7
@@ -203,7 +203,7 @@ def test_the_newton_step_edits_better_than_the_formula(case, what):
 
 
 def test_many_at_once_is_the_sum():
-    _, lam, _, influence = settled("softmax")
+    _, lam, _, influence = solved_case("softmax")
     both = influence.without_tasks([1, 4])
     assert torch.allclose(both - lam, -(influence.task(1) + influence.task(4)))
 
@@ -247,31 +247,31 @@ def test_removal_on_a_hundred_tasks_of_glyphs():
 
 
 def test_slip_4_the_direct_form_is_zero_and_first_order_is_what_is_run():
-    learner, lam, tasks, influence = settled("softmax")
+    learner, lam, tasks, influence = solved_case("softmax")
     assert influence.direct(TASK).abs().max() == 0  # eq. (2): partial_lam f = 0 in the main text's problem
     s = learner.total_hessian(lam, tasks) + L2 * torch.eye(learner.q, dtype=DOUBLE)
     printed = -torch.linalg.solve(s, learner.partial_gradients(lam, tasks)[1][TASK])
     assert relative_error(influence.first_order(TASK), printed) < 1e-12
-    right = truth(settled("softmax"), "task")
+    right = truth(solved_case("softmax"), "task")
     assert relative_error(printed, right) > 0.3 and relative_error(influence.task(TASK), right) < 1e-6
-    assert settled("head")[3].direct(TASK).norm() > 0.01
+    assert solved_case("head")[3].direct(TASK).norm() > 0.01
 
 
 def test_slip_5_gamma_ranks_and_cannot_edit():
-    learner, lam, tasks, influence = settled("softmax")
+    learner, lam, tasks, influence = solved_case("softmax")
     gamma = BilevelInfluence(learner, lam, tasks, hessian="gamma")
     shift = L2 + learner.partial_gradients(lam, tasks)[1].abs().sum()
     assert torch.allclose(gamma.tasks(), -learner.total_gradients(lam, tasks) / shift)  # a multiple of I
-    right = truth(settled("softmax"), "task")
+    right = truth(solved_case("softmax"), "task")
     assert relative_error(gamma.task(TASK), right) > 0.8 and right.norm() / gamma.task(TASK).norm() > 5
-    head, at, few, _ = settled("head")
+    head, at, few, _ = solved_case("head")
     kept = BilevelInfluence(head, at, few, hessian="gamma")
     assert relative_error(BilevelInfluence(head, at, few, hessian="gamma", solver="cg").tasks(), kept.tasks()) < 1e-7
 
 
 def test_slip_6_signs_and_the_lost_ridge():
     """Main text: lam - IF. Appendix: lam + IF, right for IF = -H^-1 D P; and H there has lost the outer ridge."""
-    learner, lam, tasks, influence = settled("softmax")
+    learner, lam, tasks, influence = solved_case("softmax")
     h = learner.total_hessian(lam, tasks)
     s = h + L2 * torch.eye(learner.q, dtype=DOUBLE)
     of_p = s @ influence.training_example(TASK, EXAMPLE)  # D_lam P
@@ -279,31 +279,31 @@ def test_slip_6_signs_and_the_lost_ridge():
     printed = -torch.linalg.solve(s, of_p)
     assert relative_error(-printed, gone) > 1.9  # the main text's sign
     assert relative_error(printed, gone) < 0.05  # the appendix's
-    right = truth(settled("softmax"), "training")
+    right = truth(solved_case("softmax"), "training")
     assert relative_error(torch.linalg.solve(h, of_p), right) > 0.05  # without the ridge
     assert relative_error(torch.linalg.solve(s, of_p), right) < 1e-6
 
 
 def test_theorem_4_5_needs_the_total_gradient():
-    learner, lam, tasks, influence = settled("softmax")
+    learner, lam, tasks, influence = solved_case("softmax")
     s = learner.total_hessian(lam, tasks) + L2 * torch.eye(learner.q, dtype=DOUBLE)
     theta = learner.inner_solution(lam, tasks)[TASK].requires_grad_()
     outputs = learner.problem.outputs(lam, theta, tasks.query_x[TASK])
     loss = torch.nn.functional.cross_entropy(outputs, tasks.query_y[TASK], reduction="none")[EXAMPLE]
     printed = -torch.linalg.solve(s, torch.autograd.grad(loss, theta)[0])
-    right = truth(settled("softmax"), "validation")
+    right = truth(solved_case("softmax"), "validation")
     assert relative_error(printed, right) > 0.3
     assert relative_error(influence.validation_example(TASK, EXAMPLE), right) < 1e-6
 
 
 def test_slip_7_the_fixed_point_of_algorithm_4():
     """I <- I - delta I + S I + T rests at (delta I - H)^-1 T; corrected and scaled, at minus the task-IF."""
-    learner, lam, tasks, influence = settled("softmax")
+    learner, lam, tasks, influence = solved_case("softmax")
     h, t = learner.total_hessian(lam, tasks), learner.total_gradients(lam, tasks)[TASK]
     eye = torch.eye(learner.q, dtype=DOUBLE)
     printed = torch.linalg.solve(L2 * eye - h, t)
     assert relative_error(printed - L2 * printed + h @ printed + t, printed) < 1e-10  # it is at rest
-    right = truth(settled("softmax"), "task")
+    right = truth(solved_case("softmax"), "task")
     assert relative_error(-printed, right) > 2 and relative_error(printed, right) > 0.2
     scale = 1.1 * float(torch.linalg.eigvalsh(h)[-1] + L2)
     moving = t / scale
@@ -313,20 +313,20 @@ def test_slip_7_the_fixed_point_of_algorithm_4():
 
 
 def test_slip_8_strength_and_l2_are_two_numbers():
-    learner, lam, tasks, influence = settled("softmax")
-    right = truth(settled("softmax"), "task")
+    learner, lam, tasks, influence = solved_case("softmax")
+    right = truth(solved_case("softmax"), "task")
     h, t = learner.total_hessian(lam, tasks), learner.total_gradients(lam, tasks)[TASK]
     one_delta = -torch.linalg.solve(h + STRENGTH * torch.eye(learner.q, dtype=DOUBLE), t)
     assert relative_error(one_delta, right) > 0.01 and relative_error(influence.task(TASK), right) < 1e-6
 
 
 def test_the_shortcut_drops_the_adaptation():
-    _, _, tasks, influence = settled("softmax")
+    _, _, tasks, influence = solved_case("softmax")
     assert relative_error(influence.performance(tasks, shortcut=True), influence.performance(tasks)) > 0.2
     with pytest.raises(ValueError, match="only inner='proximal'"):
-        settled("head")[3].performance(settled("head")[2], shortcut=True)
+        solved_case("head")[3].performance(solved_case("head")[2], shortcut=True)
     with pytest.raises(ValueError, match="only inner='proximal'"):
-        settled("head")[3].first_order(0)
+        solved_case("head")[3].first_order(0)
 
 
 def test_ekfac_stands_in_for_the_inner_hessian():
@@ -342,13 +342,13 @@ def test_ekfac_stands_in_for_the_inner_hessian():
     near = next(iter(learner.inner_states(learner.lam0, tasks, weights=chosen, inverse=EkfacInverse)))[1]
     assert relative_error(near.inverse.solve(rows), exact.inverse.solve(rows)) < 1e-10
     for name in ("softmax", "head"):
-        made, lam, few, influence = settled(name)
+        made, lam, few, influence = solved_case(name)
         approximate = BilevelInfluence(made, lam, few, inner_hessian="ekfac").tasks()
         assert 1e-3 < relative_error(approximate, influence.tasks()) < 1.0
 
 
 def test_bad_input():
-    learner, lam, tasks, influence = settled("softmax")
+    learner, lam, tasks, influence = solved_case("softmax")
     with pytest.warns(NotAtMinimumWarning, match="not a stationary point"):
         assert BilevelInfluence(learner, learner.lam0, tasks).status == "not_stationary"
     with pytest.raises(ValueError, match=r"xl\.meta\.solve"):
@@ -368,7 +368,7 @@ def test_bad_input():
 
 
 def test_a_diverging_series_is_stopped_with_its_spectrum():
-    learner, lam, tasks, _ = settled("softmax")
+    learner, lam, tasks, _ = solved_case("softmax")
     with pytest.raises(SolverError, match="diverged") as caught:
         BilevelInfluence(learner, lam, tasks, solver="neumann", scale=1.0).tasks()
     assert caught.value.solution.status == "diverged" and "eigenvalue" in caught.value.solution.detail
