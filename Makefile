@@ -11,9 +11,13 @@ STAMP := $(VENV)/.installed
 LEARN2LEARN := learn2learn==0.2.0
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-# make env PYTHON=/path/to/python3.11 chooses the interpreter; otherwise the first 3.11 on the PATH that can make
-# virtual environments.
+# What explainlib is tested with. make env PYTHON=/path/to/python3.12 chooses the interpreter; otherwise it is the first
+# of these on the PATH that can make virtual environments.
+PYTHON_VERSIONS := 3.11 3.12 3.13
 PYTHON ?=
+# learn2learn is compiled. Everything else works without it, so a build that fails is told and no error.
+WITHOUT_LEARN2LEARN = $(LEARN2LEARN) did not build (it needs gcc and the headers of Python; see $(VENV)/learn2learn.log): \
+	to_learn2learn, from_learn2learn and notebook 05 are not available and their tests are skipped. To try again: rm $(STAMP) && make env
 # More arguments for JupyterLab (make lab), pytest (make test) or the notebook tool (make notebooks).
 ARGS ?=
 NOTEBOOK := notebooks/00_start_here.ipynb
@@ -30,31 +34,34 @@ help: ## list the targets
 		while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 env: $(STAMP) ## prepare the virtual environment in .venv, with the exact versions of constraints.txt
+	@[[ -z "$(PYTHON)" ]] || cmp -s <("$(PYTHON)" -V) <($(BIN)/python -V) || { \
+		echo "$(VENV) holds $$($(BIN)/python -V), $(PYTHON) is another; to make it anew: make clean env PYTHON=$(PYTHON)" >&2; \
+		exit 1; }
 
 # The stamp goes first and comes back last, so an interrupted installation is never taken for a finished one.
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@rm -f $@
-	@command -v gcc >/dev/null || { echo "gcc is missing; learn2learn is compiled here. Install it: apt-get install gcc" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		found=""; seen=""; \
-		for candidate in $(or $(PYTHON),$$(type -ap python3.11 python3 python || true)); do \
+		for candidate in $(or $(PYTHON),$$(type -ap $(PYTHON_VERSIONS:%=python%) python3 python || true)); do \
 			version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo "does not run"); \
 			why=""; \
 			"$$candidate" -c 'import venv, ensurepip' 2>/dev/null || why=", cannot make virtual environments"; \
 			seen="$$seen $$candidate ($$version$$why);"; \
-			[[ "$$version" == 3.11 || ( -n "$(PYTHON)" && "$$version" == 3.* ) ]] && [[ -z "$$why" ]] && { found="$$candidate"; break; }; \
+			[[ " $(PYTHON_VERSIONS) " == *" $$version "* || ( -n "$(PYTHON)" && "$$version" == 3.* ) ]] && [[ -z "$$why" ]] && { found="$$candidate"; break; }; \
 		done; \
 		[[ -n "$$found" ]] || { \
-			echo "No usable Python 3.11. Found:$${seen:- nothing on the PATH}" >&2; \
-			echo "Install python3.11 with its venv and dev packages, or name one: make env PYTHON=/path/to/python3.11" >&2; \
+			echo "No usable Python among $(PYTHON_VERSIONS). Found:$${seen:- nothing on the PATH}" >&2; \
+			echo "Install python3.11 with its venv and dev packages, or name one: make env PYTHON=/path/to/python3.12" >&2; \
 			exit 1; }; \
-		[[ "$$version" == 3.11 ]] || echo "Python $$version is untested; the pins were made with 3.11." >&2; \
+		[[ " $(PYTHON_VERSIONS) " == *" $$version "* ]] || echo "Python $$version is untested; the pins are for $(PYTHON_VERSIONS)." >&2; \
 		echo "Making $(VENV) with $$found"; \
 		"$$found" -m venv --clear $(VENV); }
-	@$(BIN)/python -c 'import os, sysconfig, sys; p = os.path.join(sysconfig.get_path("include"), "Python.h"); os.path.exists(p) or sys.exit(p + " is missing; learn2learn is compiled here. Install the headers: apt-get install python3.11-dev")'
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,lab]"
-	$(BIN)/python -m pip install --quiet --no-deps --config-settings="--build-option=build_ext" $(LEARN2LEARN)
+	@echo "Compiling $(LEARN2LEARN)"
+	@$(BIN)/python -m pip install --quiet --no-deps --config-settings="--build-option=build_ext" $(LEARN2LEARN) \
+		>$(VENV)/learn2learn.log 2>&1 || echo "$(WITHOUT_LEARN2LEARN)" >&2
 	@touch $@
 
 lab: $(STAMP) ## open JupyterLab on the start notebook (ARGS="--no-browser --port 8899" passes more to it)

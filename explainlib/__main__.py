@@ -15,7 +15,7 @@ SCALES = ("quick", "cpu", "paper")
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Print what is installed and at hand, and what to do about gaps; return 0 whatever was found."""
+    """Print what is installed and found, and the remedies for gaps; return 0."""
     from explainlib.doctor import report
 
     print(report())
@@ -30,7 +30,7 @@ def data(options: argparse.Namespace) -> int:
     for pool in datasets.pool_catalogue():
         entries.setdefault(pool.name, pool)  # digits are both
     if options.name is None:
-        print("\n".join(f"{entry.name:<14} {entry.found or 'not at hand: ' + entry.how}" for entry in entries.values()))
+        print("\n".join(f"{entry.name:<14} {entry.found or 'not found: ' + entry.how}" for entry in entries.values()))
         return 0
     if options.name not in entries:
         raise ValueError(f"data set {options.name!r} is unknown; choose one of {', '.join(entries)}.")
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = main.add_subparsers(dest="command", required=True, metavar="command")
 
-    command = commands.add_parser("doctor", help="say what is installed, at hand, and missing")
+    command = commands.add_parser("doctor", help="report what is installed, found and missing")
     command.set_defaults(run=doctor)
 
     command = commands.add_parser("data", help="list the data sets, or fetch and describe one")
@@ -128,7 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "explainlib":
             raise
-        print(f"explainlib: the package {error.name} is not installed; run `make env`.", file=sys.stderr)
+        from explainlib.doctor import install_command
+
+        command = install_command(error.name)
+        print(f"explainlib: the package {error.name} is not installed; run `{command}`.", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"explainlib: {error}", file=sys.stderr)
     except KeyboardInterrupt:

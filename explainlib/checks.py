@@ -1,4 +1,4 @@
-"""What an argument must be: each ``require_*`` returns its value, or raises with got, expected and one remedy.
+"""Checks of arguments: each ``require_*`` returns its value, or raises with got, expected and one remedy.
 
 Checks run before any work starts. A message is one or two sentences a student can act on; it names the argument,
 what it was, what it has to be, and what to do.
@@ -16,13 +16,13 @@ from torch import Tensor
 
 
 def require_choice(name: str, value: object, choices: Sequence[object], *, later: Sequence[str] = ()) -> object:
-    """Return ``value`` if it is one of ``choices``; a name in ``later`` is announced but not available yet.
+    """Return ``value`` if it is one of ``choices``; a name in ``later`` is not available yet.
 
     Args:
         name: the argument's name, for the message.
         value: what the caller passed.
         choices: the names that work.
-        later: names the public interface already fixes whose time has not come.
+        later: names that are fixed but not available yet.
 
     Returns:
         ``value`` itself.
@@ -88,8 +88,8 @@ def require_indices(
     Args:
         indices: list of int, or a one-dimensional integer tensor; negative positions are refused.
         size: how many there are to choose from.
-        name: what the message calls the argument.
-        of: what the positions count.
+        name: the argument's name in the message.
+        of: the indexed items, for the message.
 
     Returns:
         LongTensor [k], in the caller's order.
@@ -122,11 +122,11 @@ def require_indices(
 def require_groups(
     groups: Sequence[Sequence[int] | Int[Tensor, " _"]], size: int, *, of: str = "training examples"
 ) -> list[Int[Tensor, " _"]]:
-    """Return ``groups`` as LongTensors: each non-empty, distinct, in range, and leaving something behind.
+    """Return ``groups`` as LongTensors: each non-empty, distinct, in range, and not everything.
 
     Raises:
         TypeError: a flat list of numbers instead of a list of groups.
-        ValueError: no groups, an empty group, a repeated or outside index, or a group that leaves nothing.
+        ValueError: no groups, an empty group, a repeated or outside index, or a group of everything.
     """
     if isinstance(groups, Tensor) and groups.ndim == 1:
         raise TypeError("groups is one row of indices, expected a list of index lists; pass [indices] for one group.")
@@ -139,7 +139,7 @@ def require_groups(
 def require_some(
     indices: Sequence[int] | Int[Tensor, " k"], size: int, *, name: str = "indices", of: str = "training examples"
 ) -> Int[Tensor, " k"]:
-    """Return ``indices`` as ``require_indices`` does, if they leave something behind.
+    """Return ``indices`` as ``require_indices`` does, if they are not all.
 
     Raises:
         TypeError, ValueError: as ``require_indices``, or all of them.
@@ -175,12 +175,12 @@ def require_labels(name: str, y: Tensor, classes: int) -> Int[Tensor, " n"]:
 
 
 def is_integer(y: Tensor) -> bool:
-    """Return whether all numbers are whole ones, whatever their dtype."""
+    """Return whether all numbers are integers, in any dtype."""
     return not y.is_floating_point() or bool((y == y.round()).all())
 
 
 def _as_labels(name: str, y: Tensor) -> str:
-    """Return what turns y into labels, as far as that can be guessed."""
+    """Return the likely conversion of y into labels."""
     if y.ndim == 2 and y.shape[1] > 1:
         return f"one class number an example, such as {name}.argmax(1) where rows are one-hot"
     if not is_integer(y):
@@ -217,7 +217,7 @@ def require_table(name: str, value: Float[Tensor, "t n"]) -> Float[Tensor, "t n"
 
 
 def symmetrised(name: str, matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:
-    """Return (A + A^T)/2 of a matrix that is symmetric up to rounding; an asymmetry is never averaged away.
+    """Return (A + A^T)/2 of a matrix that is symmetric up to rounding; a larger asymmetry is an error.
 
     Raises:
         ValueError: |A - A^T| above the square root of the rounding unit, relative to the largest entry.
@@ -235,7 +235,7 @@ OWN_FRAMES = ("explainlib", "jaxtyping", "contextlib")  # contextlib: functions 
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the line outside explainlib that started the work, so that a person sees their own line."""
+    """Warn at the line outside explainlib that made the call."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in OWN_FRAMES:
         level, frame = level + 1, frame.f_back

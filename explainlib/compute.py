@@ -1,4 +1,4 @@
-"""How the library uses the machine: one sane thread count, no denormals, and everything put back afterwards.
+"""Threads and denormals: a suitable thread count, denormals flushed, both restored afterwards.
 
 Two traps are bigger than any algorithm here. torch's thread pool can make small double-backward work 20 times slower
 than one thread; and trained models have many gradients below the smallest normal number (denormals), on which a
@@ -26,7 +26,7 @@ _inside = False
 
 
 def flushes_denormals() -> bool:
-    """Return whether this thread counts denormals as zero; torch can set that state but not tell it, so probe it."""
+    """Return whether this thread counts denormals as zero; torch cannot report that state, so it is measured."""
     smallest_normal = torch.full((), torch.finfo(torch.float64).tiny, dtype=torch.float64)
     return bool(smallest_normal * 0.5 == 0)
 
@@ -35,7 +35,7 @@ def threads_for(work: int) -> int:
     """Return the thread count for a problem of ``work`` = examples x parameters.
 
     Args:
-        work: 0 or more; at or above ``SMALL_WORK`` the caller's own count is kept.
+        work: 0 or more; at or above ``SMALL_WORK`` the caller's count is kept.
 
     Returns:
         ``EXPLAINLIB_THREADS`` if it is set, else 1 for small problems, else ``torch.get_num_threads()``.
@@ -58,7 +58,7 @@ def settings(work: int = 0) -> Iterator[None]:
     """Flush denormals and use ``threads_for(work)`` inside the block; restore both at its end, errors included.
 
     Gradients are on inside, also where the caller works under ``no_grad`` or ``inference_mode``. Nested blocks keep the
-    outermost block's settings. Threads other than the caller's keep their own denormal state.
+    outermost block's settings. Other threads keep their denormal state.
     """
     global _inside
     if _inside:
@@ -72,7 +72,7 @@ def settings(work: int = 0) -> Iterator[None]:
         torch.set_flush_denormal(True)
         if wanted != threads:
             torch.set_num_threads(wanted)
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller turned off
+        with torch.inference_mode(False), torch.enable_grad():  # even if the caller turned them off
             yield
     finally:
         _inside = False
@@ -95,7 +95,7 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def thread_report() -> str:
-    """Return one sentence on threads and denormals, for people and for ``doctor``."""
+    """Return one sentence on threads and denormals, for ``doctor``."""
     chosen = os.environ.get("EXPLAINLIB_THREADS")
     own = f"EXPLAINLIB_THREADS={chosen}" if chosen else "EXPLAINLIB_THREADS is not set"
     return (

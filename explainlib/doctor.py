@@ -1,4 +1,4 @@
-"""What this installation has, what it lacks, and what to do about each gap.
+"""A report on the installation: what is there, what is missing, and the remedy for each gap.
 
 ``report`` only looks: it installs, downloads and changes nothing. Paths are shortened to ``$EXPLAINLIB_DATA`` and
 ``~``, so that a report can be shown to others.
@@ -31,7 +31,10 @@ PACKAGES = (
     "learn2learn",
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+TESTED = ((3, 11), (3, 12), (3, 13))  # versions of Python
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s#;]+)")
+REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)[^;]*(?:;.*extra == ['\"](\w+)['\"])?")
+HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
 MARKS = {True: "ok ", False: "gap"}
 
 
@@ -40,9 +43,9 @@ class Finding:
     """One line of the report.
 
     Args:
-        subject: what was looked at.
+        subject: what was checked.
         text: what was found.
-        remedy: what to do; empty if nothing needs doing.
+        remedy: what to do; empty if nothing.
     """
 
     subject: str
@@ -51,7 +54,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Return whether nothing needs doing."""
+        """Return whether there is nothing to do."""
         return not self.remedy
 
     def __str__(self) -> str:
@@ -66,7 +69,7 @@ def pins(root: Path | None = None) -> dict[str, str]:
     Args:
         root: the repository; None means the one this package was installed from. Without its files, nothing is pinned.
     """
-    folder = Path(__file__).resolve().parent.parent if root is None else root
+    folder = HOME if root is None else root
     found: dict[str, str] = {}
     for name, pattern in (("constraints.txt", r"(.*)"), ("Makefile", r"^LEARN2LEARN := (.*)")):
         path = folder / name
@@ -81,9 +84,41 @@ def pins(root: Path | None = None) -> dict[str, str]:
 def python_finding() -> Finding:
     """Return which Python and system this is."""
     text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info[:2] != (3, 11) or platform.system() != "Linux":
-        return Finding("python", text, "only Python 3.11 on Linux is tested; where results differ, try that first")
+    if sys.version_info[:2] not in TESTED or platform.system() != "Linux":
+        versions = " and ".join(f"{major}.{minor}" for major, minor in TESTED)
+        return Finding("python", text, f"only Python {versions} on Linux are tested; where results differ, try those")
     return Finding("python", text)
+
+
+def in_repository(root: Path | None = None) -> bool:
+    """Return whether this package lies in its repository, where ``make`` installs what it needs.
+
+    Args:
+        root: the folder that holds the package; None means where it was imported from.
+    """
+    folder = HOME if root is None else root
+    return all((folder / name).is_file() for name in ("Makefile", "constraints.txt", "pyproject.toml"))
+
+
+def install_command(name: str, root: Path | None = None) -> str:
+    """Return the command that installs a package this library can use.
+
+    Args:
+        name: as its distribution is called.
+        root: as in ``in_repository``. Outside the repository there is no Makefile, and pip takes its place.
+    """
+    if in_repository(root):
+        return "make env" if name != "learn2learn" else "rm .venv/.installed && make env"
+    if name == "learn2learn":
+        from explainlib.datasets.tasks import INSTALL_LEARN2LEARN
+
+        return INSTALL_LEARN2LEARN
+    try:
+        requirements = metadata.requires("explainlib") or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    extras = {found.group(1): found.group(2) for found in map(REQUIREMENT.match, reversed(requirements)) if found}
+    return f"pip install 'explainlib[{extras[name]}]'" if extras.get(name) else f"pip install {name}"
 
 
 def package_finding(name: str, pinned: str | None) -> Finding:
@@ -96,14 +131,15 @@ def package_finding(name: str, pinned: str | None) -> Finding:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, "not installed", "make env")
+        without = "; without it there is no to_learn2learn, no from_learn2learn and no notebook 05"
+        return Finding(name, "not installed", install_command(name) + without * (name == "learn2learn"))
     if pinned is not None and version.split("+")[0] != pinned:
         return Finding(name, f"{version}, tested with {pinned}", "make env installs the tested version")
     return Finding(name, version + ("" if pinned is None else ", the tested version"))
 
 
 def device_finding() -> Finding:
-    """Return which device tensors can live on."""
+    """Return the available device."""
     import torch
 
     if torch.cuda.is_available():
@@ -141,20 +177,20 @@ def data_findings() -> list[Finding]:
     from explainlib import datasets
 
     return [
-        Finding(f"data {entry.name}", entry.found or "not at hand", "" if entry.found else entry.how)
+        Finding(f"data {entry.name}", entry.found or "not found", "" if entry.found else entry.how)
         for entry in [*datasets.catalogue(), *(e for e in datasets.pool_catalogue() if e.name != "digits")]
     ]
 
 
 def findings() -> list[Finding]:
-    """Return everything ``doctor`` looks at, in the order of the report."""
+    """Return all findings of ``doctor``, in the order of the report."""
     pinned = pins()
     return [
         python_finding(),
         *(package_finding(name, pinned.get(name)) for name in PACKAGES),
         device_finding(),
         compute_finding(),
-        browser_finding(),
+        *([browser_finding()] if in_repository() else []),
         *data_findings(),
     ]
 

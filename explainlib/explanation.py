@@ -1,6 +1,6 @@
-"""The result a person reads: one number for each test and training example, with its quantity, unit and sign.
+"""Explanations: one number for each test and training example, with quantity, unit and sign.
 
-Which sign helps depends on the method, so it is said once, here, and ``top`` is always the most helpful.
+Which sign is helpful depends on the method and is stored here; ``top`` is always the most helpful.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHOWN_EXAMPLES = 4
 
 
 class Explanation:
-    """What each training example has to do with each test example.
+    """Values of training examples for test examples.
 
     Attributes:
         values: [t, n], in ``unit``.
@@ -35,7 +35,7 @@ class Explanation:
         quantity: what a value is, such as "loss influence".
         unit: of a value, such as "test loss per unit of weight".
         helpful: "negative" or "positive", the sign of a training example that helps.
-        status: what the reader should know of how the values came about; "" if nothing.
+        status: remarks on the computation; "" if none.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Explanation:
         )
 
     def plot(self, test: int = 0, k: int = 5) -> Picture:
-        """Return a picture: the test example, beside it its k most helpful and, below, its k most harmful examples.
+        """Return a picture of the test example with its k most helpful and, below, its k most harmful examples.
 
         Args:
             test: which test example.
@@ -194,7 +194,7 @@ def explain(
     damping: float = 0.0,
     keep: Keep = None,
 ) -> Explanation:
-    """Return what each training example has to do with each test example's loss.
+    """Return the explanation of each test example's loss by each training example.
 
     Args:
         risk: at a minimum (a warning otherwise, kept in ``status``).

@@ -1,6 +1,6 @@
 """Per-example losses as functions of the model's outputs, with the derivatives that curvature needs.
 
-Splitting outputs from the loss on outputs is what a Gauss-Newton matrix is made of: G = J^T S J, S the Hessian of
+Gauss-Newton matrices need the outputs apart from the loss on outputs: G = J^T S J, S the Hessian of
 the loss in the outputs. Every method takes outputs [n, C], or [g, n, C] for g parameter vectors on the same examples.
 """
 
@@ -21,15 +21,15 @@ from explainlib.derivatives import Constants, DecompositionMode, vmap
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Outputs = Float[Tensor, "*g n C"]
-Directions = Float[Tensor, "*k n C"]  # one set of outputs may meet k directions
+Directions = Float[Tensor, "*k n C"]  # k directions for one set of outputs
 CHOOSES_LOSS = ("train.y", "y")  # targets of functions that have a ``loss``
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss l(outputs, y) of single examples; by itself any differentiable callable.
+    """A loss l(outputs, y) of single examples; as a base class for any differentiable callable.
 
-    ``lost_ranks`` says how many directions of the output space never change the loss (softmax: one, the shift).
+    ``lost_ranks`` is the number of directions in output space that do not change the loss (softmax: one, the shift).
     """
 
     name: str
@@ -40,7 +40,7 @@ class Loss:
         """Return l for each example; ``constants`` is a tape as in ``DecompositionMode``."""
         labels = y.expand(*outputs.shape[:-2], *y.shape).reshape(-1, *y.shape[1:])
         rows = outputs.reshape(-1, outputs.shape[-1])
-        if type(self) is Loss:  # somebody's function may write into what it gets
+        if type(self) is Loss:  # a user's function may write into its arguments
             rows, labels = rows.clone(), labels.clone()
         with DecompositionMode(constants) if type(self) is Loss else nullcontext():
             losses = self.function(rows, labels)
@@ -60,7 +60,7 @@ class Loss:
         return jvp(lambda f: self.gradient(f, y), (outputs.expand_as(u).contiguous(),), (u,))[1]
 
     def third_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
-        """Return l'''[u, u], how the curvature along u changes along u."""
+        """Return l'''[u, u], the third derivative applied twice to u."""
         return jvp(lambda f: self.hessian_product(f, y, u), (outputs.expand_as(u).contiguous(),), (u,))[1]
 
 
@@ -99,7 +99,7 @@ class SquaredError(Loss):
         return 2 * u
 
     def third_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
-        """Return 0: the curvature of a square never changes."""
+        """Return 0: the third derivative of a square."""
         return torch.zeros_like(u)
 
 
@@ -125,13 +125,13 @@ def require_loss(loss: str | LossFunction | Loss) -> Loss:
 
 
 def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
-    """Return ``y`` if this loss can compare it with ``outputs`` numbers an example.
+    """Return ``y`` if it fits this loss and ``outputs`` outputs an example.
 
     Args:
-        loss: a callable's targets are its own affair and pass.
+        loss: targets of a callable are not checked.
         name: the argument's name, for the message.
         y: labels [n] or targets [n, outputs].
-        outputs: how many numbers the model gives for one example.
+        outputs: number of outputs of the model.
 
     Raises:
         TypeError: labels that are not int64 [n] for cross-entropy, or whole numbers for squared_error.

@@ -1,7 +1,7 @@
-"""How much memory there is, and what a computation may take of it.
+"""Memory: what is free, and limits of computations.
 
-What can be done in parts takes a quarter of what is free, unless told otherwise (``memory_limit``). What has to be held
-whole is estimated before it is allocated, and refused where it does not fit (``require_memory``), with what the very
+Computations in parts use a quarter of free memory by default (``memory_limit``). A large allocation is estimated first
+and refused if it does not fit (``require_memory``), with what the very
 function that was called offers instead (``alternatives``).
 """
 
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 SMALL = 2**26  # bytes that are always there
-UNKNOWN = 4 * 2**30  # where the system does not say what is free
+UNKNOWN = 4 * 2**30  # where the system does not report free memory
 
 
 def memory_limit(memory: int | float | None, device: torch.device) -> int:
-    """Return the bytes a computation may work with.
+    """Return the bytes of working memory of a computation.
 
     Args:
-        memory: bytes, above zero; None is a quarter of what is free on the device.
-        device: where the tensors lie.
+        memory: bytes, above zero; None is a quarter of free memory on the device.
+        device: of the tensors.
 
     Raises:
         ValueError: not above zero.
@@ -45,7 +45,7 @@ _offered: ContextVar[str | None] = ContextVar("alternatives", default=None)
 
 
 class alternatives(ContextDecorator):
-    """Say what a function offers instead, should something inside it be too large; the outermost function's counts.
+    """Declare a function's alternatives for ``TooLargeError``; those of the outermost function are used.
 
     Args:
         offered: options or functions that exist, as the end of a sentence: "pass solver='cg'".
@@ -59,7 +59,7 @@ class alternatives(ContextDecorator):
         return alternatives(self.offered)
 
     def __enter__(self) -> alternatives:
-        """Offer, unless somebody further out does."""
+        """Declare them, unless an outer function did."""
         self._tokens.append(_offered.set(self.offered) if _offered.get() is None else None)
         return self
 
@@ -77,10 +77,10 @@ def require_memory(what: str, size: int | float, device: torch.device, *, otherw
         what: is to be held, with the numbers that decide: "the Hessian of p = 1,001,000 parameters".
         size: bytes, working copies included.
         device: where.
-        otherwise: what to do instead, where no calling function says it better.
+        otherwise: the alternative, where no calling function declares one.
 
     Raises:
-        TooLargeError: more than what is free on the device.
+        TooLargeError: more than the free memory of the device.
     """
     if size < SMALL:
         return
@@ -97,10 +97,10 @@ def require_numbers(what: str, count: int | float, like: Tensor, *, otherwise: s
         what: is to be held.
         count: of numbers, working copies included.
         like: gives dtype and device.
-        otherwise: what to do instead.
+        otherwise: the alternative.
 
     Raises:
-        TooLargeError: more than what is free.
+        TooLargeError: more than the free memory.
     """
     require_memory(what, count * like.element_size(), like.device, otherwise=otherwise)
 
@@ -128,7 +128,7 @@ def _remaining(group: Path) -> int | None:
 
 
 def format_bytes(size: int | float) -> str:
-    """Return a number of bytes as a person reads it."""
+    """Return a number of bytes in a readable unit."""
     for unit, width in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= width:
             return f"{size / width:.3g} {unit}"

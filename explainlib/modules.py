@@ -1,7 +1,7 @@
-"""Somebody's ``nn.Module``: what cannot be explained is refused, the rest is copied, and a copy's state is put back.
+"""The user's ``nn.Module``: unsupported modules are refused, others are copied, and a copy's state is restored.
 
 The caller's module is never run. A forward may set attributes, keep activations or write into its input; the private
-copy is put back after each call, so that every call starts from the state in which the model came.
+copy is restored after each call, so that every call starts from the state of the given model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from explainlib.derivatives import renormalise
 
 DTYPES = (torch.float32, torch.float64)
-INTERNAL = frozenset(vars(nn.Module())) - {"_buffers"}  # torch's own attributes: parameters, hooks, the mode
+INTERNAL = frozenset(vars(nn.Module())) - {"_buffers"}  # attributes of nn.Module: parameters, hooks, the mode
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -71,20 +71,20 @@ def require_dtype(named: dict[str, Tensor], names: Sequence[str]) -> None:
 
 
 def private_copy(model: nn.Module) -> nn.Module:
-    """Return a deep copy; activations that a module kept are copied as constants.
+    """Return a deep copy; stored activations are copied as constants.
 
     Raises:
         TypeError: an attribute that cannot be copied.
     """
-    memo = {id(kept): kept.detach().clone() for kept in _kept_tensors(model)}
+    memo = {id(kept): kept.detach().clone() for kept in _stored_tensors(model)}
     try:
         copied = copy.deepcopy(model, memo)
-    except Exception as error:  # whatever somebody's __deepcopy__ raises
+    except Exception as error:  # any error of a user's __deepcopy__
         raise TypeError(
             f"the model cannot be copied ({type(error).__name__}: {str(error)[:200]}); remove the attribute that "
             "copy.deepcopy(model) stumbles over."
         ) from error
-    if not _faithful(model, copied):
+    if not _is_faithful_copy(model, copied):
         raise TypeError(
             f"copy.deepcopy of the model ({type(model).__name__}) gives another model, or one that shares its layers; "
             "let its __deepcopy__ copy every attribute, or remove it."
@@ -92,8 +92,8 @@ def private_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
-def _faithful(model: nn.Module, copied: nn.Module) -> bool:
-    """Return whether a copy has the same layers, plain attributes and tensors, and each of them for itself."""
+def _is_faithful_copy(model: nn.Module, copied: nn.Module) -> bool:
+    """Return whether a copy has the same layers, plain attributes and tensors, and shares none of them."""
     layers, theirs = list(model.named_modules()), list(copied.named_modules())
     if [name for name, _ in layers] != [name for name, _ in theirs]:
         return False
@@ -109,7 +109,7 @@ def _faithful(model: nn.Module, copied: nn.Module) -> bool:
     return True
 
 
-def _kept_tensors(model: nn.Module) -> Iterator[Tensor]:
+def _stored_tensors(model: nn.Module) -> Iterator[Tensor]:
     """Yield tensors among the attributes that are results of a computation, which deepcopy refuses."""
     waiting = [value for layer in model.modules() for value in vars(layer).values()]
     seen: set[int] = set()
@@ -139,8 +139,8 @@ class AttributeState:
     """The attributes of a module and of its layers, as they are now.
 
     Args:
-        module: whose.
-        only: those that are known to change; None is all.
+        module: the module.
+        only: names that are known to change; None is all.
     """
 
     def __init__(self, module: nn.Module, only: Sequence[Attribute] | None = None) -> None:
@@ -215,10 +215,10 @@ def last_linear(model: nn.Module) -> Readout | None:
 
 
 def readout(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Readout | None:
-    """Return the ``nn.Linear`` whose output is the model's output, or else the last that ran; None if none did.
+    """Return the ``nn.Linear`` whose output is the model's output, or else the last one called; None if none.
 
     Args:
-        module: a copy of one's own, which ``run`` runs.
+        module: a private copy, which ``run`` calls.
         run: x -> outputs.
         x: a few examples.
     """
@@ -264,14 +264,14 @@ def chosen_names(named: dict[str, Tensor], choice: str | Sequence[str]) -> tuple
     return tuple(name for name in named if name in set(choice))
 
 
-def take_bounds(module: nn.Module) -> dict[str, tuple[float, float]]:
-    """Take ``max_norm`` off every embedding and return (bound, norm type) by the names of their tables.
+def remove_max_norms(module: nn.Module) -> dict[str, tuple[float, float]]:
+    """Remove ``max_norm`` from every embedding and return (bound, norm type) by the names of their tables.
 
     The bound is no part of an objective, and at its edge nothing has a derivative: tables are shortened once, as a
-    forward would leave them (``shortened``), and the copy goes on without it.
+    forward would leave them (``shortened``), and the copy has none.
 
     Args:
-        module: a copy of one's own.
+        module: a private copy.
     """
     bounds = {}
     for name, layer in module.named_modules():
@@ -282,12 +282,12 @@ def take_bounds(module: nn.Module) -> dict[str, tuple[float, float]]:
     return bounds
 
 
-def no_source() -> None:
-    """Return None, in the place of a reference to a model that is in another process."""
+def none_reference() -> None:
+    """Return None instead of a reference to a model in another process."""
 
 
 def structure(model: nn.Module) -> tuple:
-    """Return what decides how a model computes, its numbers apart: layers, modes, plain attributes.
+    """Return what determines a model's computation apart from its tensors: layers, modes, plain attributes.
 
     Args:
         model: any.

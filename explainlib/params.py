@@ -23,23 +23,23 @@ from explainlib.modules import (
     Readout,
     chosen_names,
     last_linear,
-    no_source,
+    none_reference,
     private_copy,
     readout,
+    remove_max_norms,
     require_dtype,
     require_module,
     structure,
-    take_bounds,
 )
 
 
 class Parameters:
     """The chosen parameters of a private copy of a model.
 
-    The copy runs under ``DecompositionMode``: differentiable as often as one likes, whatever layers it has.
+    The copy runs under ``DecompositionMode``: differentiable at every order, with any layers.
 
     Args:
-        model: any ``nn.Module`` whose forward maps x [n, ...] to outputs [n, C], each example for itself.
+        model: any ``nn.Module`` whose forward maps x [n, ...] to outputs [n, C], each example independently.
         choice: "all" (every parameter that requires a gradient), "last" (the read-out: the ``nn.Linear`` whose output
             is the model's), or a list of names from ``model.named_parameters()``.
         x: a few examples; with them "last" is found by running the copy, without them it is the last one defined.
@@ -47,8 +47,8 @@ class Parameters:
 
     Attributes:
         writes_input: whether the forward writes into its input, so that it gets a copy; found by the gate.
-        sets: attributes that the forward sets, put back after each call; found by the gate.
-        bounds: of embedding tables whose ``max_norm`` the copy goes on without.
+        sets: attributes that the forward sets, restored after each call; found by the gate.
+        bounds: of embedding tables, whose ``max_norm`` is removed in the copy.
 
     Raises:
         TypeError: not an ``nn.Module``, a wrapped or scripted one, or parameters in half precision.
@@ -73,8 +73,8 @@ class Parameters:
         self.module = private_copy(model).requires_grad_(False)
         if batch_statistics:
             with_batch_statistics(self.module)
-        self.bounds = take_bounds(self.module)
-        # torch swaps the parameters of a module once per name; one that stands at two places must be swapped once only
+        self.bounds = remove_max_norms(self.module)
+        # torch swaps parameters once per name; a shared one must be swapped once only
         every = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
         self._tied = len(every) == len(set(every))
         self.names = self._chosen(choice, x)
@@ -111,19 +111,19 @@ class Parameters:
         return chosen_names(named, choice)
 
     def readout(self, x: Tensor | None) -> Readout | None:
-        """Return the read-out, found by running x, or by definition where x is None."""
+        """Return the last layer, found by a forward of x, or by definition if x is None."""
         return last_linear(self.module) if x is None else readout(self.module, self.run, x[:2])
 
     def run(self, x: Tensor) -> Tensor:
-        """Return what the private copy answers as it stands."""
+        """Return the outputs of the private copy."""
         return self.call({}, x)
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the caller's model behind when sent to another process."""
-        return {**self.__dict__, "source": no_source}
+        return {**self.__dict__, "source": none_reference}
 
     def call(self, named: dict[str, Tensor], x: Tensor, constants: Constants | None = None) -> Tensor:
-        """Return what the private copy answers with some parameters by name in the place of its own."""
+        """Return the outputs of the private copy with some parameters replaced by name."""
         state = AttributeState(self.module, self.sets) if self.sets else None
         try:
             with DecompositionMode(constants):
@@ -134,7 +134,7 @@ class Parameters:
                 state.restore()
 
     def double(self) -> Parameters:
-        """Return the same in float64, a copy of its own."""
+        """Return a copy in float64."""
         other = copy.copy(self)
         other.module = private_copy(self.module).double()
         other.theta = self.theta.double()
@@ -148,17 +148,17 @@ class Parameters:
     def outputs(
         self, theta: Float[Tensor, " p"], x: Tensor, *, constants: Constants | None = None
     ) -> Float[Tensor, "n C"]:
-        """Return the model's outputs at theta, everything not chosen as it was; differentiable in theta.
+        """Return the model's outputs at theta, other parameters unchanged; differentiable in theta.
 
         Args:
             theta: the chosen parameters.
             x: n examples.
-            constants: a tape for what the forward takes as constant, see ``DecompositionMode``.
+            constants: a tape of constants, see ``DecompositionMode``.
         """
         return self.call(self.named(theta), x, constants)
 
     def place(self, named: Mapping[str, Tensor]) -> None:
-        """Write parameters and buffers by name into the private copy: what is not chosen has these values from now on.
+        """Write parameters and buffers by name into the private copy, as values of what is not chosen.
 
         Args:
             named: any of the model's parameters and buffers, in their shapes; tables with a bound are shortened.
@@ -169,7 +169,7 @@ class Parameters:
                 own[name].copy_(renormalise(value, *self.bounds[name]) if name in self.bounds else value)
 
     def with_buffers(self, buffers: Mapping[str, Tensor]) -> Parameters:
-        """Return the same with other buffers, a copy of its own.
+        """Return a copy with other buffers.
 
         Raises:
             ValueError: a name that is no buffer of the model, or another shape.
@@ -224,7 +224,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A final linear layer, the only thing trained: outputs = features @ matrix(theta)^T.
+    """A final linear layer, if only it is trained: outputs = features @ matrix(theta)^T.
 
     A bias counts as the weight of a last feature that is always 1.
     """
@@ -234,7 +234,7 @@ class LinearHead:
     has_bias: bool
 
     def features(self, x: Tensor) -> Float[Tensor, "n d"]:
-        """Return what the layer sees, with a column of ones when it has a bias."""
+        """Return the layer's inputs, with a column of ones if it has a bias."""
         seen: list[Tensor] = []
         hook = self.layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
         try:
@@ -267,7 +267,7 @@ def require_finite_parameters(theta: Float[Tensor, " p"]) -> Float[Tensor, " p"]
 
 
 def require_outputs(run: Callable[[Tensor], Tensor], x: Tensor, name: str = "train.x") -> Float[Tensor, "n C"]:
-    """Return ``run(x)`` if the model can read x and answers with one row of outputs an example.
+    """Return ``run(x)`` if the model can read x and returns one row of outputs an example.
 
     Raises:
         TypeError: outputs that are not one tensor.
@@ -276,7 +276,7 @@ def require_outputs(run: Callable[[Tensor], Tensor], x: Tensor, name: str = "tra
     try:
         with torch.no_grad():
             outputs = run(x)
-    except Exception as error:  # whatever somebody's forward raises
+    except Exception as error:  # any error of a user's forward
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         raise ValueError(
             f"the model cannot read {name}, {x.dtype} of shape {['n', *x.shape[1:]]}: {kind}{error}; "

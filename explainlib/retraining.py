@@ -1,4 +1,4 @@
-"""Ground truth: what really happens when data are removed. The oracle of tests, studies and panels.
+"""Ground truth of removals by retraining: the oracle of tests, studies and panels.
 
 Three ways to retrain. "newton" solves what remains to a stationary point, from where the model is now. "finetune"
 trains on from there, and "scratch" starts afresh: both for a number of epochs, all groups and seeds in one ensemble.
@@ -27,7 +27,7 @@ METHODS = ("newton", "finetune", "scratch")
 
 
 class RetrainingError(RuntimeError):
-    """Networks that overflowed while they were retrained; ``ensemble`` holds what was reached."""
+    """Networks that overflowed in retraining; ``ensemble`` holds the last parameters."""
 
     def __init__(self, message: str, ensemble: Ensemble) -> None:
         super().__init__(message)
@@ -127,7 +127,7 @@ def leave_out(
         optimizer: theirs, "adam" if not given, or "sgd".
         schedule: None, or a ``training.Plateau``.
         seeds: of "scratch" only, (0,) if not given.
-        store: a folder that fills batch by batch; an interrupted call, made again, goes on from there and ends with the
+        store: a folder for the results of each batch; an interrupted call resumes from it and ends with the
             same numbers.
 
     Returns:
@@ -211,7 +211,7 @@ def _retrain_seed(
 
 
 def _concatenate(runs: list[Retrained]) -> Retrained:
-    """Return the first seed's networks with all others beside them, each group's status the first that is not good."""
+    """Return the first seed's networks with all seeds attached; each group's status is the first that failed."""
     status = []
     for each in zip(*(run.status for run in runs), strict=True):
         bad = [f"seed {run.seeds[0]}: {word}" for run, word in zip(runs, each, strict=True) if word != "converged"]

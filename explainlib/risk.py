@@ -47,7 +47,7 @@ class Risk:
     """The objective R at one parameter vector; immutable: ``at`` and ``reweighted`` return new risks.
 
     Args:
-        model: any ``nn.Module`` that maps x [n, ...] to outputs [n, C], each example for itself. It is copied.
+        model: any ``nn.Module`` that maps x [n, ...] to outputs [n, C], each example independently. It is copied.
         train: the n training examples, on the parameters' device and in their dtype.
         loss: "cross_entropy", "squared_error" (sum over outputs, no 1/2), or a callable (outputs, y) -> [n].
         l2: ridge strength >= 0, inside every Hessian and never inside a per-example gradient.
@@ -150,13 +150,13 @@ class Risk:
         return other
 
     def cached(self, key: object, make: Callable[[], T]) -> T:
-        """Return ``make()``, kept as long as this very object; only for what is small beside the training set."""
+        """Return ``make()``, cached with this object; only for results much smaller than the training set."""
         if key not in self._memory:
             self._memory[key] = make()
         return self._memory[key]
 
     def cached_or_none(self, key: object) -> object | None:
-        """Return what is remembered under a key, or None."""
+        """Return the cached result of a key, or None."""
         return self._memory.get(key)
 
     def _copy(self) -> Risk:
@@ -210,7 +210,7 @@ class Risk:
         return per_example(self.theta, examples.x, examples.y)
 
     def features(self, examples: Examples | None = None) -> Float[Tensor, "n d"]:
-        """Return what the trained final layer sees, a column of ones for its bias; needs ``head``."""
+        """Return the inputs of the trained final layer, with a column of ones for its bias; needs ``head``."""
         if examples is not None and examples is not self.train:
             return self.head.features(examples.x)
         if 0 not in self._features:  # the layers below are frozen, so every copy of this risk shares them
@@ -229,7 +229,7 @@ class Risk:
 
     def parts(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]]:
         """Yield (outputs as a function of theta, y, weights or None) for parts of the training set."""
-        size = PART if self.n <= PART else PART // 2  # of several parts, two may be in memory for a moment
+        size = PART if self.n <= PART else PART // 2  # of several parts, two may be in memory at once
         for start in range(0, self.n, size):
             part = slice(start, start + size)
             x, weights = self.train.x[part], None if self.weights is None else self.weights[part]
@@ -246,7 +246,7 @@ class Risk:
         return self.theta.new_ones(self.n) if self.weights is None else self.weights
 
     def require_examples(self, examples: Examples | None, name: str = "examples") -> Examples:
-        """Return ``examples`` (None: the training set) if this risk can judge them."""
+        """Return ``examples`` (None: the training set) if they fit this risk."""
         if examples is None or examples is self.train:
             return self.train
         if not isinstance(examples, Examples):
@@ -266,7 +266,7 @@ class Risk:
         require_targets(self.loss, f"{name}.y", examples.y, self.n_outputs)
 
     def require_derivatives(self, *routes: str, of_loss: Sequence[str] | None = None) -> None:
-        """Return nothing, once the derivatives of model and loss agree with differences; see ``explainlib.gate``.
+        """Return nothing, once derivatives of model and loss agree with finite differences; see ``explainlib.gate``.
 
         Args:
             routes: of ``explainlib.gate.routes.ROUTES``, those that the caller is about to take.
@@ -297,12 +297,12 @@ def require_minimum(risk: Risk, *, strict: bool = False, user: str = "this formu
     """Return |grad R|; warn, or with ``strict`` raise, when it is too large for a minimum.
 
     Too large is above ``minimum_tolerance``: removing one example of hundreds moves the gradient by far more, so below
-    that the formula's own error dominates.
+    that the error of the formula dominates.
 
     Args:
         risk: judged at its theta, ridge and weights included.
         strict: raise instead of warning.
-        user: what assumes the minimum, for the message.
+        user: the quantity that assumes a minimum, for the message.
 
     Raises:
         ValueError: not at a minimum and ``strict``.

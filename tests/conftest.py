@@ -6,6 +6,7 @@ is imported, and it lives only here: notebooks and users import the package with
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 
@@ -24,6 +25,14 @@ matplotlib.use("Agg")
 
 hypothesis.settings.register_profile("explainlib", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("explainlib")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the cells of notebooks that use learn2learn, where it did not build."""
+    if importlib.util.find_spec("learn2learn") is None:
+        for item in items:
+            if item.path.suffix == ".ipynb" and "import_learn2learn" in item.path.read_text():
+                item.add_marker(pytest.mark.skip(reason="learn2learn is not installed"))
 
 
 @pytest.fixture(scope="session")

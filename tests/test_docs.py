@@ -26,9 +26,9 @@ SOURCED = {
     "curvature/hessian.py": ["hessian"], "curvature/gauss_newton.py": ["gauss_newton"],
     "curvature/empirical_fisher.py": ["empirical_fisher"], "solvers/lissa.py": ["lissa"],
     "solvers/low_rank.py": ["LowRank"], "influence/single.py": ["parameter_influence", "loss_influence"],
-    "influence/group.py": ["removal_effect"], "influence/trust.py": ["series_trust"],
-    "influence/quadratic.py": ["second_order_influence", "GroupQuadratic"],
-    "influence/selection.py": ["influential_group", "printed_weights"], "training/fit.py": ["fit"],
+    "influence/groups/effect.py": ["removal_effect"], "influence/groups/trust.py": ["series_trust"],
+    "influence/groups/quadratic.py": ["second_order_influence", "GroupQuadratic"],
+    "influence/groups/selection.py": ["influential_group", "printed_weights"], "training/fit.py": ["fit"],
 }  # fmt: skip
 ids = {"ids": lambda p: str(p.relative_to(HOUSE)) if isinstance(p, Path) else str(p)}
 
@@ -103,9 +103,9 @@ def test_formulas_name_their_paper(file, names):
 
 
 def test_the_equations_of_the_papers_are_numbered():
-    for file in ("influence/single.py", "influence/group.py"):
+    for file in ("influence/single.py", "influence/groups/effect.py"):
         assert re.search(r"eqs? ?\.?s? \(\d+\)|eq\. \(\d+\)", (HOUSE / file).read_text())
-    assert re.search(r"# eq\. \(15\)", (HOUSE / "influence/group.py").read_text())
+    assert re.search(r"# eq\. \(15\)", (HOUSE / "influence/groups/effect.py").read_text())
 
 
 @pytest.mark.parametrize("path", FILES, **ids)

@@ -65,6 +65,47 @@ def test_a_package_is_right_wrong_or_missing(monkeypatch):
     assert (missing.text, missing.ok) == ("not installed", False)
 
 
+def test_outside_the_repository_the_remedy_is_pip(monkeypatch, tmp_path):
+    """Somebody who installed a wheel has no Makefile."""
+    required = [
+        "numpy>=2.0",
+        'nbformat>=5; extra == "test"',
+        'nbformat>=5; extra == "lab"',
+        "voila>=0.5 ; extra == 'lab'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: required)
+    advised = {
+        name: doctor.install_command(name, tmp_path) for name in ("numpy", "voila", "nbformat", "x", "learn2learn")
+    }
+    assert advised["numpy"] == "pip install numpy" and advised["x"] == "pip install x"
+    assert (
+        advised["voila"] == "pip install 'explainlib[lab]'" and advised["nbformat"] == "pip install 'explainlib[test]'"
+    )
+    assert advised["learn2learn"].startswith("pip install --no-deps")
+    for name in ("Makefile", "constraints.txt", "pyproject.toml"):
+        assert not doctor.in_repository(tmp_path)
+        (tmp_path / name).touch()
+    assert doctor.in_repository(tmp_path) and doctor.install_command("voila", tmp_path) == "make env"
+
+
+def test_no_finding_of_an_installed_package_names_make(monkeypatch, tmp_path):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "HOME", tmp_path)
+    monkeypatch.setattr(metadata, "version", missing)
+    monkeypatch.setattr(datasets, "catalogue", lambda: [])
+    text = doctor.report()
+    assert "not installed" in text and "make" not in text and "browser" not in text and "notebook 05" in text
+
+
+@pytest.mark.parametrize(("version", "ok"), [((3, 10), False), ((3, 11), True), ((3, 13), True), ((3, 14), False)])
+def test_an_untested_python_is_a_gap(monkeypatch, version, ok):
+    monkeypatch.setattr(doctor.sys, "version_info", (*version, 0))
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
+    assert doctor.python_finding().ok == ok
+
+
 def test_a_gap_shows_its_remedy_below():
     assert str(doctor.Finding("a", "b")) == "[ok ] a: b"
     assert str(doctor.Finding("a", "b", "do c")) == "[gap] a: b\n      -> do c"
@@ -89,7 +130,7 @@ def test_missing_data_are_a_gap(monkeypatch):
     entry = SimpleNamespace(name="mnist", found=None, how="fetch it")
     monkeypatch.setattr(datasets, "catalogue", lambda: [entry])
     monkeypatch.setattr(datasets, "pool_catalogue", lambda: [SimpleNamespace(name="digits", found="embedded", how="")])
-    assert doctor.data_findings() == [doctor.Finding("data mnist", "not at hand", "fetch it")]
+    assert doctor.data_findings() == [doctor.Finding("data mnist", "not found", "fetch it")]
 
 
 @pytest.mark.parametrize(

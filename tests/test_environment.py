@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 
 import jaxtyping
@@ -15,6 +18,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import explainlib
+from explainlib import doctor
+
+TRITON_OF = {
+    "2.6.0": "3.2.0",
+    "2.9.1": "3.5.1",
+    "2.13.0": "3.7.1",
+}  # what torch's CUDA builds for Linux ask for, exactly
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +78,85 @@ def test_conda_file_equals_the_pins(project, pins, conda):
     assert (conda["name"], conda["channels"]) == ("explainlib", ["conda-forge"])
 
 
+def test_triton_is_the_one_that_torch_asks_for(project, pins):
+    """With another one, pip installs neither: "conflicting dependencies"."""
+    versions = dict(line.split("==") for line in pins)
+    assert versions["triton"] == TRITON_OF[versions["torch"]]
+    (torch_range,) = (one for one in direct(project) if one.name == "torch")
+    for extra in ("cuda", "test"):
+        (triton,) = (one for one in direct({**project, "dependencies": []}, extra) if one.name == "triton")
+        for ours, theirs in TRITON_OF.items():
+            assert torch_range.specifier.contains(ours) and triton.specifier.contains(theirs), (
+                f"{extra} with torch {ours}"
+            )
+
+
+def test_every_place_names_the_same_pythons(repository, project, makefile):
+    tested = [f"{major}.{minor}" for major, minor in doctor.TESTED]
+    assert re.search(r"^PYTHON_VERSIONS := (.*)$", makefile, re.MULTILINE).group(1).split() == tested
+    named = [text.rsplit(" ", 1)[1] for text in project["classifiers"] if "Python :: 3." in text]
+    assert named == tested and project["requires-python"] == f">={tested[0]}"
+    assert f"Python {', '.join(tested[:-1])} or {tested[-1]}" in (repository / "README.md").read_text()
+    lint = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["ruff"]
+    assert lint["target-version"] == "py" + tested[0].replace(".", "")
+
+
+@pytest.mark.skipif(not os.environ.get("CI"), reason="outside continuous integration learn2learn may be missing")
+def test_continuous_integration_has_learn2learn():
+    """A build that fails only skips tests, so something has to notice."""
+    assert importlib.util.find_spec("learn2learn") is not None, "see .venv/learn2learn.log"
+
+
+def stand_in_python(folder, version):
+    """A program that answers like a Python of that version."""
+    path = folder / f"python{version}"
+    path.write_text(f"#!/bin/sh\ncase $2 in *version_info*) echo {version};; esac\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("versions", "asked", "taken"),
+    [
+        (["3.10", "3.12", "3.13"], None, "3.12"),
+        (["3.13", "3.14"], None, "3.13"),
+        (["3.10", "3.14"], None, None),
+        (["3.12", "3.13"], "3.13", "3.13"),
+        (["3.14"], "3.14", "3.14"),
+    ],
+)
+def test_make_takes_the_first_python_that_was_tested(repository, tmp_path, versions, asked, taken):
+    """The PATH holds stand-ins, which make no environment; so make stops after it has chosen."""
+    for version in versions:
+        stand_in_python(tmp_path, version)
+    for tool in ("sed", "id", "rm"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    command = [shutil.which("make"), "env", f"VENV={tmp_path}/venv"]
+    command += [f"PYTHON={tmp_path}/python{asked}"] if asked else []
+    run = subprocess.run(
+        command, cwd=repository, capture_output=True, text=True, timeout=30, env={"PATH": str(tmp_path)}
+    )
+    assert run.returncode != 0
+    chosen = re.findall(r"^Making \S+ with (\S+)$", run.stdout, re.MULTILINE)
+    assert chosen == ([f"{tmp_path}/python{taken}"] if taken else []), run.stderr
+    assert ("No usable Python among 3.11 3.12 3.13" in run.stderr) == (taken is None)
+    assert ("Python 3.14 is untested" in run.stderr) == (taken == "3.14")
+
+
+def test_what_is_generated_is_neither_linted_nor_collected(repository, tmp_path):
+    """Without git, ruff and pytest know only what pyproject.toml says."""
+    (tmp_path / "pyproject.toml").write_text((repository / "pyproject.toml").read_text())
+    for folder in ("student", "tests"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test_it.py").write_text("import os\n\n\ndef test_it():\n    pass\n")
+    lint = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."]
+    found = subprocess.run(lint, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout
+    assert "tests/test_it.py" in found and "student" not in found
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "."]
+    found = subprocess.run(collect, cwd=tmp_path, capture_output=True, text=True, timeout=120).stdout
+    assert "tests/test_it.py" in found and "student" not in found
+
+
 def test_learn2learn_has_one_pin_and_stands_outside_the_requirements(repository, makefile, project):
     pattern = r"learn2learn==[\d.]+\d"
     assert re.search(rf"^LEARN2LEARN := ({pattern})$", makefile, re.MULTILINE)
@@ -81,6 +170,8 @@ def test_learn2learn_has_one_pin_and_stands_outside_the_requirements(repository,
 def test_torch_is_asked_for_exactly_and_first(makefile):
     steps = [line for line in makefile.splitlines() if "pip install" in line]
     assert "$(TORCH)" in steps[0] and '-e ".[test,lab]"' in steps[1] and "$(LEARN2LEARN)" in steps[2]
+    told = makefile[makefile.index(steps[2]) :].split("\n\t@touch")[0]
+    assert '|| echo "$(WITHOUT_LEARN2LEARN)"' in told, "a learn2learn that does not build is told, and no error"
     assert all("-c constraints.txt" in step for step in steps[:2])
 
 

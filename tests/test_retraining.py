@@ -235,7 +235,7 @@ def test_interrupted_retraining_goes_on_to_the_same_numbers(method, tmp_path, mo
 
     room = sys.modules["explainlib.training.minimise"] if method == "newton" else ensembles
     work = "newton_batch" if method == "newton" else "train_networks"
-    monkeypatch.setattr(room, "KEPT" if method == "newton" else "CACHED", 2 if method == "newton" else 1)
+    monkeypatch.setattr(room, "PROBLEMS_PER_FILE" if method == "newton" else "CACHED", 2 if method == "newton" else 1)
     risk, test = logistic_risk(16), classes(4, seed=3)
     groups = [[i] for i in range(7)]
     options = dict(method=method) if method == "newton" else dict(method=method, epochs=20, lr=0.05)

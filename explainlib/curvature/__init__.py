@@ -1,4 +1,4 @@
-"""Curvature: one matrix a file, each as a dense matrix and as a product that never forms it."""
+"""Curvature: one matrix a file, each as a dense matrix and as a matrix-free product."""
 
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.curvature.empirical_fisher import empirical_fisher

@@ -2,9 +2,9 @@ r"""EK-FAC: the Gauss-Newton matrix (for classes, the Fisher matrix) by layers, 
 
     G ~ blockdiag( Q_l diag(Lambda_l) Q_l^T ) + l2 I,      Q_l = U_S (x) U_A of layer l.
 
-Its inverse is a rotation, a division and a rotation back. It errs in two ways: layers are taken as independent, and
-inside a layer the eigenvectors are those of a Kronecker product. Where a block is a Kronecker product (one example; or
-inputs independent of output gradients, as in linear least squares) nothing is lost inside it.
+Its inverse is a rotation, a division and a rotation back. Two approximations: layers are independent, and within a
+layer the eigenvectors are those of a Kronecker product. Where a block is a Kronecker product (one example; or inputs
+independent of output gradients, as in linear least squares) it is exact.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from explainlib.memory import memory_limit, require_memory
 from explainlib.risk import Risk
 
 LABELS = ("exact", "sampled", "data")
-EXACT_UP_TO = 16  # backward passes an example; above, labels are drawn
-PASS = 128  # examples in one forward and backward pass, at most
+EXACT_UP_TO = 16  # backward passes an example; above, labels are sampled
+PASS = 128  # most examples in one forward and backward pass
 COPIES = 4  # bytes of work per byte of a layer's inputs and gradients by position
 
 
@@ -38,16 +38,16 @@ class Ekfac:
 
     Args:
         risk: at any theta; every chosen parameter belongs to a Linear, Conv1d or Conv2d layer.
-        labels: whose output gradients are squared. "exact" sums over the output directions in which the loss curves
-            (for classes: the expectation over the model's own labels), C - 1 backward passes for C classes; "sampled"
-            draws one label an example from the model; "data" takes the labels as they are, which gives the empirical
-            Fisher, another matrix. None is "exact" up to 16 passes, "sampled" above.
-        seed: of drawn labels.
-        memory: bytes to work with; None is a quarter of what is free.
+        labels: for the output gradients that are squared. "exact" is the loss's Hessian in the outputs (for classes:
+            the expectation over labels of the model), C - 1 backward passes for C classes; "sampled" draws one label an
+            example from the model; "data" takes the labels of the data, which gives the empirical Fisher, another
+            matrix. None is "exact" up to 16 passes, "sampled" above.
+        seed: of sampled labels.
+        memory: bytes of working memory; None is a quarter of free memory.
 
     Attributes:
         blocks: one for each layer (for each group of a grouped convolution).
-        labels: what was used.
+        labels: the choice used.
         l2: the ridge, which is added to every eigenvalue.
 
     Raises:
@@ -56,7 +56,7 @@ class Ekfac:
             convex in the outputs.
 
     Source: George et al. 2018; Grosse et al. 2023. Convolutions as in Grosse & Martens 2016:
-    positions count as independent in A and S, but not in Lambda. Deviation: "exact" draws no labels.
+    positions count as independent in A and S, but not in Lambda. Deviation: "exact" samples no labels.
 
     Example: one linear output, x = 1 and 3: its block is the Hessian 2 mean(x^2), exactly.
 
@@ -96,7 +96,7 @@ class Ekfac:
         return self._apply_in_eigenbasis(rows, lambda rotated, values: rotated / (values + shift))
 
     def matrix(self) -> Float[Tensor, "p p"]:
-        """Return it as a dense matrix, ridge included: p^2 numbers, for small nets."""
+        """Return the approximation as a dense matrix [p, p], ridge included; for small networks."""
         size = 3 * self.p**2 * self._like.element_size()
         otherwise = "product and inverse_product take rows"
         require_memory(f"EK-FAC of p = {self.p:,} parameters as a matrix", size, self._like.device, otherwise=otherwise)
@@ -110,13 +110,13 @@ class Ekfac:
     def _apply_in_eigenbasis(self, rows: Tensor, change) -> Tensor:
         out = torch.empty_like(rows)
         for block in self.blocks:
-            out[:, block.places] = block.apply_in_eigenbasis(rows, change)
+            out[:, block.flat_positions] = block.apply_in_eigenbasis(rows, change)
         return out
 
     def _fit(self, risk: Risk, memory: int) -> tuple[Block, ...]:
         """Return the blocks after two passes over the data: one for the factors, one for the eigenvalues."""
         size = self._pass_size(risk, memory)
-        weights, spaces = risk.weights_or_ones(), [place for layer in self._layers for place in layer.places]
+        weights, spaces = risk.weights_or_ones(), [place for layer in self._layers for place in layer.flat_positions]
         A = [risk.theta.new_zeros(place.shape[1], place.shape[1]) for place in spaces]
         S = [risk.theta.new_zeros(place.shape[0], place.shape[0]) for place in spaces]
         values = [risk.theta.new_zeros(place.shape) for place in spaces]
@@ -151,7 +151,7 @@ class Ekfac:
 
 
 class _Cotangents:
-    """c [e, k, C] for parts of the training set: the sum over k of c c^T is the loss curvature, or estimates it."""
+    """c [e, k, C] for parts of the training set: sum_k c c^T is the loss's Hessian in the outputs, or an estimate."""
 
     def __init__(self, risk: Risk, labels: str, seed: int) -> None:
         self.loss, self.labels = risk.loss, labels
@@ -171,6 +171,6 @@ class _Cotangents:
         else:
             # sum_r c_r c_r^T = d^2 l / d outputs^2
             found = loss_roots(self.loss, outputs, y, otherwise="pass xl.curvature.Ekfac(risk, labels='data')")
-            if self.labels == "sampled":  # a Gaussian's gradient is such noise: (f - y) / sigma^2
+            if self.labels == "sampled":  # gradient of a Gaussian log-likelihood: (f - y) / sigma^2
                 found = self.noise[part, None, : found.shape[1]] @ found
         return found if self.roots is None else found * self.roots[part, None, None]

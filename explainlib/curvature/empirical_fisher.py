@@ -1,7 +1,7 @@
 """The empirical Fisher matrix: F = 1/n sum_i w_i g_i g_i^T, g_i = grad l_i at the observed label, no ridge.
 
 It is not the Fisher matrix (whose labels are drawn from the model) and not the Gauss-Newton matrix, though all three
-are sums of outer products: scores made with them correlate weakly.
+are sums of outer products; their influence scores correlate weakly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from explainlib.risk import Risk
 @alternatives("loss_influence(..., curvature='empirical_fisher', solver='low_rank') never forms it")
 @compute.entry
 def empirical_fisher(risk: Risk) -> Float[Tensor, "p p"]:
-    """Return F [p, p]; no ridge, so it is singular whenever n < p and at every exact fit.
+    """Return F [p, p]; no ridge, so it is singular if n < p and at every exact fit.
 
     Source: Kunstner et al. 2019, eq. (3).
     """
@@ -30,7 +30,7 @@ def empirical_fisher(risk: Risk) -> Float[Tensor, "p p"]:
 
 
 def empirical_fisher_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]:
-    """Return v -> F v for rows v [k, p]; the n gradients are computed once, here, and kept."""
+    """Return v -> F v for rows v [k, p]; the n gradients are computed once, in this call."""
     g, weights = risk.loss_gradients(), risk.weights_or_ones()
     return lambda v: (v @ g.T * weights) @ g / risk.n
 

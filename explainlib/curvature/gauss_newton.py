@@ -26,14 +26,14 @@ ROWS = 128
 
 
 def require_dense(risk: Risk, what: str) -> None:
-    """Return nothing; raise if a matrix of p x p numbers, and two more to make it, do not fit into memory.
+    """Return nothing; raise if three matrices of p x p numbers do not fit into memory.
 
     Args:
-        risk: whose p.
+        risk: gives p.
         what: the matrix.
 
     Raises:
-        TooLargeError: with what the function that was called offers instead.
+        TooLargeError: with the alternatives of the called function.
     """
     size = 3 * risk.p**2 * risk.theta.element_size()
     require_memory(f"{what} of p = {risk.p:,} parameters", size, risk.theta.device)
@@ -86,8 +86,8 @@ def _head_gauss_newton(risk: Risk) -> Float[Tensor, "p p"]:
 def gauss_newton_blocks(risk: Risk) -> Float[Tensor, "C d d"]:
     """Return the diagonal blocks of G, one per output of a trained final layer, ridge included; needs ``risk.head``.
 
-    Inverted together they make a good preconditioner: a softmax couples its outputs by s_c s_e, which is small
-    wherever the model is sure.
+    Their inverses are a good preconditioner: a softmax couples its outputs by s_c s_e, which is small where one
+    probability is near 1.
     """
     phi, weights = risk.features(), risk.weights_or_ones()
     s = risk.loss.hessian(risk.outputs(), risk.train.y).diagonal(dim1=1, dim2=2) * weights[:, None]  # [n, C]
@@ -97,7 +97,7 @@ def gauss_newton_blocks(risk: Risk) -> Float[Tensor, "C d d"]:
 
 
 def gauss_newton_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]:
-    """Return v -> G v for rows v [k, p]; outputs are computed once, here."""
+    """Return v -> G v for rows v [k, p]; outputs are computed once, in this call."""
     if risk.head is not None:
         phi, head, outputs, weights = risk.features(), risk.head, risk.outputs(), risk.weights_or_ones()
 
@@ -117,11 +117,11 @@ def summed_products(
 ) -> Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]:
     """Return rows v -> the sum over parts of the training set of ``make(part)`` mapped over the rows.
 
-    What is made holds a graph of its part. A single part's is kept for the next product; of several, one is alive at
-    a time, and each product makes them again.
+    A product holds the graph of its part. With a single part it is kept for the next call; with several, one is in
+    memory at a time and each call builds them again.
 
     Args:
-        risk: whose training set.
+        risk: gives the training set.
         make: from a part to a product with one vector.
         parts: yields the parts.
     """
@@ -145,7 +145,7 @@ def _part_product(risk: Risk, f: Callable[[Tensor], Tensor], y: Tensor, weights:
 
 @compute.entry
 def gauss_newton_product(risk: Risk, v: Float[Tensor, "*k p"]) -> Float[Tensor, "*k p"]:
-    """Return G v without forming G, for one vector [p] or for rows [k, p]."""
+    """Return G v without materialising G, for one vector [p] or for rows [k, p]."""
     return gauss_newton_operator(risk)(v.reshape(-1, risk.p)).reshape(v.shape)
 
 
@@ -175,13 +175,13 @@ def gauss_newton_factor(risk: Risk) -> Float[Tensor, "r p"]:
 def loss_roots(
     loss: Loss, outputs: Float[Tensor, "n C"], y: Tensor, *, otherwise: str = "use solver='dense'"
 ) -> Float[Tensor, "n r C"]:
-    """Return R with R^T R = the loss's Hessian in the outputs, for each example; r = C less what the loss never sees.
+    """Return R with R^T R = the loss's Hessian in the outputs, for each example; r = C minus ``lost_ranks``.
 
     Args:
         loss: convex in the outputs.
         outputs: of n examples.
         y: their targets.
-        otherwise: what the caller can do where there is no root, for the message.
+        otherwise: remedy for the message.
 
     Raises:
         ValueError: a loss that is not convex in the outputs.
@@ -189,5 +189,5 @@ def loss_roots(
     values, vectors = torch.linalg.eigh(loss.hessian(outputs, y))
     if values.min() < -1e-6 * values.abs().max():
         raise ValueError(f"the loss is not convex in the outputs, so G has no real factor; {otherwise}.")
-    kept = slice(loss.lost_ranks, None)  # eigh sorts upwards
+    kept = slice(loss.lost_ranks, None)  # eigh sorts in ascending order
     return (vectors[..., kept] * values[:, None, kept].clamp(min=0).sqrt()).mT

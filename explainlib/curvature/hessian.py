@@ -45,7 +45,7 @@ def hessian(risk: Risk) -> Float[Tensor, "p p"]:
 
 
 def hessian_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]:
-    """Return v -> H v for rows v [k, p]; the forward and first backward pass are done once, here."""
+    """Return v -> H v for rows v [k, p]; the forward and first backward pass are done once, in this call."""
     if risk.head is not None:
         return gauss_newton_operator(risk)
     risk.require_derivatives(GRADIENT, HESSIAN)
@@ -60,5 +60,5 @@ def hessian_operator(risk: Risk) -> Callable[[Float[Tensor, "k p"]], Float[Tenso
 
 @compute.entry
 def hessian_product(risk: Risk, v: Float[Tensor, "*k p"]) -> Float[Tensor, "*k p"]:
-    """Return H v without forming H, for one vector [p] or for rows [k, p]; costs about four gradients a row."""
+    """Return H v without materialising H, for one vector [p] or for rows [k, p]; costs about four gradients a row."""
     return hessian_operator(risk)(v.reshape(-1, risk.p)).reshape(v.shape)

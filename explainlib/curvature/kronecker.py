@@ -1,8 +1,8 @@
 r"""One layer's block of a Fisher matrix: Kronecker factors, their eigenvectors, and corrected eigenvalues.
 
-An example's gradient of a linear layer, bias in the last column, is the matrix G = sum_p g_p a_p^T [o, d]: what the
-layer read (with a 1), and the gradient of what it put out, at each position p (one for a vector; for a convolution one
-for each place of its output).
+An example's gradient of a linear layer, bias in the last column, is the matrix G = sum_p g_p a_p^T [o, d]: the
+layer's input (with a 1) and the gradient in its output, at each position p (one for a vector; for a convolution one for
+each output position).
 
     A = E[a a^T],  S = E[sum_p g_p g_p^T],     A = U_A diag U_A^T,  S = U_S diag U_S^T
     K-FAC     block ~ S (x) A             eigenvalues  s_i a_j
@@ -24,28 +24,28 @@ from explainlib.layerwise.positions import slices
 from explainlib.layerwise.recording import Call
 
 COVERED = nn.Linear | nn.Conv1d | nn.Conv2d
-TILE = 32 * 2**20  # bytes of formed gradients that are alive at a time
+TILE = 32 * 2**20  # bytes of materialised gradients at a time
 Positions = tuple[Float[Tensor, "e P d"], Float[Tensor, "e k P o"]]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose weight or bias is chosen, and where its parameters lie in the flat vector.
+    """A layer whose weight or bias is chosen, and the positions of its parameters in the flat vector.
 
     Args:
         module: Linear, Conv1d or Conv2d.
         weighted: whether the weight is chosen.
         biased: whether the bias is.
-        places: for each group of channels, the flat positions of [weight, bias] as a matrix.
+        flat_positions: for each group of channels, the flat positions of [weight, bias] as a matrix.
     """
 
     module: nn.Module
     weighted: bool
     biased: bool
-    places: tuple[Int[Tensor, "o d"], ...]
+    flat_positions: tuple[Int[Tensor, "o d"], ...]
 
     def positions(self, calls: list[Call]) -> list[Positions]:
-        """Return, for each group of channels, what the layer read and the gradients of k cotangents, by position."""
+        """Return, for each group of channels, inputs and output gradients of k cotangents, by position."""
         uses = [self._of_call(call) for call in calls if call.layer is self.module]
         found = []
         for group in zip(*uses, strict=True):
@@ -74,17 +74,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Block:
-    """The fitted block of one layer (or of one group of its channels).
+    """The fitted block of one layer (or of one group of channels).
 
     Attributes:
-        places: flat positions of its parameters.
+        flat_positions: flat positions of its parameters.
         inputs: U_A, eigenvectors of A as columns.
         outputs: U_S, of S.
         kfac: the eigenvalues s_i a_j of the plain Kronecker product.
         values: Lambda, the corrected ones.
     """
 
-    places: Int[Tensor, "o d"]
+    flat_positions: Int[Tensor, "o d"]
     inputs: Float[Tensor, "d d"]
     outputs: Float[Tensor, "o o"]
     kfac: Float[Tensor, "o d"]
@@ -93,13 +93,13 @@ class Block:
     def apply_in_eigenbasis(
         self, rows: Float[Tensor, "k p"], change: Callable[[Tensor, Tensor], Tensor]
     ) -> Float[Tensor, "k o d"]:
-        """Return this block's part of flat vectors, changed in the eigenbasis by ``change(rotated, Lambda)``."""
-        rotated = _change_basis(rows[:, self.places], self.outputs, self.inputs)
+        """Return this block's part of flat vectors after ``change(rotated, Lambda)`` in the eigenbasis."""
+        rotated = _change_basis(rows[:, self.flat_positions], self.outputs, self.inputs)
         return _change_basis(change(rotated, self.values), self.outputs.T, self.inputs.T)
 
 
 def _change_basis(matrices: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
-    """Return outputs^T M inputs for each matrix M, as two large products rather than many small ones."""
+    """Return outputs^T M inputs for each matrix M, as two large products."""
     o, k = outputs.shape[0], len(matrices)
     left = (outputs.T @ matrices.movedim(1, 0).reshape(o, -1)).view(o, k, -1)
     return (left.reshape(o * k, -1) @ inputs).view(o, k, -1).movedim(0, 1)
@@ -111,8 +111,8 @@ class UncoveredError(ValueError):
     Args:
         outside: their names.
         covered: the other names.
-        learner: what chooses the parameters, as a call with "..." in it.
-        otherwise: what else a caller can do.
+        learner: the call that chooses the parameters, with "..." in it.
+        otherwise: another remedy.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def covered_layers(plan: Plan, names: tuple[str, ...], sizes: tuple[int, ...]) -
     """Return the layers that hold the chosen parameters.
 
     Args:
-        plan: how the parameters are read.
+        plan: how layers use the parameters.
         names: of the chosen parameters.
         sizes: of each.
 
@@ -158,8 +158,8 @@ def _layer(module: nn.Module, parts: dict[str, slice]) -> Layer:
         columns.append(torch.arange(parts["weight"].start, parts["weight"].stop).view(out, -1))
     if "bias" in parts:
         columns.append(torch.arange(parts["bias"].start, parts["bias"].stop).view(out, 1))
-    places = torch.cat(columns, dim=1).to(module.weight.device)
-    return Layer(module, "weight" in parts, "bias" in parts, places.chunk(groups))
+    positions = torch.cat(columns, dim=1).to(module.weight.device)
+    return Layer(module, "weight" in parts, "bias" in parts, positions.chunk(groups))
 
 
 def squares_in_basis(
@@ -168,13 +168,13 @@ def squares_in_basis(
     """Return the sum over examples and cotangents of (U_S^T G U_A)^2, G = sum_p g_p a_p^T.
 
     Args:
-        a: what the layer read.
-        g: gradients of what it put out, for k cotangents.
+        a: inputs of the layer.
+        g: output gradients for k cotangents.
         inputs: U_A.
         outputs: U_S.
 
     Returns:
-        [o, d]. Gradients are formed a few examples at a time; the factors are turned first, or the gradients are,
+        [o, d]. Gradients are materialised for a few examples at a time; the factors or the gradients are rotated first,
         whichever costs less.
     """
     (e, P, d), (k, o) = a.shape, (g.shape[1], g.shape[3])

@@ -1,4 +1,4 @@
-"""The top of a curvature's spectrum, found with products alone."""
+"""The largest eigenvalues of a curvature, matrix-free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from explainlib import compute
@@ -15,17 +14,17 @@ from explainlib.checks import require_count
 from explainlib.curvature.hessian import hessian_operator
 from explainlib.risk import Risk
 
-DENSE_BELOW = 64  # ARPACK needs k well below p; a matrix this small is diagonalised whole
+DENSE_BELOW = 64  # ARPACK needs k well below p; a smaller matrix is diagonalised densely
 
 
 @compute.entry
 def top_eigenvalues(risk: Risk, k: int) -> Float[Tensor, " k"]:
     """Return the k algebraically largest eigenvalues of the Hessian, largest first, ridge included.
 
-    Implicitly restarted Lanczos (ARPACK) on Hessian products; p^2 numbers are never stored.
+    Implicitly restarted Lanczos (ARPACK) on Hessian products; the matrix is not materialised.
 
     Args:
-        risk: anywhere, not only at a minimum.
+        risk: at any parameters.
         k: 1 <= k <= p.
 
     Raises:
@@ -44,7 +43,7 @@ def lanczos(
     Args:
         operator: v -> A v on rows [k, p].
         like: gives p, dtype and device; its values are not used.
-        k: 1 <= k <= p; more than half of them, or a small p, are found densely.
+        k: 1 <= k <= p; more than half of them, or a small p, by a dense eigendecomposition.
         seed: of the starting vector.
     """
 
@@ -55,7 +54,9 @@ def lanczos(
     if p <= DENSE_BELOW or k > p // 2:
         matrix = operator(torch.eye(p, dtype=like.dtype, device=like.device))
         return torch.linalg.eigvalsh((matrix + matrix.T) / 2).flip(0)[:k]
-    start = np.random.default_rng(seed).standard_normal(p)  # ARPACK's own start would differ from run to run
+    from scipy.sparse.linalg import LinearOperator, eigsh  # half a second that importing this package would take
+
+    start = np.random.default_rng(seed).standard_normal(p)  # ARPACK's default start is not reproducible
     tolerance = 0.0 if like.dtype == torch.float64 else 1e-6
     product = LinearOperator((p, p), matvec=matvec, dtype=np.float64)
     values = eigsh(product, k=k, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)

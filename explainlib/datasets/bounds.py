@@ -6,7 +6,7 @@ A file is believed as far as its own size carries. The memory that its values as
 
 and the number of things in it that are not array values (numbers of a list, names, instructions of a pickle)
 
-    things <= THINGS + bytes of the file / BYTES_A_THING.
+    things <= OBJECTS + bytes of the file / BYTES_PER_OBJECT.
 
 Official files stay far below. MNIST unpacks to 4.8 times its size, its labels to 2.1 times; plain arrays keep their
 size; and every picture that has a label or a name of its own takes 3,072 bytes or more. There is no largest file.
@@ -26,21 +26,21 @@ from explainlib.memory import format_bytes, free_memory
 
 ALLOWANCE = 16 * 2**20  # bytes of values that the smallest file may ask for
 AMPLIFICATION = 8  # bytes of values for a byte of the file beyond that
-THINGS, BYTES_A_THING = 100_000, 128
+OBJECTS, BYTES_PER_OBJECT = 100_000, 128
 LONGEST_NAME = 1_000  # letters of a key, a class or a member; official ones have at most 80
 LONGEST_WORDS = 200  # letters of what a message quotes
 NAMES_SHOWN = 6
 OFFICIAL = "replace it by the official file"
 
 
-def most_values(size: int) -> int:
+def max_values(size: int) -> int:
     """Return how many bytes of values a file of ``size`` bytes may ask for."""
     return ALLOWANCE + AMPLIFICATION * size
 
 
-def most_things(size: int) -> int:
-    """Return how many things a file of ``size`` bytes may hold beside its array values."""
-    return THINGS + size // BYTES_A_THING
+def max_objects(size: int) -> int:
+    """Return how many objects a file of ``size`` bytes may hold besides its array values."""
+    return OBJECTS + size // BYTES_PER_OBJECT
 
 
 def require_values(path: Path, promised: int, what: str = "its values") -> int:
@@ -55,11 +55,11 @@ def require_values(path: Path, promised: int, what: str = "its values") -> int:
         ValueError: more than the rule above allows, or than the memory that is free.
     """
     size = path.stat().st_size
-    if promised > most_values(size):
+    if promised > max_values(size):
         raise unreadable_error(
             path,
             f"{what} would take {format_size(promised)} of memory and the file has {format_size(size)}, "
-            f"expected at most {format_size(most_values(size))}",
+            f"expected at most {format_size(max_values(size))}",
         )
     free = free_memory(torch.device("cpu"))
     if promised > free:

@@ -102,7 +102,7 @@ def class_pool(name: str, *, split: str | None = None) -> ClassPool:
 
 
 def pool_catalogue() -> list[Entry]:
-    """Return one row for each pool: whose it is, what of it is at hand, and what to do about a gap."""
+    """Return one row for each pool: origin, licence, available files, and the remedy for missing ones."""
     return [_entry(source) for source in SOURCES.values()]
 
 

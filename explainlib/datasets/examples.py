@@ -1,7 +1,7 @@
 """Labelled examples, and the ways to take a part of them that keeps the classes in proportion.
 
 Everything a risk, a network or a panel needs to know about data is one ``Examples``: inputs, targets, and the names
-people use for the classes. It is checked once, where it is made, so that nothing behind it has to ask again.
+people use for the classes. It is checked once, on construction.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from explainlib.datasets.bounds import format_value
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples:
-    """Inputs with their targets, and names to show people.
+    """Inputs with their targets, and names for display.
 
     Args:
         x: [n, ...] finite floating point, or int64 tokens; n at least 1.
         y: int64 [n] class labels from 0 upwards, or floating point [n, o] regression targets in x's dtype; on x's
             device.
         classes: the distinct names of the classes, name c for label c; None where there are none to show.
-        raw: n strings, the texts behind the tokens; None where x is what people look at.
+        raw: n strings, the texts of the tokens; None otherwise.
 
     Raises:
         TypeError: not tensors, or a dtype that is neither of the above (the message says which conversion to use).

@@ -1,4 +1,4 @@
-"""Where a data set's files are: the reader's own folder first, else the download cache; and how they get there.
+"""Locations of a data set's files: the user's folder first, else the download cache; downloads.
 
 ``EXPLAINLIB_DATA`` names a folder with one sub-folder per data set, holding files under their official names, packed
 or unpacked. They belong to the reader and are used as found. The cache belongs to this library: a file in it whose
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import pooch
-
 from explainlib.checks import warn_caller
 from explainlib.datasets.bounds import NAMES_SHOWN, format_value
 
@@ -31,7 +29,7 @@ class SourceFile:
     Args:
         name: the official file name, with .gz where it is published packed.
         url: where it is published.
-        sha256: of the published file, only where somebody checked it; None forbids the download.
+        sha256: of the published file, if verified; None forbids the download.
         optional: the data set can be used without it.
     """
 
@@ -61,7 +59,9 @@ def data_root() -> Path | None:
 
 def cache_folder(dataset: str) -> Path:
     """Return the folder that downloads of ``dataset`` go to; it need not exist."""
-    return Path(pooch.os_cache("explainlib")) / dataset
+    from pooch import os_cache  # not with the package, which imports faster without it
+
+    return Path(os_cache("explainlib")) / dataset
 
 
 def locate(dataset: str, files: Sequence[SourceFile]) -> dict[str, Path]:
@@ -117,6 +117,8 @@ def download(dataset: str, file: SourceFile) -> Path:
         ValueError: no known sha256, or what arrived has another one (nothing is kept).
         ConnectionError: the server could not be reached or did not answer with the file.
     """
+    from pooch import retrieve
+
     if file.sha256 is None:
         raise ValueError(
             f"{file.name} of {dataset} has no verified sha256, so it is not downloaded; get it from {file.url} "
@@ -125,9 +127,7 @@ def download(dataset: str, file: SourceFile) -> Path:
     folder = cache_folder(dataset)
     by_hand = where_to_put(dataset, [file.name])
     try:
-        path = pooch.retrieve(
-            file.url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=folder, progressbar=True
-        )
+        path = retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=folder, progressbar=True)
     except ValueError as error:  # pooch deletes what arrived, and names both hashes
         raise ValueError(f"{file.url} is not the published file: {error} Try again later, or {by_hand}.") from error
     except OSError as error:

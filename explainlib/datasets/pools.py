@@ -15,14 +15,14 @@ from explainlib.datasets.bounds import format_list
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClassPool:
-    """Drawings of many classes.
+    """Examples of many classes.
 
     Args:
         x: [N, ...] finite floating point, what a model reads.
         y: int64 [N], the class of each drawing, 0 to len(names) - 1; every class has a drawing.
         names: the distinct names of the classes, qualified by their parent ("Balinese/character01").
         parents: one for each class, what it belongs to (an alphabet, a superclass).
-        raw: [N, ...] pictures in [0, 1] for people, where x is something else (features); None where x is the picture.
+        raw: [N, ...] images in [0, 1] for display, where x holds features; None where x is the picture.
 
     Raises:
         TypeError: not tensors, or another dtype.
@@ -74,11 +74,11 @@ class ClassPool:
 
     @property
     def pictures(self) -> Tensor:
-        """The drawings as people see them [N, ...]."""
+        """The images [N, ...]."""
         return self.x if self.raw is None else self.raw
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ClassPool:
-        """Return the pool with ``change(x)`` [N, ...] in the place of x; the pictures stay for people to look at."""
+        """Return the pool with ``change(x)`` [N, ...] in place of x; the images are kept."""
         return replace(self, x=change(self.x), raw=self.pictures)
 
     def where(self, keep: Callable[[str, str], bool]) -> ClassPool:

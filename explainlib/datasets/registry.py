@@ -55,7 +55,7 @@ class Entry:
         origin: where it comes from.
         licence: the terms of use.
         kind: "embedded" or "files".
-        found: what is at hand, as a sentence; None if ``load`` would fail.
+        found: available files, as a sentence; None if ``load`` would fail.
         how: what to do about that; empty if nothing needs doing.
     """
 
@@ -158,7 +158,7 @@ def load(name: str, *, split_seed: int = 0, limit: int | None = None) -> Split:
 
 
 def catalogue() -> list[Entry]:
-    """Return one row for each data set: whose it is, what of it is at hand, and what to do about a gap."""
+    """Return one row for each data set: origin, licence, available files, and the remedy for missing ones."""
     return [_entry(source) for source in SOURCES.values()]
 
 

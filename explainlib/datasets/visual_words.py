@@ -1,4 +1,4 @@
-"""Bag of visual words: an image as a histogram of the kinds of corners and blobs in it, whatever their place.
+"""Bag of visual words: an image as a histogram of its local descriptors, independent of their positions.
 
 SIFT finds keypoints and describes the neighbourhood of each by 128 numbers; k-means on the descriptors of a training
 pool gives the words; an image becomes the share of its keypoints next to each word. SIFT is blind to rotation (a

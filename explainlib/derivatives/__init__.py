@@ -1,4 +1,4 @@
-"""Derivatives of models as people have them: batched maps, plain operations, statistics of a batch."""
+"""Derivatives of arbitrary models: batched maps, decompositions, batch statistics."""
 
 from explainlib.derivatives.batching import vmap
 from explainlib.derivatives.decompositions import Constants, DecompositionMode, renormalise

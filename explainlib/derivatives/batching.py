@@ -1,7 +1,7 @@
-"""``vmap``, and a loop where torch cannot map over a layer.
+"""``vmap``, with a loop as fallback.
 
-Recurrent layers, Boolean masks and other operations without a batching rule fail under ``torch.func.vmap``. The same
-function taken one by one is right, only slower; the caller hears of it once.
+Recurrent layers, Boolean masks and other operations without a batching rule fail under ``torch.func.vmap``. A loop
+gives the same result, only slower, with one warning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from explainlib.checks import warn_caller
 
 
 class LoopWarning(UserWarning):
-    """A layer cannot be mapped over; examples, tasks or vectors are taken one by one."""
+    """A layer has no batching rule; examples, tasks or vectors are processed one by one."""
 
 
 def vmap(function: Callable, in_dims: int | tuple = 0, *, chunk_size: int | None = None) -> Callable:
@@ -24,7 +24,7 @@ def vmap(function: Callable, in_dims: int | tuple = 0, *, chunk_size: int | None
     Args:
         function: of tensors (or tuples of them), returning tensors.
         in_dims: 0 or None for each argument.
-        chunk_size: how many at a time.
+        chunk_size: size of a batch.
     """
     batched = torch.func.vmap(function, in_dims=in_dims, chunk_size=chunk_size)
 
@@ -36,7 +36,7 @@ def vmap(function: Callable, in_dims: int | tuple = 0, *, chunk_size: int | None
         except RuntimeError as error:
             if "allocate" in str(error):
                 raise
-            out = _loop(function, in_dims, args)  # whatever is wrong beside the mapping is raised here
+            out = _loop(function, in_dims, args)  # other errors are raised here
             reason = str(error).strip().split("\n")[0][:160]
             warn_caller(
                 f"torch cannot map over this model ({reason}); examples are taken one by one: exact, but slower.",

@@ -1,14 +1,15 @@
-r"""torch's fused operations, written out in plain ones wherever a model or a loss runs.
+r"""Decompositions of torch's fused operations, active wherever a model or a loss runs.
 
-Three kinds of fault are mended by one ``TorchFunctionMode``, whatever class or function a model calls them through:
+One ``TorchFunctionMode`` corrects three kinds of fault, for any class or function that calls them:
 
 - fused operations whose higher derivatives are wrong (normalisations, see ``norms``) or missing (weight norm, fast
   attention, ``cdist``, ``hardsigmoid``, embedding bags, some losses): the same formula in plain operations;
-- embeddings that write into their table (``max_norm``) or give sparse gradients: the same rows, as a function of it;
+- embeddings that write into their table (``max_norm``) or give sparse gradients: the same rows, as a differentiable
+function of it;
 - constants: what a forward computes under ``no_grad``, or takes from ``detach`` or ``.data``, is a constant at every
-  order of differentiation, as in plain autograd. ``torch.func`` by itself forgets that above the innermost level.
+  order of differentiation, as in plain autograd. ``torch.func`` alone does so at the innermost level only.
 
-BatchNorm in evaluation mode is linear, and stays torch's own. Source of the last fault:
+BatchNorm in evaluation mode is linear, and is not replaced. Source of the last fault:
 github.com/pytorch/pytorch/issues/78961.
 """
 
@@ -76,7 +77,7 @@ def _embedding(
     input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False, *,
     constant=torch.detach,
 ):  # fmt: skip
-    # a frequency-scaled gradient is not the table's derivative; the audit of derivatives refuses it, so it stays
+    # a frequency-scaled gradient is not the table's derivative; the gate refuses it, so it is not replaced
     table = weight if max_norm is None else renormalise(weight, max_norm, norm_type)
     rows = F.embedding(input, table, None, None, norm_type, scale_grad_by_freq, False)
     if padding_idx is None:
@@ -86,7 +87,7 @@ def _embedding(
 
 
 def renormalise(weight: Tensor, max_norm: float, norm_type: float = 2.0) -> Tensor:
-    """Return the table with rows no longer than ``max_norm``; rows that are short enough are returned as they are."""
+    """Return the table with rows no longer than ``max_norm``; shorter rows are unchanged."""
     lengths = torch.linalg.vector_norm(weight.detach(), norm_type, dim=1, keepdim=True)
     long = lengths > max_norm * (1 + 16 * torch.finfo(weight.dtype).eps)
     safe = torch.where(long, weight, torch.ones_like(weight))
@@ -120,7 +121,7 @@ def _embedding_bag(
 def _multi_head_attention(*args, **kwargs):
     bound = dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
     wanted = bound.pop("need_weights", True)
-    output, weights = F.multi_head_attention_forward(**bound, need_weights=True)  # softmax and products, in the open
+    output, weights = F.multi_head_attention_forward(**bound, need_weights=True)  # softmax and products, not fused
     return output, weights if wanted else None
 
 
@@ -200,11 +201,11 @@ STOPS = frozenset({torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__}
 
 
 class DecompositionMode(TorchFunctionMode):
-    """The context in which models and losses run here; see the module.
+    """The context in which models and losses run; see the module.
 
     Args:
-        constants: None, or a tape on which constants are recorded, or from which they are replayed: differences of a
-            function whose constants stay where they were are what its autograd derivatives have to equal.
+        constants: None, or a tape that records constants or replays them: autograd derivatives equal finite differences
+            of the function with its constants fixed.
     """
 
     def __init__(self, constants: Constants | None = None) -> None:
@@ -212,19 +213,19 @@ class DecompositionMode(TorchFunctionMode):
         self.constants = constants
 
     def __enter__(self) -> DecompositionMode:
-        """Note whether gradients are on: only a block inside that turns them off makes constants."""
+        """Record whether gradients are on: only a block inside that turns them off gives constants."""
         self._differentiable = torch.is_grad_enabled()
         self._attention = sdpa_kernel(SDPBackend.MATH)
         self._attention.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error: object) -> None:
-        """Leave attention as it was."""
+        """Restore attention."""
         super().__exit__(*error)
         self._attention.__exit__(*error)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Run the decomposition of ``func`` if there is one, and cut constants off from the graph."""
+        """Run the decomposition of ``func`` if there is one, and detach constants."""
         if func is F.embedding:
             return _embedding(*args, **(kwargs or {}), constant=self._padding)
         out = DECOMPOSITIONS.get(func, func)(*args, **(kwargs or {}))
@@ -246,8 +247,8 @@ class Constants:
     """The constants of a forward, in order: recorded at one parameter vector, replayed at others.
 
     Attributes:
-        values: what was recorded.
-        surprising: whether there is one that a caller may not know of (the padding of an embedding is known).
+        values: the recorded constants.
+        surprising: whether there is one other than the padding of an embedding.
     """
 
     def __init__(self) -> None:
@@ -256,12 +257,12 @@ class Constants:
         self._recording, self._at = True, 0
 
     def rewind(self) -> Constants:
-        """Play from the start; what was recorded stays."""
+        """Replay from the start; recorded constants are kept."""
         self._recording, self._at = False, 0
         return self
 
     def next(self, value: Tensor, *, known: bool = False) -> Tensor:
-        """Return the value to go on with: this one while recording, else the recorded one in its place."""
+        """Return this value while recording, else the recorded one in its place."""
         if self._recording:
             self.surprising = self.surprising or not known
             self.values.append(value.clone())

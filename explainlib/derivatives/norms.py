@@ -1,9 +1,9 @@
 """Normalisations in plain operations, and BatchNorm by the statistics of its batch.
 
-torch's fused normalisations are right up to second derivatives and silently wrong from the third on: their second
-derivative treats the saved mean and standard deviation as constants. A meta-Hessian is made of third derivatives, and
-so is the curvature's own change in second-order group influence. In plain operations torch differentiates the same
-formula correctly as often as one likes.
+torch's fused normalisations are correct up to second derivatives and silently wrong from the third on: their second
+derivative treats the saved mean and standard deviation as constants. A meta-Hessian needs third derivatives, and
+so does the third-derivative term of second-order group influence. In plain operations torch differentiates the same
+formula correctly at every order.
 
     y = (x - mean) / sqrt(variance + eps) * weight + bias
 
@@ -34,19 +34,19 @@ def scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None, *, ch
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return the batch [n, c, ...], normalised for each c over all else."""
+    """Return the batch [n, c, ...], normalised for each c over all other dimensions."""
     return scale_and_shift(normalise(x, [d for d in range(x.ndim) if d != 1], eps), weight, bias, channel=1)
 
 
 class BatchStatistics(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm by the mean and variance of each batch, which it does not remember; the way of few-shot learning."""
+    """BatchNorm by the mean and variance of each batch, without running statistics, as in few-shot learning."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2 or input.shape[1] != self.num_features:
             raise ValueError(f"BatchNorm of {self.num_features} features got a batch of shape {list(input.shape)}.")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the batch [n, c, ...], normalised for each c over all else."""
+        """Return the batch [n, c, ...], normalised for each c over all other dimensions."""
         self._check_input_dim(input)
         return batch_norm(input, self.weight, self.bias, self.eps)
 
@@ -54,10 +54,10 @@ class BatchStatistics(nn.modules.batchnorm._BatchNorm):
 def with_batch_statistics(model: nn.Module) -> nn.Module:
     """Make every BatchNorm of ``model`` normalise by its batch and keep no statistics, in place; return the model.
 
-    A subclass with a forward of its own keeps its forward and is put into training mode without statistics.
+    A subclass with its own forward keeps it and is set to training mode without statistics.
 
     Args:
-        model: a copy of one's own; parameters, their names and their order stay as they are.
+        model: changed in place; parameters, their names and their order are unchanged.
     """
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):

@@ -1,4 +1,4 @@
-"""From tables to axes: one colour-blind-safe palette, and a plain sentence beside every picture."""
+"""From tables to axes: one colour-blind-safe palette, and a text equivalent of every picture."""
 
 from explainlib.figures.bars import influence_bars, probabilities
 from explainlib.figures.examples import as_image, class_name, draw_example, thumbnails

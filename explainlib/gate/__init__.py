@@ -1,8 +1,7 @@
-"""The gate: what every model and loss passes before a formula is applied to it.
+"""The gate: the checks that every model and loss passes before a formula is applied to it.
 
-A forward is run on a copy and watched once: what is random in it, what it writes to, whether examples depend on each
-other. Derivatives are compared with differences in float64, once, by the routes that will be used. A finding names the
-layer that causes it.
+The forward of a copy is checked once: randomness, state that it writes, dependence between examples. Derivatives are
+compared with finite differences in float64, once for each route used. A finding names the layer that causes it.
 """
 
 from explainlib.gate.check import check_model

@@ -1,4 +1,4 @@
-"""Which layer it is: every call of a layer is tried by itself, innermost first, on what it read in the model."""
+"""Find the layer of a failure: each call of a layer is checked by itself on its recorded input, innermost first."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from explainlib.derivatives import Constants, DecompositionMode
 from explainlib.gate.routes import Derivatives, UnsupportedError
 from explainlib.params import Parameters
 
-CALLS = 500  # calls of layers that are tried, at most
+CALLS = 500  # most calls of layers that are checked
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer: its name and what it read."""
+    """One call of a layer: its name and its input."""
 
     name: str
     layer: nn.Module
@@ -27,12 +27,12 @@ class LayerCall:
 
 
 def failing_layer(parameters: Parameters, x: Tensor, route: str) -> str:
-    """Return the name of the innermost layer whose own derivative fails on this route; "" if none does by itself.
+    """Return the name of the innermost layer with a derivative that fails on this route; "" if none does by itself.
 
     Args:
-        parameters: of the model, in the dtype in which it failed.
-        x: the examples on which it failed.
-        route: which derivative.
+        parameters: of the model, in the dtype of the failure.
+        x: the examples of the failure.
+        route: of ``ROUTES``.
     """
     for use in layer_calls(parameters, x):
         try:
@@ -73,7 +73,7 @@ class _NothingToDifferentiateError(Exception):
 
 
 def _derivatives(use: LayerCall) -> Derivatives:
-    """Return the derivatives of a layer's summed outputs in its own parameters and in what it read."""
+    """Return the derivatives of a layer's summed outputs in its parameters and its input."""
     named = {name: p.detach() for name, p in use.layer.named_parameters()}
     leaves, spec = tree_flatten((use.args, use.kwargs))
     free = [at for at, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

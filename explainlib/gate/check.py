@@ -1,4 +1,4 @@
-"""``check_model``: everything the gate can find about a model, as a report instead of an error."""
+"""``check_model``: all findings of the gate on a model, as a report instead of an error."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def check_model(
     loss: str | LossFunction | Loss = "cross_entropy",
     order: int = 2,
 ) -> ModelReport:
-    """Return what stands between a model and a right number, a sentence each; an empty report means nothing.
+    """Return the report of everything that would make a result of this model wrong; without findings it passes.
 
-    The model's forward is run on copies: what is random in it, what it writes to, whether examples depend on each
-    other, whether its derivatives are those of its forward. Neither the model nor x changes.
+    Checked on copies of the model: randomness, state written by the forward, dependence between examples, and
+    derivatives against finite differences. Neither the model nor x is changed.
 
     Args:
         model: any ``nn.Module`` from x [n, ...] to outputs [n, C].
@@ -41,8 +41,8 @@ def check_model(
             3 for TLXML, bilevel learning and ``third_derivative=True``.
 
     Returns:
-        The report: a derivative by forward mode that torch does not have is a note, because few functions need it;
-        those refuse. ``.ok``, ``.findings``, ``.routes`` (relative difference between each derivative and differences);
+        The report. A forward-mode derivative that torch lacks is a note, because few functions need it; those raise.
+        ``.ok``, ``.findings``, ``.routes`` (relative difference between each derivative and differences);
         ``.require()`` raises the first error.
 
     Example: a linear model passes.
@@ -85,7 +85,7 @@ def _derivative_findings(
                 missing = str(error).startswith("torch has no") and route in (FORWARD, FORWARD_HESSIAN)
                 found.append(Finding(str(error), error=not missing, kind=type(error)))
                 if route == GRADIENT:
-                    break  # higher derivatives of a wrong one say nothing more
+                    break  # higher derivatives of a wrong one carry no information
         if y is not None:
             try:
                 require_targets(criterion, "y", y, outputs)
@@ -101,7 +101,7 @@ def _notes(model: nn.Module, parameters: Parameters, forward) -> list[Finding]:
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     if frozen:
         some = ", ".join(map(repr, frozen[:3])) + (" ..." if len(frozen) > 3 else "")
-        notes.append(Finding(f"{len(frozen)} parameters are frozen ({some}) and stand still.", error=False))
+        notes.append(Finding(f"{len(frozen)} parameters are frozen ({some}) and do not change.", error=False))
     if forward.writes_input:
         notes.append(Finding("the forward writes into its input; it is given copies.", error=False))
     sets = [a for a in forward.sets if not type(model.get_submodule(a.layer)).__module__.startswith("torch.")]

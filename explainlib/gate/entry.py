@@ -1,7 +1,6 @@
-"""Where functions come in: a model is watched once for a shape of examples, a derivative compared once for a route.
+"""Entry points of the gate: a forward is checked once for each shape of examples, a derivative once for each route.
 
-What was found is remembered for a model (weakly) and its structure, so that the next function that is handed the same
-model does not ask again.
+Results are cached by model (weakly) and structure, so that later calls with the same model skip the checks.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from explainlib.gate.routes import Comparison, Derivatives, UnsupportedError
 from explainlib.losses import Loss, require_targets
 from explainlib.params import Parameters
 
-EXAMPLES = 3  # that derivatives are compared on
-MANY = 32  # examples whose losses are compared together and alone
-ANOTHER = 1e-2  # relative difference of outputs in float32 and float64 that is not rounding
+EXAMPLES = 3  # on which derivatives are compared
+BATCHED_EXAMPLES = 32  # on which losses are compared batched and singly
+DTYPE_DIFFERENCE = 1e-2  # relative difference of float32 and float64 outputs above rounding
 WORDS = {
     "gradient": "gradient", "forward": "forward-mode derivative", "hessian": "second derivative (reverse over reverse)",
     "forward_hessian": "second derivative (forward over reverse)", "third": "third derivative",
@@ -33,16 +32,16 @@ WORDS = {
 
 
 class ModelWarning(UserWarning):
-    """Something about a model that a reader of its explanation should know."""
+    """A property of a model that affects the reading of its explanations."""
 
 
 class ConstantWarning(ModelWarning):
-    """Part of a forward or a loss is taken as constant in every derivative."""
+    """Part of a forward or a loss is constant in every derivative."""
 
 
 @dataclass
 class CheckedModel:
-    """What is known about one model on one shape: its forward, and the routes that were compared."""
+    """The results for one model and one shape: its forward, and the compared routes."""
 
     forward: Forward
     routes: dict[str, Comparison] = field(default_factory=dict)
@@ -57,13 +56,13 @@ _losses: weakref.WeakKeyDictionary[object, dict[tuple, Finding | None]] = weakre
 
 
 def admit(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> int:
-    """Return the number of outputs an example, after the model's forward was watched on these examples once.
+    """Return the number of outputs an example, after checking the model's forward on these examples once.
 
     Args:
         parameters: of the model.
         x: examples; where they are not independent, one batch.
-        independent: whether each example stands for itself.
-        name: what the caller calls x.
+        independent: whether examples are independent of each other.
+        name: the caller's name of x.
 
     Raises:
         TypeError, ValueError: the first error among the findings.
@@ -95,12 +94,12 @@ def admit_objective(parameters: Parameters, x: Tensor, y: Tensor, loss: Loss) ->
         first = parameters.outputs(parameters.theta, x[:2])
     require_finite("the model's outputs", first, remedy="look for overflow in its forward, or scale the examples")
     require_targets(loss, "train.y", y, outputs)
-    loss.value(first, y[:2])  # its shape is checked inside
+    loss.value(first, y[:2])  # checks its shape
     return outputs
 
 
 def examine(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> CheckedModel:
-    """Return what is known about the model on such examples; findings are not raised."""
+    """Return the cached results for the model on such examples; findings are not raised."""
     key = (parameters.names, parameters.theta.dtype, x.shape[1:], x.dtype, parameters.batch_statistics, independent)
     own = _by_parameters.setdefault(parameters, {})
     if key not in own:
@@ -115,12 +114,12 @@ def examine(parameters: Parameters, x: Tensor, *, independent: bool = True, name
 
 
 def require_derivatives(parameters: Parameters, x: Tensor, routes: Sequence[str], *, independent: bool = True) -> None:
-    """Return nothing, once each route agrees with differences; every route is compared once a model and shape.
+    """Return nothing, once each route agrees with finite differences; compared once per model and shape.
 
     Args:
         parameters: of the model.
         x: examples; up to three are used, or the whole batch where they are not independent.
-        routes: of ``ROUTES``, those that the caller is about to take.
+        routes: of ``ROUTES``, those that the caller will use.
         independent: as in ``admit``.
 
     Raises:
@@ -144,13 +143,13 @@ def require_derivatives(parameters: Parameters, x: Tensor, routes: Sequence[str]
 def _compare(checked: CheckedModel, parameters: Parameters, x: Tensor, route: str, independent: bool) -> None:
     chosen = few_examples(x) if independent else x
     compared, failed = None, None
-    for double in (True, False):  # a forward that insists on float32 is compared in it
+    for double in (True, False):  # a forward that needs float32 is compared in float32
         at = parameters.double() if double else parameters
         seen = chosen.double() if double and chosen.is_floating_point() else chosen
         try:
             rounded = rounds_below_precision(at, seen)
-            if double and _another(parameters, chosen, at, seen):
-                continue  # what runs in float64 is not what the caller's dtype gets
+            if double and _differs_in_float64(parameters, chosen, at, seen):
+                continue  # the float64 forward differs from that in the caller's dtype
             derivatives = Derivatives(_summed_outputs(at, seen), at.theta, at.sizes, rounded=rounded)
         except (UnsupportedError, RuntimeError) as error:
             failed = failed or error
@@ -158,23 +157,23 @@ def _compare(checked: CheckedModel, parameters: Parameters, x: Tensor, route: st
         try:
             compared = derivatives.compare(route)
         except UnsupportedError as error:
-            checked.findings[route] = _missing(at, seen, route, str(error))
+            checked.findings[route] = _missing_finding(at, seen, route, str(error))
             return
         break
     if compared is None:
-        checked.findings[route] = _missing(parameters, chosen, route, str(failed))
+        checked.findings[route] = _missing_finding(parameters, chosen, route, str(failed))
     elif compared.agrees:
         checked.routes[route] = compared
     else:
-        checked.findings[route] = _wrong(at, seen, route, compared.error)
+        checked.findings[route] = _wrong_finding(at, seen, route, compared.error)
 
 
-def _another(parameters: Parameters, x: Tensor, double: Parameters, x_double: Tensor) -> bool:
-    """Return whether the model computes something else in float64, beyond rounding."""
+def _differs_in_float64(parameters: Parameters, x: Tensor, double: Parameters, x_double: Tensor) -> bool:
+    """Return whether the model's float64 outputs differ beyond rounding."""
     with torch.no_grad():
         own, other = parameters.outputs(parameters.theta, x), double.outputs(double.theta, x_double)
     away = (own.double() - other.double()).abs().max() / (1e-30 + other.double().abs().max())
-    return parameters.theta.dtype != torch.float64 and bool(away > ANOTHER)
+    return parameters.theta.dtype != torch.float64 and bool(away > DTYPE_DIFFERENCE)
 
 
 def _summed_outputs(parameters: Parameters, x: Tensor):
@@ -191,7 +190,7 @@ def _summed_outputs(parameters: Parameters, x: Tensor):
     return function
 
 
-def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Finding:
+def _wrong_finding(parameters: Parameters, x: Tensor, route: str, error: float) -> Finding:
     name = failing_layer(parameters, x, route)
     return Finding(
         f"the {WORDS[route]} of {called(name, parameters)} is wrong: it differs from differences of its forward by "
@@ -202,7 +201,7 @@ def _wrong(parameters: Parameters, x: Tensor, route: str, error: float) -> Findi
     )
 
 
-def _missing(parameters: Parameters, x: Tensor, route: str, message: str) -> Finding:
+def _missing_finding(parameters: Parameters, x: Tensor, route: str, message: str) -> Finding:
     name = failing_layer(parameters, x, route)
     if "setup_context" in message or "saved tensor hooks" in message:
         why = (
@@ -217,21 +216,21 @@ def _missing(parameters: Parameters, x: Tensor, route: str, message: str) -> Fin
 def require_loss_derivatives(
     loss: Loss, outputs: Callable[[], Tensor], y: Tensor, routes: Sequence[str], *, n_outputs: int
 ) -> None:
-    """Return nothing, once a callable loss agrees with differences by each route, and judges each example by itself.
+    """Return nothing, once a callable loss agrees with finite differences by each route and is separable by example.
 
     Args:
-        loss: the two named losses are known to be right.
-        outputs: gives the outputs of ``few_examples(y)``; called only when the loss has not been compared yet.
-        y: targets, of which a few are used.
+        loss: the two named losses are not checked.
+        outputs: returns the outputs of ``few_examples(y)``; called only if the loss was not compared before.
+        y: targets; a few are used.
         routes: as in ``require_derivatives``.
-        n_outputs: numbers an example.
+        n_outputs: outputs of an example.
 
     Raises:
         ValueError: a loss that is random, mixes examples, or whose derivative is wrong or missing.
     """
     if type(loss) is not Loss:
         return
-    known = _losses.setdefault(loss.function, {}) if _weak(loss.function) else {}
+    known = _losses.setdefault(loss.function, {}) if _weakly_referenceable(loss.function) else {}
     for route in ("value", *routes):
         key = (route, n_outputs, y.dtype, y.shape[1:])
         if key not in known:
@@ -245,11 +244,11 @@ def require_loss_derivatives(
 
 
 def few_examples(examples: Tensor) -> Tensor:
-    """Return the examples, or their targets, that derivatives are compared on."""
+    """Return the examples, or their targets, on which derivatives are compared."""
     return examples[evenly_spaced(len(examples), EXAMPLES)[:EXAMPLES].to(examples.device)]
 
 
-def _weak(function: object) -> bool:
+def _weakly_referenceable(function: object) -> bool:
     try:
         weakref.ref(function)
         hash(function)
@@ -260,7 +259,7 @@ def _weak(function: object) -> bool:
 
 def _loss_finding(loss: Loss, outputs: Tensor, y: Tensor, route: str) -> Finding | None:
     if route == "value":
-        return _loss_values(loss, outputs, y[evenly_spaced(len(y), MANY)[:MANY].to(y.device)])
+        return _loss_values(loss, outputs, y[evenly_spaced(len(y), BATCHED_EXAMPLES)[:BATCHED_EXAMPLES].to(y.device)])
     y = few_examples(y)
     weights = torch.linspace(0.7, 1.3, len(outputs), dtype=torch.float64)
     for dtype in (torch.float64, outputs.dtype):
@@ -296,7 +295,7 @@ def _loss_finding(loss: Loss, outputs: Tensor, y: Tensor, route: str) -> Finding
 
 
 def _loss_values(loss: Loss, outputs: Tensor, y: Tensor) -> Finding | None:
-    """Compare the losses of many targets together, again, and alone; the few outputs take turns."""
+    """Compare the losses of many targets batched, repeated, and singly; the few outputs are cycled."""
     outputs = outputs[torch.arange(len(y), device=outputs.device) % len(outputs)]
     held = [(one, state_of(one)) for one in known_generators(loss.function)]
     with preserve_generators() as others, ForwardMonitor(nn.Module()) as watcher:
@@ -309,7 +308,8 @@ def _loss_values(loss: Loss, outputs: Tensor, y: Tensor) -> Finding | None:
     rounding = 1e3 * torch.finfo(outputs.dtype).eps * (1 + together.abs().nan_to_num().max())
     if ((alone - together).abs().nan_to_num() > rounding).any():
         return Finding(
-            f"the loss {loss.name!r} of one example depends on the others beside it; return one value an example, "
+            f"the loss {loss.name!r} of one example depends on the other examples of its batch; return one "
+            "value an example, "
             "without means or counts over the batch."
         )
     return None

@@ -1,4 +1,4 @@
-"""One forward, watched: what is random in it, what it writes to, and whether examples depend on each other."""
+"""Checks of one forward: randomness, state that it writes, dependence between examples."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from explainlib.gate.report import Finding
 from explainlib.modules import Attribute, AttributeState
 from explainlib.params import Parameters, require_outputs
 
-MANY = 13  # times as many examples in one larger batch
-EXAMPLES = 5  # examples that are run together and alone
-OFF = {"dropout_p": 0.0, "dropout": 0.0, "p": 0.0, "train": False, "training": False}  # at these nothing is drawn
+LARGER_BATCH = 13  # factor of a larger batch
+EXAMPLES = 5  # run batched and singly
+DETERMINISTIC = {
+    "dropout_p": 0.0,
+    "dropout": 0.0,
+    "p": 0.0,
+    "train": False,
+    "training": False,
+}  # arguments without random numbers
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What one forward was seen to do.
+    """The observations on one forward.
 
     Attributes:
-        outputs: numbers an example; None if it could not be run.
+        outputs: outputs of an example; None if it could not be run.
         findings: errors and notes.
         writes_input: whether it writes into its input.
         sets: attributes of layers that it sets.
@@ -38,9 +44,9 @@ class Forward:
 
 
 class ForwardMonitor(TorchDispatchMode):
-    """Sees every operation of a forward: those that draw random numbers, and those that read somebody else's parameter.
+    """Records operations of a forward that draw random numbers, or read a parameter outside the model.
 
-    Each is remembered with the layer around it.
+    Each is recorded with its layer.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -49,7 +55,7 @@ class ForwardMonitor(TorchDispatchMode):
 
     @contextmanager
     def layers(self) -> Iterator[None]:
-        """Follow which layer is running."""
+        """Track the running layer."""
 
         def enter(name: str) -> Callable:
             return lambda *_: self._inside.append(name)
@@ -67,10 +73,10 @@ class ForwardMonitor(TorchDispatchMode):
                 hook.remove()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run the operation; torch tags those that read its generator."""
+        """Run the operation; torch tags those that use its generator."""
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs or {}):
             self.drawn.append((self._inside[-1] if self._inside else "", str(func.overloadpacket)))
-        for read in args:  # a private copy's own parameters require no gradient
+        for read in args:  # parameters of the private copy require no gradient
             if isinstance(read, nn.Parameter) and read.requires_grad:
                 self.foreign.append((self._inside[-1] if self._inside else "", list(read.shape)))
         out = func(*args, **(kwargs or {}))
@@ -80,21 +86,21 @@ class ForwardMonitor(TorchDispatchMode):
 
 
 def _draws(func, args: tuple, kwargs: dict) -> bool:
-    """Return whether a tagged operation draws: not with a dropout of zero, or outside training."""
+    """Return whether a tagged operation draws: not with dropout 0 or outside training."""
     names = [argument.name for argument in func._schema.arguments]
     given = dict(zip(names, args, strict=False)) | kwargs
     given = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()} | given
-    return not any(name in given and given[name] == off for name, off in OFF.items())
+    return not any(name in given and given[name] == off for name, off in DETERMINISTIC.items())
 
 
 def monitored_forward(parameters: Parameters, x: Tensor, *, independent: bool = True, name: str = "train.x") -> Forward:
-    """Return what the private copy's forward does on a few examples; its state and all generators are put back.
+    """Return the observations on the private copy's forward; its state and all generators are restored.
 
     Args:
-        parameters: of the model; buffers of the private copy that a forward writes into are copied back.
+        parameters: of the model; buffers of the private copy that a forward writes are restored.
         x: examples, of which up to five are run.
-        independent: whether each example has to stand for itself (not where a batch is a task).
-        name: what the caller calls x, for messages.
+        independent: whether examples have to be independent (not where a batch is a task).
+        name: the caller's name of x, for messages.
 
     Raises:
         TypeError, ValueError: a model that cannot read x, or whose outputs are not one row an example.
@@ -111,14 +117,14 @@ def monitored_forward(parameters: Parameters, x: Tensor, *, independent: bool = 
             with watcher.layers(), watcher:
                 outputs = require_outputs(parameters.run, given, name)
         except (ValueError, TypeError):
-            _copy_back(module, buffers, stored)
+            _restore_tensors(module, buffers, stored)
             state.restore()
             raise
         sets = state.changed()
         state.restore()
-        written = _copy_back(module, buffers, stored)
-        if not written:  # with gradients, as derivatives are taken; recurrent layers keep the parameters that they see
-            _graded(parameters, few, outputs)
+        written = _restore_tensors(module, buffers, stored)
+        if not written:  # with gradients on, as for derivatives; recurrent layers cache parameters
+            _with_gradients(parameters, few, outputs)
             sets += state.changed()
             state.restore()
     sets = tuple(dict.fromkeys(sets))
@@ -126,19 +132,19 @@ def monitored_forward(parameters: Parameters, x: Tensor, *, independent: bool = 
     parameters.writes_input, parameters.sets = writes_input, sets
     owned = [name for name, one, was in held if restore_generator(one, was)]
     findings = list(_random_findings(parameters, watcher, others(), owned))
-    findings += [_half_finding(parameters, *watcher.halved[0])] if watcher.halved else []
-    findings += [_foreign_finding(parameters, *watcher.foreign[0])] if watcher.foreign else []
+    findings += [_half_precision_finding(parameters, *watcher.halved[0])] if watcher.halved else []
+    findings += [_foreign_parameter_finding(parameters, *watcher.foreign[0])] if watcher.foreign else []
     findings += [_written_finding(parameters, key) for key in written]
     if [layer.training for layer in module.modules()] != before:
         findings.append(Finding("the forward changes its own training mode; let it leave self.training alone."))
-    findings += [_bounded_finding(table.rpartition(".")[0]) for table in parameters.bounds]
+    findings += [_max_norm_finding(table.rpartition(".")[0]) for table in parameters.bounds]
     if not any(finding.error for finding in findings):
         findings += _repeat_findings(parameters, few, outputs, independent)
     return Forward(outputs.shape[1], tuple(findings), writes_input, sets)
 
 
 def evenly_spaced(n: int, most: int) -> Tensor:
-    """Return up to ``most`` positions from the first to the last of n, of one example twice the first."""
+    """Return up to ``most`` positions from first to last of n; for one example its position twice."""
     return torch.linspace(0, n - 1, max(2, min(n, most))).round().long()
 
 
@@ -146,8 +152,8 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
 
 
-def _copy_back(module: nn.Module, buffers: dict[str, Tensor], stored: dict[str, Tensor]) -> list[str]:
-    """Return the names of buffers and parameters that were written to, after writing the old values back."""
+def _restore_tensors(module: nn.Module, buffers: dict[str, Tensor], stored: dict[str, Tensor]) -> list[str]:
+    """Return the names of buffers and parameters that were written, after restoring them."""
     written = []
     now = {**dict(module.named_buffers()), **dict(module.named_parameters())}
     for key, value in {**buffers, **stored}.items():
@@ -158,7 +164,7 @@ def _copy_back(module: nn.Module, buffers: dict[str, Tensor], stored: dict[str, 
 
 
 def called(name: str, parameters: Parameters) -> str:
-    """Return how a message calls a layer: its name and class."""
+    """Return a layer's name and class for a message."""
     kind = type(parameters.module.get_submodule(name)).__name__
     return f"layer {name!r} ({kind})" if name else f"the model's own forward ({kind})"
 
@@ -196,7 +202,7 @@ def _random_findings(
         )
 
 
-def _foreign_finding(parameters: Parameters, name: str, shape: list[int]) -> Finding:
+def _foreign_parameter_finding(parameters: Parameters, name: str, shape: list[int]) -> Finding:
     return Finding(
         f"{called(name, parameters)} reads a trainable parameter of shape {shape} that is not one of the model's own, "
         "or reads its own through a function that holds the original (a lambda, a global name), which no copy can "
@@ -215,7 +221,7 @@ def _written_finding(parameters: Parameters, key: str) -> Finding:
     )
 
 
-def _half_finding(parameters: Parameters, layer: str, dtype: torch.dtype) -> Finding:
+def _half_precision_finding(parameters: Parameters, layer: str, dtype: torch.dtype) -> Finding:
     return Finding(
         f"{called(layer, parameters)} computes in {dtype}, in which derivatives have two or three digits; leave out "
         "torch.autocast and casts to half precision where a model is explained.",
@@ -223,7 +229,7 @@ def _half_finding(parameters: Parameters, layer: str, dtype: torch.dtype) -> Fin
     )
 
 
-def _bounded_finding(name: str) -> Finding:
+def _max_norm_finding(name: str) -> Finding:
     return Finding(
         f"layer {name!r} bounds its rows by max_norm: they are shortened once, and explained as of a model without the "
         "bound; retraining with the bound may differ.",
@@ -233,30 +239,30 @@ def _bounded_finding(name: str) -> Finding:
 
 
 def _repeat_findings(parameters: Parameters, few: Tensor, outputs: Tensor, independent: bool) -> list[Finding]:
-    """Run again, reversed and one by one; compare."""
+    """Run again, in reverse order and singly; compare."""
     run = lambda part: require_outputs(parameters.run, part.clone(), "x")  # noqa: E731
     if not torch.equal(torch.nan_to_num(run(few)), torch.nan_to_num(outputs)):
         return [Finding("the model gives two outputs for the same input; remove what is random in its forward.")]
-    if _differs(_graded(parameters, few, outputs), outputs):
+    if _differs(_with_gradients(parameters, few, outputs), outputs):
         return [
             Finding(
                 "the model gives other outputs where gradients are on (torch.is_grad_enabled(), requires_grad), so its "
                 "derivatives are not those of its outputs; let it compute the same in both."
             )
         ]
-    if parameters.module.training and _differs(_evaluated(parameters, few), outputs):
+    if parameters.module.training and _differs(_in_evaluation_mode(parameters, few), outputs):
         return [Finding("the model is in training mode, in which its outputs are others; call model.eval() first.")]
     if not independent:
         return []
     alone = torch.cat([run(few[i : i + 1]) for i in range(len(few))])
-    many = run(few.repeat(MANY, *[1] * (few.ndim - 1)))[-len(few) :]  # a larger batch may take another branch
+    many = run(few.repeat(LARGER_BATCH, *[1] * (few.ndim - 1)))[-len(few) :]  # the forward may branch on the batch size
     if _differs(alone, outputs) or _differs(run(few.flip(0)).flip(0), outputs) or _differs(many, outputs):
         return [_dependence(parameters)]
     return []
 
 
-def _graded(parameters: Parameters, few: Tensor, outputs: Tensor) -> Tensor:
-    """Return the outputs where gradients are on; where that cannot be, the derivatives will say so."""
+def _with_gradients(parameters: Parameters, few: Tensor, outputs: Tensor) -> Tensor:
+    """Return the outputs with gradients on; a failure is reported with the derivatives."""
     own = {name: parameters.module.get_parameter(name).detach().clone().requires_grad_() for name in parameters.names}
     try:
         with torch.enable_grad():
@@ -270,8 +276,8 @@ def _differs(a: Tensor, b: Tensor) -> bool:
     return not bool(((a - b).abs() <= rounding).all() | (a.isnan() & b.isnan()).any())
 
 
-def _evaluated(parameters: Parameters, x: Tensor) -> Tensor:
-    """Return the outputs in evaluation mode; each layer's own mode is put back."""
+def _in_evaluation_mode(parameters: Parameters, x: Tensor) -> Tensor:
+    """Return the outputs in evaluation mode; each layer's mode is restored."""
     modes = [(layer, layer.training) for layer in parameters.module.modules()]
     parameters.module.eval()
     try:
@@ -282,7 +288,7 @@ def _evaluated(parameters: Parameters, x: Tensor) -> Tensor:
 
 
 def _dependence(parameters: Parameters) -> Finding:
-    """Return the sentence for examples that change each other's outputs, naming a BatchNorm if there is one."""
+    """Return the finding for dependent examples, naming a BatchNorm if there is one."""
     for name, layer in parameters.module.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or not layer.track_running_stats):
             return Finding(
@@ -290,5 +296,6 @@ def _dependence(parameters: Parameters) -> Finding:
                 "call model.eval() (and keep track_running_stats=True).",
                 layer=name,
             )
-    remedy = "call model.eval() first" if parameters.module.training else "let each example stand for itself"
-    return Finding(f"an example's output depends on the others beside it; each has to stand for itself: {remedy}.")
+    remedy = "call model.eval() first" if parameters.module.training else "make each output depend on its own example"
+    why = "an example's output depends on the other examples of its batch; each has to be independent"
+    return Finding(f"{why}: {remedy}.")

@@ -1,4 +1,4 @@
-"""Random generators, torch's, numpy's, Python's and those a model holds: whether they are read, and all put back."""
+"""Random generators of torch, numpy, Python and the model: detect use, and restore them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 Generator = np.random.Generator | np.random.RandomState | random.Random | torch.Generator
-DEPTH = 5  # of lists and dicts, those of the attributes included
+DEPTH = 5  # of nested lists and dicts
 
 
 @contextmanager
@@ -52,14 +52,14 @@ def _by_a_model(frame: FrameType | None) -> bool:
         return False
     while frame is not None and "importlib" not in frame.f_code.co_filename:
         frame = frame.f_back
-    return frame is None  # not while a module is being imported
+    return frame is None  # not during an import
 
 
 def module_generators(module: nn.Module) -> list[tuple[str, Generator]]:
-    """Return the generators among the attributes of layers, and those that a forward knows by a name, with its layer.
+    """Return the generators among the attributes of layers and those that a forward refers to, with the layer.
 
     Args:
-        module: the model, or a copy: names outside the model lead to the same generators.
+        module: the model, or a copy: names outside the model refer to the same generators.
     """
     found: dict[int, tuple[str, Generator]] = {}
     for name, layer in module.named_modules():
@@ -74,7 +74,7 @@ def module_generators(module: nn.Module) -> list[tuple[str, Generator]]:
 
 
 def known_generators(function: Callable) -> list[Generator]:
-    """Return the generators that a function, or a module, knows by an attribute, a global name or its closure.
+    """Return the generators that a function or module refers to by attribute, global name or closure.
 
     Args:
         function: any callable.
@@ -85,7 +85,7 @@ def known_generators(function: Callable) -> list[Generator]:
 
 
 def state_of(generator: Generator) -> object:
-    """Return a state that can be compared, and put back."""
+    """Return a state that can be compared and restored."""
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     if isinstance(generator, torch.Generator):
@@ -94,7 +94,7 @@ def state_of(generator: Generator) -> object:
 
 
 def restore_generator(generator: Generator, state: object) -> bool:
-    """Return whether the generator was read since; it is then put back."""
+    """Return whether the generator was used since; it is then restored."""
     if _same(state_of(generator), state):
         return False
     if isinstance(generator, np.random.Generator):

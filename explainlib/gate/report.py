@@ -1,4 +1,4 @@
-"""What the gate has found: sentences, each about one thing, errors before notes."""
+"""The findings of the gate: one sentence each, errors before notes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence about a model.
+    """One finding about a model.
 
     Args:
-        text: what was found, what was expected, and one remedy.
+        text: got, expected, and one remedy.
         error: whether it stops a computation; a note does not.
-        layer: the name of the layer that causes it, if one does.
-        kind: the class that the error is raised as.
+        layer: name of the layer that causes it, if any.
+        kind: class of the raised error.
     """
 
     text: str
@@ -30,8 +30,8 @@ class ModelReport:
     Attributes:
         findings: errors first.
         model: the class of the model.
-        outputs: numbers that it answers with for one example; None if it could not be run.
-        routes: the derivatives that were compared with differences, and the relative difference seen.
+        outputs: outputs of one example; None if it could not be run.
+        routes: the compared derivatives, with the relative difference from finite differences.
     """
 
     findings: tuple[Finding, ...]
@@ -41,7 +41,7 @@ class ModelReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing stops a computation."""
+        """Whether there is no error."""
         return not any(finding.error for finding in self.findings)
 
     def require(self) -> ModelReport:
@@ -52,14 +52,14 @@ class ModelReport:
         return self
 
     def __str__(self) -> str:
-        """One line for the verdict, one for each finding, one for each derivative that was compared."""
+        """One line for the verdict, one for each finding, one for each compared derivative."""
         lines = [f"{self.model}: {'passes' if self.ok else 'is refused'}"]
         lines += [f"  {'error' if finding.error else 'note'}: {finding.text}" for finding in self.findings]
         lines += [f"  {route}: agrees with differences to {error:.0e}" for route, error in self.routes.items()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """Show the same as a list in a notebook."""
+        """Show the report as a list in a notebook."""
         verdict = "passes" if self.ok else "is refused"
         rows = [
             f"<li><b>{'error' if finding.error else 'note'}</b>: {html.escape(finding.text)}</li>"

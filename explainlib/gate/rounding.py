@@ -1,4 +1,4 @@
-"""Whether a forward rounds to less than its own precision on its way."""
+"""Detect rounding inside a forward to less than its precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from explainlib.params import Parameters
 
 
 class _Rounding(TorchDispatchMode):
-    """Remembers the lowest precision that a floating-point number is rounded to."""
+    """Records the lowest precision to which a floating-point number is rounded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class _Rounding(TorchDispatchMode):
 
 
 def rounds_below_precision(parameters: Parameters, x: Tensor) -> bool:
-    """Return whether a forward rounds on its way to less than its own precision, as some normalisations do.
+    """Return whether a forward rounds inside to less than its precision, as some normalisations do.
 
     Args:
         parameters: of the model.

@@ -1,4 +1,4 @@
-r"""Derivatives against differences: a function of a vector, along random directions, in float64 where it runs there.
+r"""Derivatives against finite differences, along random directions, in float64 where the function runs in it.
 
     gradient         grad F . u           against  [F(v + h u) - F(v - h u)] / 2h
     forward          jvp of F along u     against the same
@@ -6,8 +6,8 @@ r"""Derivatives against differences: a function of a vector, along random direct
     forward hessian  jvp of grad F at u   against the same, and jvp of jvp of F at u, w
     third            D(H u)[w], by reverse mode and by nested forward mode, against differences of H u along w
 
-F = sum c . f with random c, so that no derivative vanishes at a minimum. Several steps h are tried and the best counts:
-a large one crosses kinks, a small one drowns in rounding; a wrong derivative agrees with none.
+F = sum c . f with random c, so that no derivative vanishes at a minimum. The best of several steps h counts:
+a large one crosses kinks, a small one is dominated by rounding; a wrong derivative agrees with none.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from explainlib.derivatives import Constants
 GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD = "gradient", "forward", "hessian", "forward_hessian", "third"
 ROUTES = (GRADIENT, FORWARD, HESSIAN, FORWARD_HESSIAN, THIRD)
 STEPS = {torch.float64: (1e-6, 1e-8, 1e-4), torch.float32: (3e-3, 1e-2, 3e-4)}
-ALLOWED = {torch.float64: 1e-5, torch.float32: 1e-2}
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-2}
 DIRECTIONS = 2
-ROUNDED = ((1e-3, 3e-3, 3e-4, 1e-4), 3e-3)  # steps and allowance where a part is in float32, the rest in float64
+FLOAT32_INSIDE = ((1e-3, 3e-3, 3e-4, 1e-4), 3e-3)  # steps and tolerance where a part is in float32, the rest in float64
 
 T = TypeVar("T")
 Scalar = Callable[[Tensor, Constants | None], Tensor]
 
 
 class UnsupportedError(Exception):
-    """torch has no such derivative through this function; the message is torch's own, its first line."""
+    """torch has no such derivative of this function; the message is the first line of torch's."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a route is from differences, relative; ``frozen`` says that constants had to be held for it to agree."""
+    """The relative difference of a route from finite differences; ``frozen``: only with constants held fixed."""
 
     error: float
     allowed: float
@@ -47,26 +47,26 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the route is right."""
+        """Whether the route agrees."""
         return self.error <= self.allowed
 
 
 class Derivatives:
-    """The derivatives of a scalar function at one place.
+    """The derivatives of a scalar function at one point.
 
     Args:
         function: (v, tape of constants or None) -> F, differentiable in v.
         at: v, float64 or float32.
-        sizes: lengths of the parameter tensors in v; each gets a like share of every direction.
-        rounded: whether the function rounds to float32 inside, or less.
+        sizes: lengths of the parameter tensors in v, which scale the directions.
+        rounded: whether the function rounds to float32 or less inside.
     """
 
     def __init__(self, function: Scalar, at: Tensor, sizes: tuple[int, ...], *, rounded: bool = False) -> None:
         self.function, self.at, self.sizes = function, at, sizes
-        self.steps, self.allowed, self.eps = STEPS[at.dtype], ALLOWED[at.dtype], torch.finfo(at.dtype).eps
+        self.steps, self.allowed, self.eps = STEPS[at.dtype], TOLERANCE[at.dtype], torch.finfo(at.dtype).eps
         if rounded:
-            self.steps, self.eps = ROUNDED[0], torch.finfo(torch.float32).eps
-            self.allowed = max(ROUNDED[1], self.allowed)
+            self.steps, self.eps = FLOAT32_INSIDE[0], torch.finfo(torch.float32).eps
+            self.allowed = max(FLOAT32_INSIDE[1], self.allowed)
         self._constants = Constants()
         with torch.no_grad():
             self.value = float(_run(lambda: function(at.clone().requires_grad_(), None)))
@@ -75,7 +75,7 @@ class Derivatives:
         self._directions: tuple[Tensor, ...] | None = None
 
     def compare(self, route: str) -> Comparison:
-        """Return how the route agrees with differences.
+        """Return the comparison of a route with finite differences.
 
         Raises:
             UnsupportedError: torch has no such derivative.
@@ -87,7 +87,7 @@ class Derivatives:
 
     @property
     def directions(self) -> tuple[Tensor, ...]:
-        """Random directions in which every parameter tensor moves the function about equally."""
+        """Return random directions in which every parameter tensor changes the function about equally."""
         if self._directions is None:
             g = _run(lambda: grad(self._frozen(None))(self.at))
             scales = []
@@ -110,7 +110,7 @@ class Derivatives:
         return lambda v: self.function(v, None if constants is None else constants.rewind())
 
     def _best(self, found: Callable[[Tensor], Tensor], differenced: Callable, floor: Callable, u: Tensor) -> Comparison:
-        """Return the best agreement over the steps, first with everything moving, then with constants held."""
+        """Return the best agreement over the steps, first without, then with constants held fixed."""
         got, best = found(u), Comparison(float("inf"), self.allowed)
         for frozen in (False, True):
             function = self._frozen(self._constants if frozen else None)
@@ -118,7 +118,7 @@ class Derivatives:
                 want = differenced(function, u, h)
                 scale = max(float(got.norm()), float(want.norm()), floor(u, h))
                 error = float((got - want).norm()) / scale if scale else 0.0
-                if error < best.error:  # a NaN never is
+                if error < best.error:  # false for NaN
                     best = Comparison(error, self.allowed, frozen and self._constants.surprising)
                 if best.agrees:
                     return best
@@ -177,18 +177,18 @@ class Derivatives:
 
     def _third(self) -> Comparison:
         u, w = self.directions
-        curved = lambda v: vjp(grad(self._frozen(None)), v)[1](u)[0]  # noqa: E731
+        hessian_reverse = lambda v: vjp(grad(self._frozen(None)), v)[1](u)[0]  # noqa: E731
         along = lambda v: jvp(grad(self._frozen(None)), (v,), (u,))[1]  # noqa: E731
-        size = float(_run(lambda: curved(self.at)).norm())
+        size = float(_run(lambda: hessian_reverse(self.at)).norm())
         floor = lambda _, h: 10 * self.eps * size / h / self.allowed  # noqa: E731
 
         def difference(function: Callable, direction: Tensor, h: float) -> Tensor:
-            bent = lambda v: vjp(grad(function), v)[1](u)[0]  # noqa: E731
-            ahead, behind = (_run(lambda s=s: bent(self.at + s * h * direction)) for s in (1, -1))
+            hessian_product = lambda v: vjp(grad(function), v)[1](u)[0]  # noqa: E731
+            ahead, behind = (_run(lambda s=s: hessian_product(self.at + s * h * direction)) for s in (1, -1))
             return (ahead - behind) / (2 * h)
 
         routes = (
-            lambda d: _run(lambda: vjp(curved, self.at)[1](d)[0]),  # D(H u) is symmetric
+            lambda d: _run(lambda: vjp(hessian_reverse, self.at)[1](d)[0]),  # D(H u) is symmetric
             lambda d: _run(lambda: jvp(along, (self.at,), (d,))[1]),
         )
         return _worst([self._best(route, difference, floor, w) for route in routes])
@@ -200,7 +200,7 @@ def _worst(seen: list[Comparison]) -> Comparison:
 
 
 def _plain(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
-    with torch.enable_grad():  # as in the recording: a block that turns gradients off is seen as such
+    with torch.enable_grad():  # as in the recording, so that a block without gradients is detected
         return _run(lambda: function(v)).detach()
 
 

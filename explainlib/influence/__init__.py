@@ -1,4 +1,4 @@
-"""Influence: of single examples, of groups, and of training tasks, inner and outer."""
+"""Influence of single examples, of groups, and of training tasks; its baselines."""
 
 from explainlib.influence.bilevel import BilevelInfluence
 from explainlib.influence.groups import (

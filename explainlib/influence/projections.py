@@ -1,7 +1,7 @@
-"""The nearest feasible weights: projections onto the two sets over which a group selection is relaxed.
+"""Euclidean projections onto the two sets over which group selection is relaxed.
 
-    capped simplex   { 0 <= w_i <= 1, sum_i w_i = k }        every point of it mixes groups of k examples
-    L1 ball          { sum_i |w_i| <= k }                    the published one: a few weights may be as large as k
+    capped simplex   { 0 <= w_i <= 1, sum_i w_i = k }        the convex hull of the groups of k examples
+    L1 ball          { sum_i |w_i| <= k }                    the published one: single weights may be as large as k
 
 Both are max(x - tau, 0) up to a cap or a sign, for one threshold tau a row that sorting finds exactly: O(n log n).
 """
@@ -18,7 +18,7 @@ from explainlib.checks import require_finite, require_positive
 def capped_simplex_projection(x: Float[Tensor, "*s n"], total: int | float) -> Float[Tensor, "*s n"]:
     """Return the point of { 0 <= w <= 1, sum w = total } nearest to each row of x.
 
-    It is w = clip(x - tau, 0, 1), and sum clip(x - tau, 0, 1) falls in straight pieces as tau rises: between two
+    It is w = clip(x - tau, 0, 1), and sum clip(x - tau, 0, 1) is piecewise linear and decreasing in tau: between two
     neighbouring breakpoints x_i, x_i - 1 its slope is minus the number of coordinates inside the box.
 
     Args:
@@ -29,7 +29,7 @@ def capped_simplex_projection(x: Float[Tensor, "*s n"], total: int | float) -> F
         [*s, n], each row summing to total.
 
     Raises:
-        ValueError: NaN or infinite values, or a total no such weights can have.
+        ValueError: NaN or infinite values, or a total outside (0, n].
 
     Example: of a total of 2, the large coordinate gets no more than 1.
 
@@ -41,13 +41,13 @@ def capped_simplex_projection(x: Float[Tensor, "*s n"], total: int | float) -> F
     if not 0 < total <= n:
         raise ValueError(f"total={total} cannot be reached by {n} weights between 0 and 1; pass 0 < total <= {n}.")
     breaks, order = torch.cat([x, x - 1], dim=-1).sort(dim=-1, descending=True)
-    inside = torch.where(order < n, 1, -1).cumsum(-1)  # coordinates strictly in the box just below each breakpoint
-    pieces = (breaks[..., :-1] - breaks[..., 1:]) * inside[..., :-1]
-    sums = pieces.cumsum(-1)  # of w, at every breakpoint but the first, where it is 0
+    in_box = torch.where(order < n, 1, -1).cumsum(-1)  # coordinates strictly in the box just below each breakpoint
+    increments = (breaks[..., :-1] - breaks[..., 1:]) * in_box[..., :-1]
+    sums = increments.cumsum(-1)  # of w, at every breakpoint but the first, where it is 0
     at = (sums < total).sum(-1, keepdim=True).clamp(max=2 * n - 2)
     middle = (breaks.gather(-1, at) + breaks.gather(-1, at + 1)) / 2
     full, free = x - 1 >= middle, (x > middle) & (x - 1 < middle)
-    # the piece is known, so tau follows from its own equation, without the rounding of a long running sum
+    # tau from the equation of its linear piece, without the rounding of the cumulative sum
     tau = (torch.where(free, x, 0.0).sum(-1, keepdim=True) + full.sum(-1, keepdim=True) - total) / free.sum(
         -1, keepdim=True
     ).clamp(min=1)
@@ -62,7 +62,7 @@ def l1_ball_projection(x: Float[Tensor, "*s n"], radius: int | float) -> Float[T
         radius: above zero.
 
     Returns:
-        [*s, n]; a row already inside is returned as it is, any other has its magnitudes lowered by one threshold.
+        [*s, n]; a row inside the ball is returned unchanged, others are soft-thresholded.
 
     Raises:
         ValueError: NaN or infinite values, or a radius that is not above zero.

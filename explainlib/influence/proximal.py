@@ -1,10 +1,10 @@
-"""The proximal Bregman response: the problem whose exact answer damped Gauss-Newton influence is.
+"""The proximal Bregman response, whose derivative damped Gauss-Newton influence is.
 
     F(theta, eps) = 1/n sum_i w_i D_i(theta) + d/2 |theta - theta_s|^2 + eps l_j(theta),        d = l2 + damping,
     D_i = l(f_i, y_i) - l(s_i, y_i) - <l'(s_i, y_i), f_i - s_i>,    f_i = f(theta, x_i), s_i = f(theta_s, x_i).
 
 theta_s are any parameters, minimised or not. D_i is the Bregman divergence of the loss in the outputs (cross-entropy:
-KL(softmax s || softmax f); squared error: |f - s|^2), zero with zero slope at theta_s. So theta_s minimises F(., 0),
+KL(softmax s || softmax f); squared error: |f - s|^2), zero with zero gradient at theta_s. So theta_s minimises F(., 0),
 with Hessian G + damping I there (G with its ridge), and  d theta / d eps = -(G + damping I)^-1 grad l_j  at eps = 0.
 
 Source: Bae et al. 2022, "If influence functions are the answer, then what is the question?", section 4.
@@ -28,23 +28,23 @@ from explainlib.training.minima import STATUSES, MinimiseError, MinimiseWarning
 from explainlib.training.minimise import newton_batch
 from explainlib.training.weighted import Rows, WeightedRisks
 
-FACTORED = 4000  # parameters up to which G is formed to make the conjugate gradients short
+FACTORED = 4000  # parameters up to which G is materialised as a preconditioner
 
 
 class ProximalBregman(WeightedRisks):
-    """g responses F, one for each row of weights; a weight of 1 + n eps (0: removed) stands for eps on that example.
+    """g responses F, one for each row of weights; a weight of 1 + n eps (0: removed) is eps on that example.
 
     Args:
-        risk: at theta_s; its own weights stand in the divergences.
-        weights: [g, n]; what they differ by from the risk's own, over n, is eps.
+        risk: at theta_s; its own weights multiply the divergences.
+        weights: [g, n]; their difference from the risk's own, over n, is eps.
         damping: >= 0, added to the ridge.
     """
 
     def __init__(self, risk: Risk, weights: Float[Tensor, "g n"], damping: float) -> None:
         super().__init__(risk, weights)
-        self.damping, self.own, self.anchor = damping, risk.weights_or_ones(), risk.theta
+        self.damping, self.own, self.centre = damping, risk.weights_or_ones(), risk.theta
         outputs = risk.outputs()
-        self.there = outputs, risk.loss.value(outputs, risk.train.y), risk.loss.gradient(outputs, risk.train.y)
+        self.reference = outputs, risk.loss.value(outputs, risk.train.y), risk.loss.gradient(outputs, risk.train.y)
 
     def __getitem__(self, rows: Tensor) -> ProximalBregman:
         """Return the chosen rows."""
@@ -54,29 +54,29 @@ class ProximalBregman(WeightedRisks):
         start, total = 0, 0.0
         for outputs, y, _ in self.risk.parts():
             part = slice(start, start + len(y))
-            f, (s, loss, slope) = outputs(theta), (each[part] for each in self.there)
+            f, (s, loss, slope) = outputs(theta), (each[part] for each in self.reference)
             losses = self.risk.loss.value(f, y)
             divergence = losses - loss - (slope * (f - s)).sum(-1)
             total = total + (self.own[part] * divergence + (weights[part] - self.own[part]) * losses).sum()
             start += len(y)
-        proximity = (self.risk.l2 + self.damping) / 2 * (theta - self.anchor).square().sum()
+        proximity = (self.risk.l2 + self.damping) / 2 * (theta - self.centre).square().sum()
         return total / self.risk.n + proximity
 
 
 class ProximalRetraining(ProximalBregman):
-    """g reweighted risks held near theta_s: R_g(theta) + damping/2 |theta - theta_s|^2, the losses as they are.
+    """g reweighted risks with proximity to theta_s: R_g(theta) + damping/2 |theta - theta_s|^2, the losses as they are.
 
-    From the response it differs by the slope of the risk at theta_s alone: nothing, if theta_s is a minimum.
+    It differs from the response by the gradient of the risk at theta_s alone, which is zero at a minimum.
     """
 
     def _one(self, theta: Tensor, weights: Tensor) -> Tensor:
         plain = super(ProximalBregman, self)._one(theta, weights)
-        return plain + self.damping / 2 * (theta - self.anchor).square().sum()
+        return plain + self.damping / 2 * (theta - self.centre).square().sum()
 
 
 @dataclass(frozen=True)
 class Responses:
-    """Where g problems came to rest.
+    """The solutions of g problems.
 
     Attributes:
         theta: [g, p].
@@ -129,7 +129,7 @@ def proximal_response(
     Args:
         risk: at any parameters; they need not be a minimum.
         indices: distinct training examples; None takes all n.
-        damping: >= 0; with the ridge it holds theta near theta_s, so one of the two has to be above zero.
+        damping: >= 0; damping plus ridge is the proximity to theta_s and has to be above zero.
         eps: the extra weight of l_j (not of l_j/n); None is -1/n, removal.
         tolerance: on the gradient's norm; in float32 never below 1e-5.
         on_failure: "raise" or "warn" where a problem is not solved.
@@ -139,7 +139,7 @@ def proximal_response(
 
     Raises:
         ValueError: neither damping nor ridge, an index outside the training set.
-        MinimiseError: a problem was not solved; a large negative eps can leave no minimum.
+        MinimiseError: a problem was not solved; a large negative eps may leave no minimum.
 
     Source: Bae et al. 2022, section 4; their eps multiplies l_j too.
 
@@ -156,7 +156,7 @@ def proximal_response(
     require_choice("on_failure", on_failure, ("raise", "warn"))
     require_positive("tolerance", tolerance)
     if risk.l2 + require_nonnegative("damping", damping) == 0:
-        raise ValueError("damping=0 without a ridge holds nothing near theta_s; pass a damping above zero.")
+        raise ValueError("damping=0 without a ridge leaves no proximity to theta_s; pass a damping above zero.")
     chosen = require_indices(range(risk.n) if indices is None else indices, risk.n)
     weights = risk.weights_or_ones().repeat(len(chosen), 1)
     weights[torch.arange(len(chosen)), chosen] += risk.n * (-1 / risk.n if eps is None else eps)
@@ -182,20 +182,20 @@ def proximal_derivative(
 ) -> Rows:
     """Return d theta / d eps of the response at eps = 0, by central differences of solved problems.
 
-    The oracle of every damped Gauss-Newton solver, at a minimum or anywhere else. Two steps and Richardson's
+    The oracle of every damped Gauss-Newton solver, at a minimum or not. Two steps and Richardson's
     combination leave an error of the order step^4.
 
     Args:
         risk: at any parameters, in float64.
         indices: distinct training examples; None takes all n.
         damping: as in ``proximal_response``.
-        step: the larger of the two eps; small beside 1/n is not needed.
+        step: the larger of the two eps; it need not be small relative to 1/n.
 
     Returns:
         [k, p], to compare with ``parameter_influence(risk, indices, curvature="gauss_newton", damping=damping)``.
 
     Raises:
-        TypeError: float32, in which differences drown in rounding.
+        TypeError: float32, in which rounding dominates the differences.
         ValueError, MinimiseError: as ``proximal_response``.
     """
     if risk.theta.dtype != torch.float64:

@@ -1,9 +1,9 @@
-"""Influence of single examples: what a little more weight on one of them does to parameters and test losses.
+"""Influence of single examples on parameters and test losses.
 
     d theta / d eps_j = -H^+ grad l_j,        d l_t / d eps_j = -grad l_t^T H^+ grad l_j.
 
-eps_j multiplies l_j, not l_j/n: removing example j is eps_j = -1/n. So to predict removal multiply by -1/n, and where
-the risk is reweighted by -w_j/n: its weights are in H, and influence speaks of one more unit of weight.
+eps_j multiplies l_j, not l_j/n: removing example j is eps_j = -1/n. So to predict removal multiply by -1/n, and for
+a reweighted risk by -w_j/n: its weights are in H, and influence is per unit of weight.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from explainlib.solvers.dense import Keep
 from explainlib.solvers.grams import GramInverse
 from explainlib.solvers.inverse import OFFERS, Curvature, LowRankSolver, Solver, inverse_curvature
 
-ASSUME_A_MINIMUM = ("hessian",)  # damped Gauss-Newton has a meaning anywhere: the proximal response (Bae et al. 2022)
+NEED_A_MINIMUM = (
+    "hessian",
+)  # damped Gauss-Newton is defined at any parameters: the proximal response (Bae et al. 2022)
 
 
 @alternatives("pass solver='cg' (no p x p matrix), fewer indices, or a Risk(..., parameters='last')")
@@ -43,7 +45,7 @@ def parameter_influence(
     r"""Return d theta / d eps_j = -H^+ grad l_j for each chosen training example.
 
     Args:
-        risk: at a minimum; |gradient| is warned about, or with ``strict`` an error.
+        risk: at a minimum; otherwise a warning with |gradient|, or with ``strict`` an error.
         indices: distinct training examples; None takes all n.
         curvature: "hessian", "gauss_newton", "empirical_fisher", "identity" (plain gradients), "ekfac", or an
             ``xl.curvature.Ekfac`` fitted before.
@@ -65,7 +67,7 @@ def parameter_influence(
 
     Source: Koh & Liang 2017, eq. (1); Epifano et al. 2023, eq. (1).
 
-    Example: theta is the mean of y, H = 2, grad l_1 = -2 (3 - 2): more weight on y = 3 pulls the mean up by 1.
+    Example: theta is the mean of y, H = 2, grad l_1 = -2 (3 - 2): more weight on y = 3 raises the mean by 1.
 
         >>> import torch
         >>> model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
@@ -75,7 +77,7 @@ def parameter_influence(
         1.0
     """
     chosen = None if indices is None else require_indices(indices, risk.n)
-    if curvature in ASSUME_A_MINIMUM:
+    if curvature in NEED_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
     rows = risk.loss_gradients(None if chosen is None else risk.train[chosen])
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
@@ -101,7 +103,7 @@ def loss_influence(
     r"""Return d l_t / d eps_j = -grad l_t^T H^+ grad l_j for every test and training example.
 
     The solve is done on the t test gradients, then one product gives all n columns. "low_rank" with fewer rows than
-    parameters and everything kept forms no gradient at all: see ``GramInverse``.
+    parameters and everything kept materialises no gradient: see ``GramInverse``.
 
     Args:
         risk: as in ``parameter_influence``, like the other options.
@@ -119,13 +121,13 @@ def loss_influence(
 
     Raises:
         SolverError: singular curvature, or a solve that did not converge.
-        ValueError, TypeError: an unknown option, or a test set the risk cannot judge.
+        ValueError, TypeError: an unknown option, or a test set that does not fit the risk.
 
-    Source: Koh & Liang 2017, eq. (2); Epifano et al. 2023, eq. (2), which is called the change on removal there but is
-    -n times that.
+    Source: Koh & Liang 2017, eq. (2); Epifano et al. 2023, eq. (2), which that paper calls the change on removal; it is
+    -n times the change.
     """
     risk.require_examples(test, "test")
-    if curvature in ASSUME_A_MINIMUM:
+    if curvature in NEED_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
     if _through_grams(risk, curvature, solver, damping, keep):
         inverse = GramInverse(risk, curvature=curvature, damping=damping, offers=OFFERS)
@@ -135,14 +137,14 @@ def loss_influence(
         sides = _layer_gradients(risk, test), _layer_gradients(risk, risk.train)
         return -inverse.between(*sides, on_failure=on_failure)
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
-    if isinstance(curvature, Ekfac) or curvature == "ekfac":  # its layers are known: no gradient need be formed
+    if isinstance(curvature, Ekfac) or curvature == "ekfac":  # by layers, without materialised gradients
         solved = inverse(per_example(_layer_gradients(risk, test))).require_converged(on_failure).value
         return -product(_layer_gradients(risk, risk.train), solved).T
     return -inverse(risk.loss_gradients(test)).require_converged(on_failure).value @ risk.loss_gradients().T
 
 
 def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, damping: float, keep: Keep) -> bool:
-    """Return whether Gram matrices say all: a low-rank curvature of fewer rows than parameters, inverted whole."""
+    """Return whether Gram matrices suffice: a low-rank curvature of fewer rows than parameters, inverted whole."""
     rows = {"empirical_fisher": risk.n, "gauss_newton": risk.n * risk.n_outputs}
     if isinstance(curvature, Ekfac) or curvature not in rows or keep is not None:
         return False
@@ -153,6 +155,6 @@ def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, dampi
 
 
 def _layer_gradients(risk: Risk, examples: Examples) -> GradientSource:
-    """Return the gradients of the losses as what the layers read and put out."""
+    """Return the gradients of the losses as layer inputs and output gradients."""
     slope = lambda outputs: risk.loss.gradient(outputs, examples.y)  # noqa: E731
     return gradients(risk.parameters, risk.theta, examples.x, slope)

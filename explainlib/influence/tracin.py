@@ -1,4 +1,4 @@
-"""TracIn: what training steps on one example did to another's loss, added up over checkpoints.
+"""TracIn: the effect of training steps on one example on another's loss, summed over checkpoints.
 
 tracin(t, j) = - sum_c lr_c grad l_t(theta_c) . grad l_j(theta_c)
 """
@@ -31,14 +31,14 @@ def tracin(
     """Return TracInCP scores; positive means that training on j raised the loss of t: harmful.
 
     Args:
-        trajectory: with checkpoints, ours or somebody else's.
+        trajectory: with checkpoints, from ``training.fit`` or wrapped.
         train: n examples.
         test: t examples.
         loss: as in ``Risk``.
-        parameters: "all" (those that require a gradient), "last" (the read-out: TracInCPFast), or a list of names.
+        parameters: "all" (those that require a gradient), "last" (the last layer: TracInCPFast), or a list of names.
 
     Returns:
-        [t, n], in the test loss's unit; no factor 1/batch. Per-example gradients are never formed.
+        [t, n], in the test loss's unit; no factor 1/batch. Per-example gradients are not materialised.
 
     Raises:
         ValueError: a trajectory without checkpoints, of another architecture, or without the running statistics of its
@@ -61,7 +61,7 @@ def tracin(
     total = torch.zeros(len(test), len(train), dtype=chosen.theta.dtype, device=chosen.theta.device)
     for c, rate in enumerate(trajectory.learning_rates):
         state = {name: value.to(total.device) for name, value in trajectory.state(c).items()}
-        chosen.place(state)  # what is not chosen, and every buffer, has to stand at the checkpoint too
+        chosen.place(state)  # other parameters and buffers are the checkpoint's too
         at = torch.cat([chosen.module.get_parameter(name).reshape(-1) for name in chosen.names])
         left, right = (_loss_gradients(chosen, at, part, criterion) for part in (test, train))
         total -= float(rate) * gram(left, left if test is train else right)

@@ -4,7 +4,7 @@ r"""TRAK: the model as a logistic regression on randomly projected gradients, wh
     trak(t, j) = - (1/M sum_m phi_m(t)^T (Phi_m^T W_m Phi_m)^-1 phi_m(j)) * (1/M sum_m (1 - p_m(j)))
 
 over M models, each with a projection P and example weights W of its own (1 unless reweighted). 1 - p is taken from the
-logarithms of the other labels' probabilities: as a difference it would be 0 for every label that the model is sure of.
+logarithms of the other labels' probabilities: as a difference it would round to 0 where p is near 1.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ def trak(
             kept in expectation.
         damping: added to the diagonal of Phi^T W Phi, >= 0; 0 is the paper's.
         seed: of the projections; one stream runs through all models.
-        memory: bytes to work with; the p x k projection is drawn in parts that fit. None is a quarter of what is free.
+        memory: bytes of working memory; the p x k projection is drawn in parts that fit. None is a quarter of free
+            memory.
         on_failure: "raise" or "warn" where Phi^T W Phi is singular.
 
     Returns:
-        [t, n], in log-odds up to the scale that the logistic approximation has lost: read it as a ranking. Where 1 - p
-        is below what the dtype can hold (margins of 87 in float32, 708 in float64), a warning says of how many.
+        [t, n], in log-odds up to an unknown scale of the logistic approximation: use it as a ranking. Where 1 - p
+        underflows (margins of 87 in float32, 708 in float64), a warning gives the number of examples.
 
     Raises:
         ValueError: another loss, risks on different training sets, negative weights, or more features than weighted
@@ -78,7 +79,7 @@ def trak(
     require_choice("projection", projection, PROJECTIONS)
     generator = torch.Generator().manual_seed(seed)
     kernel = torch.zeros(len(test), ensemble[0].n, dtype=ensemble[0].theta.dtype, device=ensemble[0].theta.device)
-    doubts = []
+    log_errors = []
     for risk in ensemble:
         limit = memory_limit(memory, risk.theta.device)
         sources = [log_odds_gradients(risk, part, memory=limit) for part in (risk.train, test)]
@@ -90,27 +91,27 @@ def trak(
         factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # a small damping is seen
         solved = replace(factor.solve(tests.double()), remedies=REMEDIES).require_converged(on_failure).value.to(train)
         kernel += solved @ train.T / len(ensemble)
-        doubts.append(log_doubt(risk.outputs(), risk.train.y))
-    doubt = torch.stack(doubts).logsumexp(0) - math.log(len(ensemble))
-    _warn_of_certainty(doubt)
-    return -kernel * doubt.exp()
+        log_errors.append(log_error_probability(risk.outputs(), risk.train.y))
+    log_error = torch.stack(log_errors).logsumexp(0) - math.log(len(ensemble))
+    _warn_of_underflow(log_error)
+    return -kernel * log_error.exp()
 
 
-def log_doubt(outputs: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return log(1 - p), p the probability of each own label: the other labels' share of the softmax, no difference."""
+def log_error_probability(outputs: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return log(1 - p), p the probability of each own label: as the other labels' share of the softmax."""
     own = torch.nn.functional.one_hot(y, outputs.shape[1]).bool()
     return outputs.masked_fill(own, -torch.inf).logsumexp(1) - outputs.logsumexp(1)
 
 
-def _warn_of_certainty(doubt: Float[Tensor, " n"]) -> None:
-    least = math.log(torch.finfo(doubt.dtype).tiny)
-    lost = int((doubt < least).sum())
-    if lost:
-        remedy = "convert model and data to float64" if doubt.dtype != torch.float64 else "train with a larger l2"
+def _warn_of_underflow(log_error: Float[Tensor, " n"]) -> None:
+    smallest = math.log(torch.finfo(log_error.dtype).tiny)
+    underflowed = int((log_error < smallest).sum())
+    if underflowed:
+        remedy = "convert model and data to float64" if log_error.dtype != torch.float64 else "train with a larger l2"
         message = (
-            f"the model is so sure of {lost} of {len(doubt)} training labels (1 - p down to "
-            f"10^{float(doubt.min()) / math.log(10):.0f}) that their scores are lost in {doubt.dtype}; {remedy}, or "
-            "leave their order open."
+            f"1 - p underflows for {underflowed} of {len(log_error)} training labels (down to "
+            f"10^{float(log_error.min()) / math.log(10):.0f}), so their scores are 0 in {log_error.dtype}; "
+            f"{remedy}, or do not rank them."
         )
         warn_caller(message, UserWarning)
 
@@ -141,14 +142,14 @@ def random_projection(
     *,
     memory: int,
 ) -> list[Float[Tensor, "_ k"]]:
-    """Return G P for gradients G [n, p] of several sets, with one random P [p, k]; neither G nor P is formed whole.
+    """Return G P for gradients G [n, p] of several sets, with one random P [p, k]; neither is materialised whole.
 
     Args:
         sources: gradients in the same parameters.
         features: k.
         projection: see ``trak``.
-        generator: on the processor, so that every device draws the same.
-        memory: bytes of the part of P that is alive.
+        generator: on the CPU, so that every device gets the same numbers.
+        memory: bytes of the part of P in memory.
     """
     p, like = sources[0].theta.numel(), sources[0].theta
     width = max(1, memory // 4 // (p * 8))  # drawn in 8 bytes at most
@@ -162,7 +163,7 @@ def random_projection(
 
 
 def _draw_rows(count: int, p: int, projection: str, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
-    """Yield rows one by one, so that the numbers do not depend on how many fit into the memory."""
+    """Yield rows one by one, so that the numbers do not depend on the available memory."""
     for _ in range(count):
         if projection == "gaussian":
             yield torch.randn(p, generator=generator, dtype=torch.float32).to(like)
@@ -190,7 +191,7 @@ def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None
             raise ValueError("the risks of an ensemble have different training sets; train all of them on the same.")
         if (risk.weights_or_ones() < 0).any():
             raise ValueError(
-                "trak counts an example as often as its weight says, which a negative weight cannot be; "
+                "trak needs example weights of zero or more, and one is negative; "
                 "pass risk.reweighted(...) with weights of zero or more."
             )
         risk.require_examples(test, "test")

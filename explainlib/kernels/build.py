@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from explainlib.kernels import gram_triton
+from explainlib.kernels.choice import unfit_versions
 
 POINTERS = {
     torch.float16: "*fp16",
@@ -46,10 +47,12 @@ def build(
         "ptx": assembly as text; "cubin": machine code.
 
     Raises:
-        RuntimeError: Triton is not installed, or its interpreter is on.
+        RuntimeError: Triton is not installed or too old, or its interpreter is on.
     """
     if gram_triton.triton is None:
         raise RuntimeError("Triton is not installed: pip install 'explainlib[cuda]'.")
+    if unfit := unfit_versions(interpreted=False):
+        raise RuntimeError(unfit)
     if gram_triton.interpreted():
         raise RuntimeError("Triton's interpreter is on and builds nothing; unset TRITON_INTERPRET and start again.")
     from triton.backends.compiler import GPUTarget

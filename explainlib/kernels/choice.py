@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -43,8 +45,10 @@ def missing() -> str:
     """Return why the kernels cannot run here, with the remedy; an empty string if they can."""
     if gram_triton.triton is None:
         return "Triton is not installed: pip install 'explainlib[cuda]'."
-    if gram_triton.interpreted():
-        return ""
+    interpreted = gram_triton.interpreted()
+    unfit = unfit_versions(interpreted=interpreted)
+    if unfit or interpreted:
+        return unfit
     if not torch.cuda.is_available():
         return (
             "there is no CUDA GPU: run on one with a CUDA build of torch, or set TRITON_INTERPRET=1 before Python "
@@ -54,6 +58,32 @@ def missing() -> str:
     if 10 * major + minor < gram_triton.SMALLEST:
         return f"the GPU is of capability {major}.{minor}, the kernels need {gram_triton.SMALLEST / 10} or later."
     return ""
+
+
+def unfit_versions(*, interpreted: bool) -> str:
+    """Return why this version of Triton cannot run the kernels, with the remedy; an empty string if it can.
+
+    Args:
+        interpreted: by Triton's interpreter, on the CPU.
+    """
+    version = gram_triton.triton.__version__
+    if release(version) < gram_triton.OLDEST:
+        oldest = ".".join(map(str, gram_triton.OLDEST))
+        return (
+            f"Triton {version} multiplies no float64 and the kernels need {oldest} or later: a CUDA build of torch 2.9 "
+            "or later brings it; until then plain PyTorch runs instead."
+        )
+    if interpreted and release(version) < (3, 7) and release(numpy.__version__) >= (2, 4):
+        return (
+            f"the interpreter of Triton {version} fails beside numpy {numpy.__version__}: pip install 'numpy<2.4', or "
+            "unset TRITON_INTERPRET."
+        )
+    return ""
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return major and minor of a version such as "3.7.1+git"."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 class Choice:

@@ -30,6 +30,7 @@ except ModuleNotFoundError:  # there are no builds of Triton for this system: th
 FP_FUSION = True  # a * b + c in one rounding; said here, so that no environment variable decides it
 SIDE = 64  # rows and columns of a tile of position products
 SMALLEST = 80  # the oldest compute capability the kernel is built for
+OLDEST = (3, 5)  # of Triton, major and minor: the first whose tl.dot takes float64
 
 
 def jit(function: Callable[..., object]) -> Callable[..., object]:

@@ -1,4 +1,4 @@
-"""What a computation on a learner starts from: the learner, its model, the tasks, and a loss that they give."""
+"""Fingerprints of computations on a learner: of the learner, its model, the tasks, and a probe of their loss."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from explainlib.datasets import Tasks
 from explainlib.meta.learner import Episode, Learner
 from explainlib.storage import fingerprint, probe_entry
 
-SHAPE = "task"  # the entry that says how a made-up task has to look
-TOLD = ("given", "parameters", "w0")  # by other entries
+SHAPE = "task"  # the entry with the shape of the probe's task
+COVERED = ("given", "parameters", "w0")  # attributes that other entries cover
 
 
 def learner_fingerprint(
@@ -27,13 +27,13 @@ def learner_fingerprint(
 
     Args:
         learner: its class, options and model enter.
-        w: enters, and is where the learner is probed.
+        w: enters; the learner is probed at it.
         tasks: enter.
         sources: tensors and callables that enter too.
         options: numbers and text that enter too.
 
     Raises:
-        UnidentifiedError: a learner or model that no store can tell from another; the message names what it uses.
+        UnidentifiedError: a learner or model that cannot be identified; the message names what it uses.
     """
     arrays = dict(zip(Episode._fields, tasks.arrays(), strict=True))
     shape = {"ways": tasks.ways, "support": list(tasks.support_x[0].shape), "query": list(tasks.query_x[0].shape)}
@@ -42,25 +42,25 @@ def learner_fingerprint(
 
 
 def learner_entries(learner: Learner, w: Float[Tensor, " q"], shape: Mapping[str, object]) -> dict[str, object]:
-    """Return the entries of a fingerprint that a learner decides, its model's parameters as they were built too.
+    """Return the entries of a fingerprint that depend on the learner, its model's initial parameters included.
 
     Args:
         learner: any.
-        w: where it is probed.
-        shape: of the made-up task of the probe: its ways, and the shapes of its support and of its query.
+        w: parameters of the probe [q].
+        shape: of the probe's task: its ways, and the shapes of its support and query.
     """
     parameters = learner.parameters
     task = synthetic_tasks(shape, w)
     probe = probe_entry("learner", lambda: learner.loss_one(w, task, int(shape["ways"])))
     own = type(learner).__module__.startswith("explainlib.")
-    held = {k: v for k, v in vars(learner).items() if k not in TOLD and not (own and k.startswith("_"))}
-    fixed = {k: v for k, v in parameters.module.named_parameters() if k not in parameters.names}
-    sources = {"model": parameters.module, "learner": [type(learner), held, fixed]}
+    attributes = {k: v for k, v in vars(learner).items() if k not in COVERED and not (own and k.startswith("_"))}
+    frozen = {k: v for k, v in parameters.module.named_parameters() if k not in parameters.names}
+    sources = {"model": parameters.module, "learner": [type(learner), attributes, frozen]}
     return fingerprint(sources, {**learner.options(), SHAPE: dict(shape), **probe})
 
 
 def synthetic_tasks(shape: Mapping[str, object], like: Tensor) -> Episode:
-    """Return one task of fixed numbers.
+    """Return one synthetic task of fixed numbers.
 
     Args:
         shape: ways, and the shapes of support and query.

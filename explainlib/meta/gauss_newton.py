@@ -1,10 +1,10 @@
-"""The Gauss-Newton matrix of the meta-objective, as the columns it is made of.
+"""The Gauss-Newton matrix of the meta-objective, as the rows of a factor V.
 
     G = 1/(M r) sum_n J_n^T (diag(s_n) - s_n s_n^T) J_n = V^T V,      J_n = d logits_n / dw, through the adaptation
 
 n runs over all M r query examples and s_n is the softmax there. Each example gives the columns
 J_n^T (diag(sqrt s) - s sqrt(s)^T) / sqrt(M r), C of them with rank C - 1; in an orthonormal basis of that rank C - 1
-are enough. They are stored as rows.
+are enough. Columns are stored as rows.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def float64_gram(rows: Float[Tensor, "m q"]) -> Float[Tensor, "m m"]:
     return total
 
 
-@alternatives("gauss_newton_buffer holds as many rows as it is told")
+@alternatives("gauss_newton_buffer keeps at most size rows")
 @compute.entry
 def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "m q"]:
     """Return V [M r (C-1), q] with V^T V = 1/r sum_i (Gauss-Newton matrix of task i): divide by M for the mean.
 
     Args:
         learner: MAML or ProtoNet; first-order MAML is refused.
-        w: where.
+        w: meta-parameters [q].
         tasks: M tasks, all in memory at once.
 
     Returns:
-        The rows, task by task and example by example; their number is known without looking at w.
+        The rows, task by task and example by example; their number does not depend on w.
 
-    Source: TLXML, eqs (8) and (14). Deviation: C - 1 rows an example instead of C, the exact rank.
+    Source: TLXML, eqs (10) and (11). Deviation: C - 1 rows an example instead of C, the exact rank.
     """
     w = require_objective(learner).require_w(w)
     learner.require_tasks(tasks)
@@ -63,11 +63,11 @@ def gauss_newton_rows(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) ->
     require_memory(what, 2 * rows * learner.q * w.element_size(), w.device)
 
     def one(task: Episode) -> Float[Tensor, "k q"]:
-        logits, pull = vjp(lambda v: learner._answers(v, task, ways), w)
+        logits, vjp_function = vjp(lambda v: learner._query_outputs(v, task, ways), w)
         factors = softmax_factors(logits.softmax(-1)) / len(logits) ** 0.5  # [r, C-1, C]
-        picked = torch.eye(len(logits), dtype=w.dtype, device=w.device)
-        cotangents = (picked[:, None, :, None] * factors[:, :, None, :]).flatten(0, 1)  # [r (C-1), r, C]
-        return vmap(lambda row: pull(row)[0])(cotangents)
+        basis = torch.eye(len(logits), dtype=w.dtype, device=w.device)
+        cotangents = (basis[:, None, :, None] * factors[:, :, None, :]).flatten(0, 1)  # [r (C-1), r, C]
+        return vmap(lambda row: vjp_function(row)[0])(cotangents)
 
     rows = vmap(one, chunk_size=max(1, learner.chunk(tasks) // (4 * tasks.query_y.shape[1])))(Episode(*tasks.arrays()))
     return require_learned(learner, "Gauss-Newton rows", rows).flatten(0, 1)
@@ -91,18 +91,18 @@ def softmax_factors(s: Float[Tensor, "n C"]) -> Float[Tensor, "n k C"]:
 def gauss_newton_buffer(
     learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, *, size: int, block: int = 8
 ) -> Float[Tensor, "k q"]:
-    """Return at most ``size`` rows B with B^T B close to M times the mean Gauss-Newton matrix, never holding more.
+    """Return at most ``size`` rows B with B^T B close to M times the mean Gauss-Newton matrix.
 
-    The buffer meets ``block`` tasks at a time; of both together the leading directions stay, found from their small
+    ``block`` tasks are added at a time; of buffer and new rows the leading directions are kept, found from their
     Gram matrix. Rows are orthogonal and sorted upwards by norm; their squared norms, over M, are eigenvalues of G.
 
-    The Gram matrix is formed in float64 and cut where the rows' own rounding begins (``gram_floor``), which does not
-    depend on q; a warning says where fewer directions than ``size`` stand above it though as many rows were met.
+    The Gram matrix is computed in float64 and cut at the rounding level of the rows (``gram_floor``), which does not
+    depend on q. A warning is given where fewer than ``size`` directions lie above it although as many rows were added.
 
     Args:
         learner: MAML or ProtoNet.
-        w: where.
-        tasks: taken in order; the result depends on it a little.
+        w: meta-parameters [q].
+        tasks: in order; the result depends slightly on it.
         size: rows kept, at least 1.
         block: tasks a step, at least 1.
 
@@ -111,14 +111,14 @@ def gauss_newton_buffer(
     """
     require_count("size", size)
     require_count("block", block)
-    buffer, met = w.new_zeros(0, require_objective(learner).q), 0
+    buffer, added = w.new_zeros(0, require_objective(learner).q), 0
     for start in range(0, len(tasks), block):
-        fresh = gauss_newton_rows(learner, w, tasks[start : start + block])
-        buffer, met = leading_rows(torch.cat([buffer, fresh]), size), met + len(fresh)
-    if len(buffer) < min(size, met, learner.q):
+        new_rows = gauss_newton_rows(learner, w, tasks[start : start + block])
+        buffer, added = leading_rows(torch.cat([buffer, new_rows]), size), added + len(new_rows)
+    if len(buffer) < min(size, added, learner.q):
         advice = "Pass a smaller size" if w.dtype == torch.float64 else "Use float64, or pass a smaller size"
         warn_caller(
-            f"size={size} rows were asked for, and only {len(buffer)} directions of the {met} rows stand above the "
+            f"size={size} rows were asked for, and only {len(buffer)} directions of the {added} rows lie above the "
             f"rounding of {w.dtype}: the matrix has that rank. {advice}.",
             UserWarning,
         )
@@ -134,5 +134,5 @@ def leading_rows(rows: Float[Tensor, "m q"], size: int) -> Float[Tensor, "k q"]:
     """
     values, vectors = torch.linalg.eigh(float64_gram(rows))
     kept = values[-size:] > values[-1] * gram_floor(rows.dtype, len(values))
-    turn = vectors[:, -size:][:, kept].T
-    return torch.cat([(turn @ part.double()).to(rows) for part in rows.split(COLUMNS, dim=1)], dim=1)
+    rotation = vectors[:, -size:][:, kept].T
+    return torch.cat([(rotation @ part.double()).to(rows) for part in rows.split(COLUMNS, dim=1)], dim=1)

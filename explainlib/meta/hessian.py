@@ -3,7 +3,7 @@
     L(w) = 1/M sum_i L_i(w) + l2/2 |w|^2,      H = 1/M sum_i grad^2 L_i(w) + l2 I
 
 Any learner: one gradient, one backward pass through it, for blocks of basis vectors and tasks together (reverse over
-reverse). MAML with one step on a two-layer network: a structured route that never leaves small matrices.
+reverse). MAML with one step on a two-layer network: a structured route with small matrices only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import joblib
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,9 +28,9 @@ from explainlib.meta.maml import Maml
 from explainlib.meta.two_layer import as_two_layer, two_layer_hessians
 from explainlib.storage import Store
 
-ROWS = 32  # basis vectors in one batched pass; more leave the processor's cache
+ROWS = 32  # basis vectors in one batched pass; more exceed the processor's cache
 TASKS = 8  # tasks in one pass
-PIECE = 32  # tasks between two writes to a store
+TASKS_PER_WRITE = 32  # tasks between two writes to a store
 
 
 @alternatives("learn fewer with parameters=[...] in the learner, or use gauss_newton_buffer")
@@ -49,14 +48,14 @@ def meta_hessian(
     """Return H [q, q], symmetric, ridge included.
 
     Args:
-        learner: whose objective it is; first-order MAML has none and is refused.
-        w: where.
+        learner: MAML or ProtoNet; first-order MAML has no objective and is refused.
+        w: meta-parameters [q].
         tasks: the M training tasks.
         l2: ridge of the meta-objective, >= 0.
         route: "general" for any learner, "two_layer" for one-step MAML on Linear, BatchNorm, activation, Linear; "auto"
             takes the second where it fits. Both are exact.
-        processes: tasks are spread over so many, each with one thread.
-        store: a folder of its own; an interrupted call, made again, goes on from there.
+        processes: number of processes that share the tasks, one thread each.
+        store: a folder for this computation; an interrupted call resumes from it.
 
     Returns:
         H, in loss per squared parameter. Cost: M q products of four gradients each, or M dense products q x q x (r C).
@@ -73,18 +72,18 @@ def meta_hessian(
     learner.require_derivatives(tasks, GRADIENT, HESSIAN, THIRD)
     summed = _route(learner, require_choice("route", route, ("auto", "general", "two_layer")))
     if store is not None and not isinstance(store, Store):
-        made_by = summed.__name__.strip("_")  # both routes are exact, and round differently
-        store = Store(store, learner_fingerprint(learner, w, tasks, {}, {"what": "meta_hessian", "route": made_by}))
+        route_name = summed.__name__.strip("_")  # both routes are exact, and round differently
+        store = Store(store, learner_fingerprint(learner, w, tasks, {}, {"what": "meta_hessian", "route": route_name}))
     require_memory(f"the meta-Hessian of q = {learner.q:,} parameters", 4 * learner.q**2 * w.element_size(), w.device)
     total = w.new_zeros(learner.q, learner.q)
     done = 0
     if store is not None and "curvature" in store:
-        kept = store.load("curvature", w.device)
-        total, done = kept["sum"], int(kept["done"])
+        saved = store.load("curvature", w.device)
+        total, done = saved["sum"], int(saved["done"])
     while done < len(tasks):
-        piece = tasks[done : done + PIECE * processes]
-        total = total + _distribute(summed, learner, w, piece, processes)
-        done += len(piece)
+        part = tasks[done : done + TASKS_PER_WRITE * processes]
+        total = total + _distribute(summed, learner, w, part, processes)
+        done += len(part)
         if store is not None:
             store.save("curvature", {"sum": total, "done": torch.tensor(done)})
     total = require_learned(learner, "the meta-Hessian's rows", total) / len(tasks)
@@ -123,7 +122,7 @@ def _two_layer_sum(learner: Maml, w: Tensor, tasks: Tasks) -> Float[Tensor, "q q
 
 def _general_sum(learner: Learner, w: Tensor, tasks: Tasks) -> Float[Tensor, "q q"]:
     eye, total = torch.eye(learner.q, dtype=w.dtype, device=w.device), w.new_zeros(learner.q, learner.q)
-    for start in range(0, len(tasks), TASKS):  # few enough to stay in the processor's cache
+    for start in range(0, len(tasks), TASKS):  # few enough for the processor's cache
         product = hessian_operator(learner, w, tasks[start : start + TASKS])
         total += torch.cat([product(rows) for rows in eye.split(ROWS)])
     return total
@@ -132,12 +131,12 @@ def _general_sum(learner: Learner, w: Tensor, tasks: Tasks) -> Float[Tensor, "q 
 def hessian_operator(
     learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, weights: Float[Tensor, " M"] | None = None
 ) -> Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]:
-    """Return v -> sum_i weight_i grad^2 L_i(w) v for rows v [k, q]; the first backward pass is done once, here.
+    """Return v -> sum_i weight_i grad^2 L_i(w) v for rows v [k, q]; the first backward pass is done here, once.
 
     Args:
         learner: any; no ridge is added.
-        w: where.
-        tasks: all are held at once, with what their backward passes need.
+        w: meta-parameters [q].
+        tasks: all in memory at once, with the graphs of their backward passes.
         weights: one a task; None is all ones.
     """
     learner.require_derivatives(tasks, GRADIENT, HESSIAN, THIRD)
@@ -149,14 +148,16 @@ def hessian_operator(
         return vmap(lambda task: learner.loss_one(v, task, ways))(episodes) @ weights[rows]
 
     starts = range(0, len(tasks), size)
-    pulls = [vjp(grad(lambda v, rows=slice(start, start + size): total(v, rows)), w)[1] for start in starts]
-    return lambda v: sum(vmap(lambda row, pull=pull: pull(row)[0])(v) for pull in pulls)
+    products = [vjp(grad(lambda v, rows=slice(start, start + size): total(v, rows)), w)[1] for start in starts]
+    return lambda v: sum(vmap(lambda row, product=product: product(row)[0])(v) for product in products)
 
 
 def _distribute(summed: HessianSum, learner: Learner, w: Tensor, tasks: Tasks, processes: int) -> Tensor:
-    """Return the sum over tasks, shared out to processes."""
+    """Return the sum over tasks, computed by several processes."""
     if processes == 1:
         return summed(learner, w, tasks)
+    import joblib  # not with the package, which imports faster without it
+
     run = joblib.delayed(_in_process)
     return sum(joblib.Parallel(n_jobs=processes)(run(summed, learner, w, part) for part in _shares(tasks, processes)))
 

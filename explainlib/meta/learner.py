@@ -1,10 +1,10 @@
-"""A learner: how parameters w become a task's own parameters, and what they answer to its query.
+"""The interface of a learner: adaptation of w to a task, and the loss on its query.
 
     A_i(w)  the parameters after adaptation to the support of task i
     L_i(w)  the MEAN cross-entropy of the query of task i at A_i(w)
 
-Everything is a function of one flat vector and maps over tasks in one batch. BatchNorm normalises the support by the
-support's statistics and the query by the query's, and remembers neither.
+Every method is a function of one flat vector and is vmapped over tasks. BatchNorm normalises the support by the
+statistics of the support and the query by those of the query; running statistics are not updated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from explainlib.gate import GRADIENT, admit, require_derivatives
 from explainlib.modules import private_copy
 from explainlib.params import Parameters, require_finite_parameters
 
-NUMBERS = 2**26  # parameters and activations in flight at once; bounds the memory of a batch of tasks
+NUMBERS = 2**26  # parameters and activations in memory at once; bounds the batch of tasks
 
 
 class Episode(NamedTuple):
@@ -40,19 +40,19 @@ class Episode(NamedTuple):
 
 
 class Learner(ABC):
-    """What ``Maml`` and ``ProtoNet`` share.
+    """Base class of ``Maml`` and ``ProtoNet``.
 
     Args:
         model: any ``nn.Module`` from x [n, ...] to outputs [n, C]; it is copied and never changed.
         parameters: "all" (those that require a gradient), "last", or a list of names: what is learned; the rest stays.
 
     Attributes:
-        given: a copy of the model as it came, for those who ask what it is made of.
+        given: a copy of the model as it was passed, to inspect its layers.
         parameters: the model as a function of a flat vector, differentiable as often as a meta-Hessian needs.
         w0: [q], the model's own parameters.
-        adaptation_routes: the derivatives of the model that adaptation takes.
-        gradient_routes: those that its meta-gradient is made of.
-        overflow: what NaN or infinity means here, and what to do.
+        adaptation_routes: the derivatives of the model that adaptation uses.
+        gradient_routes: those that the meta-gradient uses.
+        overflow: the likely cause of NaN or infinity, and the remedy.
     """
 
     adaptation_routes: tuple[str, ...] = ()
@@ -80,20 +80,20 @@ class Learner(ABC):
 
     @abstractmethod
     def options(self) -> dict[str, object]:
-        """Return what beside the model decides the results, for fingerprints."""
+        """Return the settings that determine the results, the model apart, for fingerprints."""
 
     def loss_one(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> Float[Tensor, ""]:
         """Return L(w) of one task."""
         return cross_entropy(self.outputs_one(self.adapted_one(w, task), task, ways), task.query_y)
 
     def gradient_one(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> tuple[Tensor, Tensor]:
-        """Return (the gradient that training follows, L) for one task."""
+        """Return (the training direction, L) for one task."""
 
-        def loss_twice(v: Tensor) -> tuple[Tensor, Tensor]:
+        def loss_with_value(v: Tensor) -> tuple[Tensor, Tensor]:
             loss = self.loss_one(v, task, ways)
             return loss, loss
 
-        return grad(loss_twice, has_aux=True)(w)
+        return grad(loss_with_value, has_aux=True)(w)
 
     @compute.entry
     def losses(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
@@ -106,7 +106,7 @@ class Learner(ABC):
 
     @compute.entry
     def gradients(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M q"]:
-        """Return grad_w L_i(w) for every task, through the adaptation (for first-order MAML: what training follows)."""
+        """Return grad_w L_i(w) for every task, through the adaptation (first-order MAML: the training direction)."""
         self.require_derivatives(self.require_tasks(tasks), *self.gradient_routes)
         return self._vmap("gradients", lambda v, task, ways: self.gradient_one(v, task, ways)[0], w, tasks)
 
@@ -118,17 +118,17 @@ class Learner(ABC):
     @compute.entry
     def outputs(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M r C"]:
         """Return the query's logits for every task."""
-        return self._vmap("outputs", self._answers, w, tasks)
+        return self._vmap("outputs", self._query_outputs, w, tasks)
 
     def accuracy(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
         """Return the share of the query that every task gets right."""
-        return (self.outputs(w, tasks).argmax(-1) == tasks.query_y).to(w.dtype).mean(-1)
+        return query_accuracy(self.outputs(w, tasks), tasks)
 
     def model_at(self, w: Float[Tensor, " q"]) -> nn.Module:
         """Return a copy of the model with w in it; its BatchNorm uses batch statistics."""
         return self.parameters.model_at(w)
 
-    def _answers(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> Float[Tensor, "r C"]:
+    def _query_outputs(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> Float[Tensor, "r C"]:
         return self.outputs_one(self.adapted_one(w, task), task, ways)
 
     def _vmap(self, name: str, one: Callable[..., Tensor], w: Tensor, tasks: Tasks) -> Tensor:
@@ -157,9 +157,7 @@ class Learner(ABC):
             TypeError: not ``Tasks``, or another dtype.
             ValueError: examples that the model cannot read, or more ways than it has outputs.
         """
-        if not isinstance(tasks, Tasks):
-            raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
-        require_same_kind("tasks.support_x", tasks.support_x, "the learner", self.w0)
+        require_task_set(tasks, self.w0)
         outputs = admit(self.parameters, tasks.support_x[0], independent=False, name="a task's support")
         self.require_ways(tasks.ways, outputs)
         return tasks
@@ -173,11 +171,31 @@ class Learner(ABC):
         require_derivatives(self.parameters, tasks.support_x[0], routes, independent=False)
 
     def require_ways(self, ways: int, outputs: int) -> None:
-        """Raise if tasks of that many ways cannot be told apart by these outputs."""
-        if outputs < ways:
-            raise ValueError(
-                f"the model has {outputs} outputs, a task has {ways} ways; build it with one for each way."
-            )
+        """Raise if the outputs are too few for that many ways."""
+        require_outputs(ways, outputs)
+
+
+def require_task_set(tasks: Tasks, like: Tensor) -> Tasks:
+    """Return tasks if they are ``Tasks`` of the learner's dtype and device.
+
+    Raises:
+        TypeError: something else, or another dtype.
+    """
+    if not isinstance(tasks, Tasks):
+        raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
+    require_same_kind("tasks.support_x", tasks.support_x, "the learner", like)
+    return tasks
+
+
+def require_outputs(ways: int, outputs: int) -> None:
+    """Raise if a model has fewer outputs than a task has ways."""
+    if outputs < ways:
+        raise ValueError(f"the model has {outputs} outputs, a task has {ways} ways; build it with one for each way.")
+
+
+def query_accuracy(outputs: Float[Tensor, "M r C"], tasks: Tasks) -> Float[Tensor, " M"]:
+    """Return the share of the query that the outputs get right, for every task."""
+    return (outputs.argmax(-1) == tasks.query_y).to(outputs.dtype).mean(-1)
 
 
 def require_learner(learner: Learner) -> Learner:
@@ -199,10 +217,10 @@ def require_learner(learner: Learner) -> Learner:
 
 
 def require_learned(learner: Learner, name: str, values: Tensor) -> Tensor:
-    """Return values if they are finite for every task; a NaN here is an inner step or an embedding that ran away.
+    """Return values if they are finite for every task; NaN comes from a diverging inner step or an overflow.
 
     Args:
-        learner: says what has overflowed, and what to do.
+        learner: its ``overflow`` names cause and remedy.
         name: of the values, for the message.
         values: a row a task.
     """
@@ -216,7 +234,7 @@ def require_learned(learner: Learner, name: str, values: Tensor) -> Tensor:
 
 
 def one_hot(y: Int[Tensor, " n"], ways: int, like: Tensor) -> Float[Tensor, "n w"]:
-    """Return labels as rows of zeros with a one; works inside ``vmap``.
+    """Return one-hot rows of labels; works inside ``vmap``.
 
     Args:
         y: labels, 0 to ways - 1.

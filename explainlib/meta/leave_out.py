@@ -1,7 +1,7 @@
-"""The truth about training tasks: meta-training again without some of them, many groups in one batch.
+"""Ground truth for training tasks: meta-training again without some of them, many groups in one batch.
 
-Every run starts at the same parameters and sees the same meta-batches; a removed task weighs nothing in its batch. So
-two runs differ by the removed tasks alone, and not by luck.
+Every run starts at the same parameters and uses the same meta-batches; a removed task has weight 0 in its batch. So
+two runs differ by the removed tasks alone, not by their random numbers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from explainlib.training.steps import stepper
 
 @dataclass(frozen=True)
 class MetaRetrained:
-    """Where meta-training ends without each group, and with all tasks.
+    """The parameters after meta-training without each group, and with all tasks.
 
     Attributes:
-        learner: that was trained.
+        learner: the trained learner.
         w: [g, q], one row a group.
         whole: [q], trained in the same way on all tasks.
     """
@@ -67,12 +67,12 @@ def leave_tasks_out(
         tasks: the M training tasks.
         groups: index lists; each leaves at least one task.
         batches: Adam steps; with ``start=None`` as many as the learner was trained for, to train from scratch.
-        batch_size: tasks a step, before the removed ones drop out.
+        batch_size: tasks a step, removed ones included.
         lr: Adam's rate.
         weight_decay: added to the gradient.
         seed: of the meta-batches; that of ``train`` gives its batches.
-        start: where every run begins; None is ``learner.w0``, and the trained w goes on from there ("finetune").
-        store: a folder for the result; made again, the call returns it at once.
+        start: initial w of every run; None is ``learner.w0``, the trained w is fine-tuning.
+        store: a folder for the result; the same call returns it without training.
 
     Returns:
         MetaRetrained; compare its ``loss_change`` with -1/M times the summed ``TaskInfluence.performance``.
@@ -86,22 +86,22 @@ def leave_tasks_out(
         require_count(name, count)
     require_positive("lr", float(lr))
     require_nonnegative("weight_decay", float(weight_decay))
-    begin = learner.require_w(learner.w0 if start is None else start)
+    initial = learner.require_w(learner.w0 if start is None else start)
     folder = None
     if store is not None:
         options = {"batches": batches, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "seed": seed}
         listed = {"groups": [g.tolist() for g in rows], "what": "leave_tasks_out"}
-        folder = Store(store, learner_fingerprint(learner, begin, tasks, {}, {**options, **listed}))
+        folder = Store(store, learner_fingerprint(learner, initial, tasks, {}, {**options, **listed}))
         if "w" in folder:
-            found = folder.load("w", begin.device)
+            found = folder.load("w", initial.device)
             return MetaRetrained(learner, found["w"], found["whole"])
-    present = begin.new_ones(len(rows) + 1, len(tasks))
+    present = initial.new_ones(len(rows) + 1, len(tasks))
     for g, members in enumerate(rows):
         present[g, members] = 0
-    w = begin.repeat(len(present), 1)
+    w = initial.repeat(len(present), 1)
     step = stepper("adam", w)
     for b in tqdm(range(batches), desc="meta-training without groups"):
-        chosen = batch_rows(len(tasks), batch_size, seed, b).to(begin.device)
+        chosen = batch_rows(len(tasks), batch_size, seed, b).to(initial.device)
         step(_gradients(learner, w, tasks[chosen], present[:, chosen]) + weight_decay * w, lr)
     if folder is not None:
         folder.save("w", {"w": w[:-1], "whole": w[-1]})
@@ -111,7 +111,7 @@ def leave_tasks_out(
 def _gradients(
     learner: Learner, w: Float[Tensor, "g q"], tasks: Tasks, present: Float[Tensor, "g b"]
 ) -> Float[Tensor, "g q"]:
-    """Return each run's mean gradient over the tasks of the batch that it still has, zero if it has none."""
+    """Return each run's mean gradient over the tasks of the batch that are not removed, zero if there is none."""
     ways = tasks.ways
     batch = Episode(*tasks.arrays())
 

@@ -1,4 +1,4 @@
-"""MAML: a start from which one or a few gradient steps on the support make a good classifier.
+"""MAML: initial parameters from which one or a few gradient steps on the support give a good classifier.
 
 A(w) = w - inner_lr grad l_support(w),  repeated ``steps`` times;  l_support is the mean cross-entropy of the support.
 """
@@ -22,10 +22,10 @@ class Maml(Learner):
 
     Args:
         model: outputs [n, C], C at least the ways of the tasks; copied.
-        inner_lr: the rate of the inner steps, above 0.
-        steps: how many.
-        first_order: training follows grad L at A(w), as if A were w plus a constant. That is not the gradient of an
-            objective, so it trains, and does not explain.
+        inner_lr: learning rate of the inner steps, > 0.
+        steps: number of inner steps.
+        first_order: training uses grad L at A(w), as if A were w plus a constant. That is not the gradient of an
+            objective: such a learner can be trained, but has no Hessian and no influence.
         parameters: what is learned and adapted, as in ``Learner``.
 
     Raises:
@@ -79,7 +79,7 @@ class Maml(Learner):
         return self.parameters.outputs(theta, task.query_x)
 
     def gradient_one(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> tuple[Tensor, Tensor]:
-        """Return (the gradient that training follows, L); first order: grad L at A(w), not through A."""
+        """Return (the training direction, L); first order: grad L at A(w), not through A."""
         if not self.first_order:
             return super().gradient_one(w, task, ways)
 

@@ -2,9 +2,9 @@
 
     w <- w - t |H|^+ (grad L(w) + l2 w)
 
-|H| takes absolute eigenvalues, so that saddles repel; the last steps, too small for the objective to tell apart, take H
-itself and make the gradient vanish. Directions in which H is flat within rounding (a rotation of an embedding, a shift
-of all logits) are left alone.
+|H| takes absolute eigenvalues, so that saddles repel; the last steps, whose change of the objective is below rounding,
+take H itself and reduce the gradient. Directions in which H is flat within rounding (a rotation of an embedding, a
+shift of all logits) are not changed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def minimise(
         l2: ridge, >= 0.
         tolerance: on the gradient's norm.
         max_steps: Newton steps.
-        start: where to begin; None is ``learner.w0``.
+        start: initial w; None is ``learner.w0``.
         weights: of the tasks; None is all ones.
 
     Returns:
@@ -70,18 +70,18 @@ def minimise(
             status = "converged"
             break
         hessian = _hessian(learner, w, tasks, shares, l2)
-        moved = _line_search(learner, w, hessian, gradient, tasks, shares, l2)
-        if moved is None:
+        accepted = _line_search(learner, w, hessian, gradient, tasks, shares, l2)
+        if accepted is None:
             status = "stalled"
             break
-        w, gradient = moved
+        w, gradient = accepted
     if status != "converged":
         warn_caller(_failure_message(status, float(gradient.norm()), tolerance, w.dtype), UserWarning)
     return Trained(w, tuple(history), float(gradient.norm()), status)
 
 
 def _failure_message(status: str, norm: float, tolerance: float, dtype: torch.dtype) -> str:
-    """Return what happened and what to do: more steps where they ran out, otherwise a goal within reach."""
+    """Return what happened and what to do: more steps where they ran out, otherwise a larger tolerance."""
     more = ["allow more max_steps"] * (status == "max_steps") + ["use float64"] * (dtype != torch.float64)
     remedies = [*more, "pass a larger tolerance", "smooth the activations (tanh, not ReLU)"]
     said = f"minimise ended with status {status}, |gradient| = {norm:.1e} above the tolerance {tolerance:.1e}"
@@ -103,8 +103,8 @@ def _line_search(
 ) -> tuple[Tensor, Tensor] | None:
     """Return (w, gradient) after the longest step that lowers the objective, or near its rounding the gradient."""
     values, vectors = torch.linalg.eigh(hessian)
-    curved = values.abs() > FLAT * values.abs().max()
-    inside = gradient @ vectors[:, curved] / values[curved]
+    not_flat = values.abs() > FLAT * values.abs().max()
+    coordinates = gradient @ vectors[:, not_flat] / values[not_flat]
 
     def value(v: Tensor) -> Tensor:
         return learner.losses(v, tasks) @ shares + l2 / 2 * v @ v
@@ -112,14 +112,14 @@ def _line_search(
     def candidates(step: Tensor) -> Iterator[tuple[float, Tensor]]:
         return ((0.5**k, w - 0.5**k * step) for k in range(HALVINGS))
 
-    now, downhill = value(w), vectors[:, curved] @ (inside * values[curved].sign())
-    fall = gradient @ downhill
-    if fall > 1e3 * torch.finfo(w.dtype).eps * now.abs():
-        for t, there in candidates(downhill):
-            if value(there) <= now - 1e-4 * t * fall:
-                return there, _gradient(learner, there, tasks, shares, l2)
-    for _, there in candidates(vectors[:, curved] @ inside):
-        slope = _gradient(learner, there, tasks, shares, l2)
-        if slope.norm() < gradient.norm():
-            return there, slope
+    current_value, descent = value(w), vectors[:, not_flat] @ (coordinates * values[not_flat].sign())
+    predicted_decrease = gradient @ descent
+    if predicted_decrease > 1e3 * torch.finfo(w.dtype).eps * current_value.abs():
+        for t, candidate in candidates(descent):
+            if value(candidate) <= current_value - 1e-4 * t * predicted_decrease:
+                return candidate, _gradient(learner, candidate, tasks, shares, l2)
+    for _, candidate in candidates(vectors[:, not_flat] @ coordinates):
+        candidate_gradient = _gradient(learner, candidate, tasks, shares, l2)
+        if candidate_gradient.norm() < gradient.norm():
+            return candidate, candidate_gradient
     return None

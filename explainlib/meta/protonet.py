@@ -1,4 +1,4 @@
-"""Prototypical Networks: a class is the mean of its support in an embedding, and the nearest class wins.
+"""Prototypical Networks: a class is the mean of its embedded support, and the nearest mean is predicted.
 
 logit_c(x) = - |e(x) - centroid_c|^2,     centroid_c = mean of e over the support of class c,     A(w) = w.
 """
@@ -19,7 +19,7 @@ class ProtoNet(Learner):
         parameters: what is learned, as in ``Learner``.
 
     Source: Snell et al. 2017, eqs (1) and (2); TLXML, section 3 (unnumbered). Deviation: TLXML prints the softmax of
-    plus the distances; it has to be minus, or the farthest class wins.
+    plus the distances; it has to be minus, or the farthest class is predicted.
     """
 
     def adapted_one(self, w: Float[Tensor, " q"], task: Episode) -> Float[Tensor, " P"]:
@@ -30,11 +30,11 @@ class ProtoNet(Learner):
         """Return minus the squared distances to the centroids."""
         members = one_hot(task.support_y, ways, theta)
         centroids = (members.T @ self.parameters.outputs(theta, task.support_x)) / members.sum(0)[:, None]
-        seen = self.parameters.outputs(theta, task.query_x)
-        return -(seen[:, None] - centroids).square().sum(-1)
+        embedded = self.parameters.outputs(theta, task.query_x)
+        return -(embedded[:, None] - centroids).square().sum(-1)
 
     def require_ways(self, ways: int, outputs: int) -> None:
-        """An embedding of any width tells any number of ways apart."""
+        """Accept any number of ways: an embedding of any width can separate them."""
 
     def options(self) -> dict[str, object]:
         """Return the kind."""

@@ -1,4 +1,4 @@
-"""Meta-training with Adam on random meta-batches of tasks, resumable to the bit."""
+"""Meta-training with Adam on random meta-batches of tasks, resumable with identical numbers."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def train(
         tasks: the M training tasks.
         batches: Adam steps, each on ``batch_size`` distinct random tasks (all of them if M is smaller).
         batch_size: tasks a step.
-        lr: Adam's rate, above 0.
+        lr: Adam's learning rate, > 0.
         weight_decay: the l2 of the objective, >= 0: it is added to the gradient, not decoupled.
         seed: of the meta-batches; batch b depends on (seed, b) alone.
         augment: (tasks of a batch, number) -> tasks to use instead, such as rotated ones; the number differs in each
             batch and is the same in each run.
-        store: a folder; an interrupted run, made again, goes on from there and ends with the same numbers. More batches
-            go on from fewer; fewer than it has come to are refused.
+        store: a folder; an interrupted run resumes from it and ends with the same numbers. A run with more batches
+            continues one with fewer; fewer than were done are refused.
 
     Raises:
         ValueError: a count below 1, a rate that is not positive, an inner step that diverges, a store of another run.
@@ -75,8 +75,8 @@ def train(
         history = state["history"].tolist()
         if len(history) > batches:
             raise ValueError(
-                f"store={str(store)!r} has come to {len(history)} batches, batches={batches} lies before that and is "
-                f"not kept; pass batches={len(history)} or more, or name another folder."
+                f"store={str(store)!r} has done {len(history)} batches, batches={batches} is fewer and was not "
+                f"kept; pass batches={len(history)} or more, or name another folder."
             )
     for b in tqdm(range(len(history), batches), desc="meta-training", initial=len(history), total=batches):
         chosen = tasks[batch_rows(len(tasks), batch_size, seed, b)]
@@ -121,5 +121,5 @@ def _open_store(store: str | Path, learner: Learner, tasks: Tasks, given: dict[s
 
 
 def _task_tensors(tasks: Tasks) -> Float[Tensor, " k"]:
-    """Return everything in tasks that training looks at, one after another."""
+    """Return all tensors of tasks that training uses, flattened and concatenated."""
     return torch.cat([part.flatten().double() for part in tasks.arrays()])

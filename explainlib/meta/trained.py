@@ -1,4 +1,4 @@
-"""What meta-training leaves behind."""
+"""The result of meta-training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Trained:
-    """Parameters that a learner came to.
+    """Meta-trained parameters.
 
     Attributes:
         w: [q].

@@ -1,4 +1,4 @@
-"""Agreement with the truth: fidelity, case deletion, datamodels, mislabels, and whether a score knows its own."""
+"""Agreement with the truth: fidelity, case deletion, datamodels, mislabels, self-rank and proper order."""
 
 from explainlib.metrics.agreement import Estimate, Fidelity, LossChange, fidelity, same_spearman_pair
 from explainlib.metrics.datamodels import linear_datamodeling_score

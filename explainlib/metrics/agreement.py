@@ -1,7 +1,7 @@
-"""How well predictions agree with the truth: in order, in size, and with how much certainty.
+"""Agreement of predictions with the truth, in order and in size, with intervals.
 
-One correlation can hide two pictures. Spearman's coefficient sees order only; the straight line of truth on prediction
-says whether the sizes follow (its share of the variance, r2) and by which factor they are off (its slope).
+Spearman's coefficient depends on the order only; the regression line of truth on prediction adds the share of variance
+explained (r2) and the factor between the sizes (slope).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 from explainlib.checks import require_count, require_finite, require_tensor
 from explainlib.metrics.ties import average_ranks, levels
 
-LEAST_COLUMNS = 5  # below this a resample is a handful of copies, and its spread says nothing
+LEAST_COLUMNS = 5  # below this a bootstrap interval is not meaningful
 CHUNK = 2_000_000  # entries of one bootstrap block: 16 MB in float64
 
 
 @runtime_checkable
 class LossChange(Protocol):
-    """A removal, predicted or retrained: what the loss of each test example does when each group leaves."""
+    """A removal, predicted or retrained: the loss change of each test example for each group."""
 
     def loss_change(self, test: object) -> Float[Tensor, "t g"]:
         """Return the loss after removal minus the loss now."""
@@ -39,13 +39,13 @@ class Estimate(float):
     """
 
     def __new__(cls, value: float, low: float, high: float) -> Estimate:
-        """Return the estimate; an interval that is unknown is given as nan."""
+        """Return the estimate; an unknown interval is nan."""
         self = super().__new__(cls, value)
         self.low, self.high = float(low), float(high)
         return self
 
     def __getnewargs__(self) -> tuple[float, float, float]:
-        """Return what copying and pickling need."""
+        """Return the state for copying and pickling."""
         return float(self), self.low, self.high
 
     def __repr__(self) -> str:
@@ -118,13 +118,13 @@ def fidelity(
     Args:
         predicted: table [t, n] or vector [n], finite, in any unit; or a Removal.
         true: of the same shape; or a Retrained, of the same weighting and groups.
-        test: the examples whose loss is compared; needed for, and only for, a Removal or a Retrained.
+        test: the examples of the compared losses; needed for, and only for, a Removal or a Retrained.
         resamples: bootstrap draws, at least 1.
         seed: of the bootstrap; the caller's generator is not touched.
 
     Returns:
         The four numbers, the Spearman of each test row, and a verdict. Numbers that are not defined (all predictions
-        or all truths equal) are nan, and the verdict says why. Below five columns there is no interval.
+        or all truths equal) are nan, and the verdict gives the reason. Below five columns there is no interval.
 
     Raises:
         TypeError: neither a tensor nor an object with ``loss_change``.
@@ -167,7 +167,7 @@ def same_spearman_pair() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     Both pairs have the same predictions, evenly spaced in [0, 1], and truths in [0, 1] in the same order. The first
     truth rises nearly evenly; in the second a few examples have nearly all of the effect.
 
-    Source: Epifano et al., Fig. 4, whose point it makes; the data are ours.
+    Source: Epifano et al., Fig. 4; the data are constructed here.
     """
     predicted = torch.linspace(0, 1, 100, dtype=torch.float64)
     golden = (5**0.5 - 1) / 2
@@ -220,7 +220,7 @@ def _correlation(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"]) -> Float[Tens
 
 
 def _estimates(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"], resamples: int, seed: int) -> list[Estimate]:
-    """Return pearson, spearman, slope and r2; row 0 of the counts is the data as they are."""
+    """Return pearson, spearman, slope and r2; row 0 of the counts is the original sample."""
     n = x.shape[1]
     draws = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
     counts = torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(1, draws, torch.ones(draws.shape).double())
@@ -247,7 +247,7 @@ def _line(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"], counts: Float[Tensor
 
 
 def _spearman(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"], counts: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """Return the rank correlation of each resample, ranking copies without making them."""
+    """Return the rank correlation of each resample, without materialising it."""
     tied = [levels(values.reshape(1, -1))[0].long() for values in (x, y)]
     block = max(1, CHUNK // x.numel())
     return torch.cat([_rank_correlation(*tied, part.repeat(1, x.shape[0])) for part in counts.split(block)])
@@ -261,7 +261,7 @@ def _rank_correlation(
 
     def centred_ranks(level: Int[Tensor, " m"]) -> Float[Tensor, "m b"]:
         at = weight.new_zeros(int(level.max()) + 1, weight.shape[1]).index_add_(0, level, weight)
-        return (at.cumsum(0) - at / 2 - centre)[level]  # mean rank of a level: all below it plus half of its own
+        return (at.cumsum(0) - at / 2 - centre)[level]  # mean rank of a level: all below it plus half of the level
 
     x_rank, y_rank = centred_ranks(x_level), centred_ranks(y_level)
     xx, yy, xy = ((weight * a * b).sum(0) for a, b in ((x_rank, x_rank), (y_rank, y_rank), (x_rank, y_rank)))
@@ -269,7 +269,7 @@ def _rank_correlation(
 
 
 def _verdict(spearman: Estimate, slope: Estimate, r2: Estimate, per_test: Float[Tensor, " t"]) -> str:
-    """Return the order in words, then the size, then whether tests differ from the whole."""
+    """Return the verdict: order, size, and whether rows differ from the whole table."""
     if spearman.low <= 0 <= spearman.high:
         return "no agreement beyond chance"
     if spearman < 0:
@@ -289,7 +289,7 @@ def _describe_size(slope: Estimate, r2: Estimate) -> str:
 
 
 def _within_tests(spearman: float, per_test: Tensor) -> str:
-    """Return a sentence where whole table and single rows disagree: shifts between tests hide in the whole."""
+    """Return a sentence if the whole table and its rows disagree (shifts between tests)."""
     median = float(per_test.nanmedian())
     if per_test.numel() == 1 or abs(median - spearman) < 0.05:
         return ""

@@ -30,11 +30,11 @@ def linear_datamodeling_score(
     """Return the mean over tests of the rank correlation of summed scores with true outputs, in [-1, 1].
 
     Args:
-        scores: [test, training example]; positive: more of the example raises what ``outputs`` holds. So
+        scores: [test, training example]; positive: more of the example raises ``outputs``. So
             ``representer_scores`` go with logits and ``loss_influence`` with losses as they are. The table of a
             removal (``loss_change``) is the effect of less of it: pass its negative.
         subsets: m lists of the training examples that were kept, not of those removed.
-        outputs: [subset, test], what each test's output (or loss) really is after training on each subset.
+        outputs: [subset, test], each test's output (or loss) after training on each subset.
         resamples: bootstrap draws, at least 1.
         seed: of the bootstrap.
 

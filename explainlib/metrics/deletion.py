@@ -1,9 +1,9 @@
-"""Case deletion: what the explained output does after retraining without the examples a score blames or credits.
+"""Case deletion: the explained output after retraining without the lowest- or highest-scored examples.
 
     DEL(x, k) = f_c(x; trained without the k lowest-scored examples of x) - f_c(x; trained on all),
     AUC = mean of DEL(x, k) over k = .02 i n, i = 0 ... 5.
 
-A score comes here in the representers' sign: positive raises the explained output. Then DEL- (the most negative go)
+Scores have the sign of representers: positive raises the explained output. Then DEL- (the most negative go)
 should rise, DEL+ (the most positive go) should fall, and a random order should do neither.
 """
 
@@ -28,7 +28,7 @@ from explainlib.training.minima import report
 DELETION_SHARES = (0.0, 0.02, 0.04, 0.06, 0.08, 0.10)
 SIGNS = ("negative", "positive")
 Groups = Sequence[Sequence[Sequence[int] | Tensor]]  # for each test, for each share, the examples to remove
-Truth = Tensor | Callable[[Groups], Tensor]  # changes [t, k], or what finds them
+Truth = Tensor | Callable[[Groups], Tensor]  # changes [t, k], or a function that returns them
 
 
 def deletion_counts(n: int, shares: Sequence[float] = DELETION_SHARES) -> tuple[int, ...]:
@@ -66,8 +66,8 @@ def deletion_groups(
         scores: [test, training example], positive raises the explained output. ``representer_scores`` have this sign;
             ``loss_influence`` and ``tracin`` speak of the loss, so pass their negative.
         shares: of the training set, rising; a share of 0 gives an empty group.
-        sign: "negative" takes the lowest scores first (DEL-), "positive" the highest (DEL+), each whatever its own
-            sign is. Of scores that are equal up to rounding the earlier example goes first.
+        sign: "negative" takes the lowest scores first (DEL-), "positive" the highest (DEL+), regardless of their
+            sign. Of scores that are equal up to rounding the earlier example goes first.
 
     Raises:
         ValueError: NaN, a test whose scores are all equal up to rounding (nothing to order), or shares that do not fit.
@@ -101,7 +101,7 @@ def deletion_curve(
 
     Args:
         scores: [test, training example], positive raises the explained output.
-        truth: what finds the changes [t, k] of ``deletion_groups(scores, ...)``, for instance
+        truth: a function that returns the changes [t, k] of ``deletion_groups(scores, ...)``, for instance
             ``functools.partial(retrained_changes, risk, test, epochs=300)``; or those changes, already found.
         shares: as in ``deletion_groups``.
         sign: "negative" (DEL-, a good score rises) or "positive" (DEL+, a good score falls).
@@ -110,7 +110,7 @@ def deletion_curve(
         [t, k]; its mean over tests is the curve that papers draw.
 
     Raises:
-        ValueError: a truth of another shape or with NaN, besides what ``deletion_groups`` refuses.
+        ValueError: a truth of another shape or with NaN, or as ``deletion_groups``.
 
     Source: Tsai et al. 2023, section 6.1.
     """
@@ -170,7 +170,7 @@ def retrained_changes(
     seed: int | None = None,
     store: str | Path | None = None,
 ) -> Float[Tensor, "t k"]:
-    """Return how each test's own output changes when its groups leave: all groups of all tests in one retraining.
+    """Return the change of each test's output on removal of its groups, all groups of all tests in one retraining.
 
     Args:
         risk: as ``retraining.leave_out`` takes it; "scratch" uses its objective only, so the scores have to be those
@@ -187,14 +187,14 @@ def retrained_changes(
         optimizer: theirs, "adam" if not given.
         schedule: theirs.
         seed: of "scratch", 0 if not given.
-        store: a folder from which an interrupted call goes on.
+        store: a folder from which an interrupted call resumes.
 
     Returns:
         [t, k], positive: the output (for classes the logit) is higher without the group.
 
     Raises:
         TypeError: one list of indices per test instead of a list of them.
-        ValueError: groups for another number of tests, of unequal numbers, or all empty; an output that is not there;
+        ValueError: groups for another number of tests, of unequal numbers, or all empty; an output outside the model's;
             what ``leave_out`` refuses.
         RetrainingError: a network overflowed.
         MinimiseError: "newton" did not converge.
@@ -228,7 +228,7 @@ def retrained_changes(
 
 
 def _keys(groups: Sequence[Sequence[object]], tests: int) -> list[list[tuple[int, ...]]]:
-    """Return each group as a sorted tuple, so that equal ones meet; every test needs as many as the first."""
+    """Return each group as a sorted tuple, so that equal ones are merged; every test needs as many as the first."""
     keys = [[_key(group, i) for group in row] for i, row in enumerate(groups)]
     if len(keys) != tests:
         raise ValueError(f"groups are for {len(keys)} tests, test holds {tests}; pass one list of groups per test.")

@@ -1,4 +1,4 @@
-"""Mislabel detection: does a score put the wrongly labelled training examples before the others?
+"""Mislabel detection: whether a score ranks wrongly labelled training examples before the others.
 
 A mislabelled example has to be learned by heart, so it owes its fit to itself: its self-influence is large.
 """
@@ -42,7 +42,7 @@ def mislabel_auc(scores: Float[Tensor, " n"], mislabelled: Bool[Tensor, " n"]) -
 def detection_curve(scores: Float[Tensor, " n"], mislabelled: Bool[Tensor, " n"]) -> Float[Tensor, " k"]:
     """Return the share of mislabelled examples found after checking the k most suspicious, k = 0 ... n (float64).
 
-    Within ties the order is open, so the share is the expected one: the straight line through the tie.
+    Within ties the share is the expected one over random orders: linear across the tie.
 
     Args:
         scores: one per training example, higher is more suspicious, as in ``mislabel_auc``.

@@ -1,4 +1,4 @@
-"""Ranks that tell whether a score knows its own: self-rank, and the proper order of two kinds of training tasks."""
+"""Self-rank of identical tasks, and proper order of two kinds of training tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def self_rank(scores: Float[Tensor, "t n"], own: Int[Tensor, " t"] | None = None
     Raises:
         ValueError: an own item outside the table, or no diagonal to take.
 
-    Source: TLXML, section 5.1 (Property 1), which says nothing of ties.
+    Source: TLXML, section 5.1 (Property 1), which does not mention ties.
 
     Example:
         >>> self_rank(torch.tensor([[-3.0, -1.0, 0.0], [2.0, 2.0, 2.0]]), torch.tensor([1, 1])).tolist()
@@ -57,7 +57,7 @@ class ProperOrder:
         p_value: two-sided binomial of the count against one half, over the tests without a tie.
         distance: (count - u/2) in units of sqrt(u)/2, the standard deviation under chance, over the u tests without a
             tie; 0 if there is none.
-        ties: tests whose two centres are equal up to rounding; they speak for neither side.
+        ties: tests whose two centres are equal up to rounding; they count for neither side.
     """
 
     count: int
@@ -78,7 +78,7 @@ def proper_order(scores: Float[Tensor, "t n"], regular: Bool[Tensor, " n"], *, b
     Raises:
         ValueError: a mask of another length or of one kind only.
 
-    Source: TLXML, section 5.2 (Tables 2, 4), which says nothing of ties.
+    Source: TLXML, section 5.2 (Tables 2, 4), which does not mention ties.
 
     Example:
         >>> proper_order(torch.tensor([[-1.0, 0.5], [-2.0, 1.0]]), torch.tensor([True, False])).count

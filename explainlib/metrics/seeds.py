@@ -15,7 +15,7 @@ from explainlib.metrics.agreement import Estimate
 def clustered_mean(values: Float[Tensor, "s t"]) -> Estimate:
     """Return the mean over seeds of the means over tests, with its 95% t interval over the s seeds.
 
-    The tests of one seed share one network and are not independent, so the seeds are what is counted; one seed gives
+    The tests of one seed share one network and are not independent, so the seeds are the sample; one seed gives
     no interval.
 
     Raises:

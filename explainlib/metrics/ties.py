@@ -10,7 +10,7 @@ ROUNDING = 8  # units in the last place that a few operations may be off by
 
 
 def levels(values: Float[Tensor, "t n"], slack: Float[Tensor, " t"] | None = None) -> Float[Tensor, "t n"]:
-    """Return the values' order within each row as 0, 1, 2, ..., one number for all that count as equal (float64).
+    """Return the values' order within each row as 0, 1, 2, ..., equal for entries that count as tied (float64).
 
     Args:
         values: each row for itself.
@@ -41,7 +41,7 @@ def average_ranks(values: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:
 
 
 def level_ranks(values: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:
-    """Return the same for entries whose ties are exact, such as ``levels``."""
+    """Return ``average_ranks`` for entries with exact ties, such as ``levels``."""
     ordered = values.sort(dim=-1).values.contiguous()
     below = torch.searchsorted(ordered, values.contiguous())
     through = torch.searchsorted(ordered, values.contiguous(), right=True)

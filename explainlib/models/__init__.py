@@ -1,8 +1,7 @@
 """The papers' networks: plain modules without dropout, built from a seed, by family."""
 
 from explainlib.models.bayes import Bayesian, bayesian, bayesian_lenet, bayesian_mlp, bayesian_vgg13
-from explainlib.models.cnn2 import cnn2
-from explainlib.models.cnn3 import cnn3
+from explainlib.models.cnn import cnn2, cnn3
 from explainlib.models.few_shot import cnn4, fc_bn
 from explainlib.models.lenet import lenet
 from explainlib.models.logistic import logistic

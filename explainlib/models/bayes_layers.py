@@ -17,7 +17,7 @@ from explainlib.models.moments import Moments, convolution_moments, linear_momen
 
 
 def variance_of(rho: Tensor) -> Tensor:
-    """Return softplus(rho) = log(1 + exp(rho)), the variance that a rho stands for."""
+    """Return softplus(rho) = log(1 + exp(rho)), the variance of a parameter rho."""
     return functional.softplus(rho, threshold=40)  # torch's own threshold would make a jump of 2e-9
 
 

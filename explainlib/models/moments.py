@@ -37,7 +37,7 @@ def linear_moments(
     Args:
         mean: of the inputs.
         variance: of the inputs, or None where they are known.
-        weight: mean and variance of the weights; a leading dimension stands for many networks.
+        weight: mean and variance of the weights; a leading dimension is over networks.
         bias: mean and variance of the biases, or None.
     """
     mu_w, var_w = (part.mT for part in weight)
@@ -131,7 +131,7 @@ def gaussian_kl(mean: Tensor, variance: Tensor, prior_variance: int | float = 1.
     """Return KL(N(mean, variance) || N(0, prior_variance)), summed over the last dimension.
 
     Source: Epifano et al., eq. (5), third term. Deviation: there it stands without its constant and with the sign of
-    the bound beside a first two terms with the sign of a cost; here it is the divergence, >= 0.
+    the bound next to two terms with the sign of a cost; here it is the divergence, >= 0.
     """
     ratio = variance / prior_variance
     return (ratio + mean.square() / prior_variance - 1 - ratio.log()).sum(-1) / 2

@@ -19,7 +19,7 @@ from explainlib.models.seeded import seeded
 
 
 class WordVectors(nn.Module):
-    """Looks up a vector for each token; the one of the padding is zero, whatever its parameters are.
+    """Embeds tokens; the vector of the padding is zero, independent of its parameters.
 
     Args:
         vocabulary: how many tokens there are, padding included.

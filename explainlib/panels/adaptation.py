@@ -20,8 +20,8 @@ from explainlib.datasets import Tasks
 from explainlib.figures import Picture, alt_text, png
 from explainlib.figures.primer import step_line
 from explainlib.meta import Maml
-from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.html import ROW, message, picture_html
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.panel import elapsed
 
 MOST_STEPS = 10

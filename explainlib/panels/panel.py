@@ -16,8 +16,8 @@ from explainlib.figures.html import example_html
 from explainlib.influence import SeriesWarning
 from explainlib.influence.groups import WEIGHTINGS
 from explainlib.influence.groups import Removal as Outcome
-from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.html import PredictionColumn, message
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.retraining import leave_out
 from explainlib.risk import NotAtMinimumWarning, Risk, require_minimum
 

@@ -1,4 +1,4 @@
-"""Generalized representers: a training example's contribution as global importance times local kernel."""
+"""Generalized representers: a training example's contribution as global importance times kernel."""
 
 from explainlib.representers import axioms
 from explainlib.representers.baselines import gradient_cosine, random_scores, representer_points

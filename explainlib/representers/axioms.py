@@ -1,27 +1,30 @@
 """The axioms of sample-based explanations as measures: 0 is satisfied, larger is further away.
 
-A score table phi [n, n] says what training example i (column) contributes to training example j (row), and phi_test
-[t, n] to each test. Theorem 7 says that the axioms hold together only for phi_ij = alpha_i K_ij; what follows measures
-how far any table is from each.
+In a score table phi [n, n], training example i (column) contributes to training example j (row); in phi_test [t, n] to
+each test. By Theorem 7 all axioms hold together only for phi_ij = alpha_i K_ij; the functions measure the
+violation of each by any table.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pandas
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.checks import require_finite, require_shape, require_table, require_tensor
 
-CYCLES, LONGEST = 2_000, 5  # random cycles of each length, from 3 on
+if TYPE_CHECKING:
+    import pandas
+
+CYCLES, LONGEST_CYCLE = 2_000, 5  # random cycles of each length, from 3 on
 QUANTILE = 0.99
-ROUNDING = 32  # units in the last place of the largest score, within which one score is known
+ROUNDING = 32  # assumed error of a score, in units in the last place of the largest
 ROWS = 1024  # of the table in one block
-PIECES = 64  # of a segment along which continuity is tried
+SEGMENTS = 64  # of the line along which continuity is measured
 NEGLIGIBLE = 1e-9  # of the largest score: counts as no effect
 
 
@@ -33,27 +36,29 @@ def table(
     outputs_before: Float[Tensor, " t"] | None = None,
     seed: int = 0,
 ) -> pandas.DataFrame:
-    """Return one row an axiom: its name, by how much it is violated, and in words what the number is.
+    """Return one row an axiom: its name, its violation, and a description of the number.
 
     Args:
         scores_train: phi among the training examples, row: explained, column: explaining.
         scores_test: phi for t tests.
-        outputs: what the model answers on the tests, in the scores' output.
-        outputs_before: what it answered before training; tracking importances start there.
+        outputs: the model's explained output on the tests.
+        outputs_before: the same before training, where tracking importances start.
         seed: of the random cycles.
 
     Returns:
-        Columns axiom, violation, measure. A violation is relative: 0 satisfied, 1 as large as the thing itself.
-        Continuity is not in the table, because scores at given tests say nothing of it. The last-layer kernel of a
-        continuous model has it. Kernels of gradients ("ntk", "influence") have it where the activations are smooth; in
-        a ReLU network they jump wherever a unit switches on, though the model itself does not: see ``continuity``.
+        Columns axiom, violation, measure. A violation is relative: 0 satisfied, 1 as large as the quantity itself.
+        Continuity is not in the table, because scores at given tests do not determine it. It holds for the last-layer
+        kernel of a continuous model, and for kernels of gradients ("ntk", "influence") with smooth activations; in a
+        ReLU network these jump where a unit switches on, though the outputs do not: see ``continuity``.
 
     Raises:
         ValueError: tables that do not belong together.
 
-    Source: Tsai et al. 2023, Definitions 1 to 6. Deviation: Theorem 7 asks for any real alpha, but a negative one
-    violates Definition 6 already for one example; ``irreducibility`` counts them.
+    Source: Tsai et al. 2023, Definitions 1 to 6. Deviation: Theorem 7 allows any real alpha, but a negative one
+    violates Definition 6 for one example; ``irreducibility`` counts them.
     """
+    import pandas  # a second that importing this package would take
+
     require_table("scores_train", scores_train)
     require_table("scores_test", scores_test)
     n = len(scores_train)
@@ -87,12 +92,12 @@ def table(
 
 
 def efficiency(scores: Float[Tensor, "t n"], outputs: Float[Tensor, " t"]) -> float:
-    """Return how far the scores are from adding up to the outputs: |sum - f| / |f| (Definition 1)."""
+    """Return the relative difference of the scores' sum and the outputs, |sum - f| / |f| (Definition 1)."""
     return float((scores.sum(1) - outputs).norm() / outputs.norm().clamp(min=1e-300))
 
 
 def self_explanation(scores_train: Float[Tensor, "n n"], scores_test: Float[Tensor, "t n"]) -> float:
-    """Return the largest effect on a test of an example without effect on itself, over the largest of all (Def. 2)."""
+    """Return the largest effect on a test of an example with none on itself, relative to the largest score (Def. 2)."""
     silent = scores_train.diagonal().abs() <= NEGLIGIBLE * scores_train.abs().max()
     if not bool(silent.any()):
         return 0.0
@@ -110,13 +115,13 @@ def symmetric_zero(scores: Float[Tensor, "n n"]) -> float:
 def symmetric_cycle(scores: Float[Tensor, "n n"], *, seed: int = 0) -> float:
     """Return the 99% quantile of |a - b| / (|a| + |b|), a and b the products round a cycle in both directions (Def. 4).
 
-    Over random cycles of 3, 4 and 5 distinct examples, the worst length. What rounding of the scores explains is taken
-    off first: each is known to some units in the last place of the largest.
+    Over random cycles of 3, 4 and 5 distinct examples, the worst length. The rounding error of the scores, some units
+    in the last place of the largest, is subtracted first.
     """
     n, worst = len(scores), 0.0
     phi = (scores / scores.abs().max().clamp(min=torch.finfo(scores.dtype).tiny)).double()
     generator = torch.Generator().manual_seed(seed)
-    for length in range(3, min(n, LONGEST) + 1):
+    for length in range(3, min(n, LONGEST_CYCLE) + 1):
         at = torch.rand(CYCLES, n, generator=generator).topk(length, dim=1).indices.to(phi.device)
         onward = at.roll(-1, dims=1)
         there, back = phi[at, onward], phi[onward, at]
@@ -129,18 +134,18 @@ def symmetric_cycle(scores: Float[Tensor, "n n"], *, seed: int = 0) -> float:
 
 
 def _without(entries: Float[Tensor, "r k"], k: int) -> Float[Tensor, " r"]:
-    """Return |the product of all entries but the k-th|: by how much an error in that one is multiplied."""
+    """Return |the product of all entries but the k-th|, the factor of an error in that entry."""
     return torch.cat([entries[:, :k], entries[:, k + 1 :]], dim=1).prod(1).abs()
 
 
 def irreducibility(scores: Float[Tensor, "n n"]) -> float:
-    """Return by how much principal minors are negative (Def. 6), the largest of three numbers.
+    """Return the violation of non-negative principal minors (Def. 6), the largest of three numbers.
 
     - The share of examples with a negative score on themselves: 1 x 1 minors, and the sign of alpha_i.
     - With those signs divided out (column i by that of phi_ii), the largest (b - a)/(a + |b|) over pairs, a = |phi_ii
       phi_jj| and b = phi_ij phi_ji: a 2 x 2 minor below 0, of any table.
     - Where the table is a product alpha_i K_ij to rounding, minus the lowest eigenvalue of |alpha|^1/2 K |alpha|^1/2
-      over the largest. It has the signs of K's eigenvalues, and is built from phi alone: sqrt(phi_ij phi_ji). All
+      over the largest. It has the signs of K's eigenvalues, and is computed from phi: sqrt(phi_ij phi_ji). All
       minors of phi are then those of K times importances, so that 0 here is positive semi-definiteness of K.
 
     Example: the kernel [[1, 2], [2, 1]] has determinant -3, and importances above zero.
@@ -168,17 +173,17 @@ def irreducibility(scores: Float[Tensor, "n n"]) -> float:
 def continuity(
     scores_of: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, *, halvings: int | None = None
 ) -> float:
-    """Return the largest jump of scores on the straight line between two explained inputs, over the largest score.
+    """Return the largest jump of scores on the line between two explained inputs, relative to the largest score.
 
-    The line is cut into pieces, and each is halved towards the half across which the scores differ more. What is left
-    over a piece of almost no length is a jump; a continuous score leaves its slope times that length. A jump may be
-    missed, so 0 on one line proves nothing (Definition 5).
+    The line is cut into segments, and each is bisected towards the half with the larger difference. The difference over
+    a segment of almost no length is a jump; of a continuous score it is the derivative times that length. A jump may be
+    missed, so 0 on one line is no proof (Definition 5).
 
     Args:
         scores_of: from inputs [t, ...] to scores [t, n], for instance ``lambda x: kernel(model, x, train.x)``.
         start: one input, without the dimension t.
         end: another.
-        halvings: of each piece; None goes to about 1e-12 of the line in float64 and 1e-5 in float32.
+        halvings: of each segment; None goes to about 1e-12 of the line in float64 and 1e-5 in float32.
 
     Raises:
         ValueError: inputs of different shapes.
@@ -191,8 +196,8 @@ def continuity(
     """
     require_shape("end", require_tensor("end", end), list(require_tensor("start", start).shape), meaning="(like start)")
     if halvings is None:
-        halvings = int(-0.8 * math.log2(torch.finfo(start.dtype).eps)) - int(math.log2(PIECES))
-    places = torch.linspace(0, 1, PIECES + 1, dtype=start.dtype, device=start.device)
+        halvings = int(-0.8 * math.log2(torch.finfo(start.dtype).eps)) - int(math.log2(SEGMENTS))
+    places = torch.linspace(0, 1, SEGMENTS + 1, dtype=start.dtype, device=start.device)
 
     def at(t: Tensor) -> Tensor:
         return scores_of(start + t.view(-1, *[1] * start.ndim) * (end - start))

@@ -1,4 +1,4 @@
-"""What representers are compared with: representer points, the cosine of gradients, and chance.
+"""Baselines of representers: representer points, the cosine of gradients, and random scores.
 
 The plain product of gradients is ``influence.loss_influence(risk, test, curvature="identity")``.
 """
@@ -23,13 +23,13 @@ def representer_points(risk: Risk, test: Examples, *, output: int) -> Float[Tens
     """Return -w_i/(n l2) dl_i/df times the last-layer kernel; positive raises the output.
 
     Args:
-        risk: with l2 > 0. Where only the last layer is trained and at its minimum, the scores of a test add up to its
-            output; anywhere else they need not.
+        risk: with l2 > 0. Where only the last layer is trained and at its minimum, the scores of a test sum to its
+            output; otherwise they need not.
         test: t examples.
         output: which output is explained.
 
     Raises:
-        ValueError: no ridge, or an output that is not there.
+        ValueError: no ridge, or an output outside the model's.
 
     Source: Yeh et al. 2018, theorem 3.1; Tsai et al. 2023, Corollary 12.
     """
@@ -55,7 +55,7 @@ def gradient_cosine(risk: Risk, test: Examples) -> Float[Tensor, "t n"]:
     """Return minus the cosine of the loss gradients; positive means harmful, as for ``loss_influence``; no unit.
 
     A gradient that is exactly zero has cosine 0 with everything. Weights do not enter: as in ``loss_influence``, the
-    score is that of one more unit of weight on an example.
+    score is per unit of weight.
     """
     risk.require_examples(test, "test")
     left, right = _loss_gradients(risk, test), _loss_gradients(risk, risk.train)
@@ -65,7 +65,7 @@ def gradient_cosine(risk: Risk, test: Examples) -> Float[Tensor, "t n"]:
 
 
 def random_scores(t: int, n: int, *, seed: int = 0) -> Float[Tensor, "t n"]:
-    """Return standard normal scores, what any method has to beat.
+    """Return standard normal scores, the chance baseline.
 
     Args:
         t: tests.

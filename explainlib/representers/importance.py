@@ -1,8 +1,8 @@
-"""Global importances: how much each training example counts, whatever is explained; one number an output.
+"""Global importances: the weight of each training example, independent of the test; one number an output.
 
 target      alpha_i = - w_i dl(f(x_i), y_i)/df                         eq. (7), no 1/n; w_i = 1 unless reweighted
 surrogate   alpha_i = - 1/(n l2) dL(fhat(x_i), f(x_i))/dfhat           eq. (6), fhat the kernel machine nearest to f
-tracking    alpha_i = - sum_t lr_t/|B_t| dl(f_t(x_i), y_i)/df          eq. (10), summed while the model was trained
+tracking    alpha_i = - sum_t lr_t/|B_t| dl(f_t(x_i), y_i)/df          eq. (10), summed during training
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def target_importance(risk: Risk) -> Float[Tensor, "n C"]:
     """Return -w_i dl_i/df at the model's own outputs, in loss per output.
 
     A weight counts an example that many times, so that at a weighted minimum of the last layer the representer points
-    still add up to the output. ``loss_influence`` is another thing: there one more unit of weight is added.
+    sum to the output. ``loss_influence`` differs: it is per unit of additional weight.
 
     Source: Tsai et al. 2023, Definition 10, eq. (7), which has no weights.
 
-    Example: squared error pulls the output up by twice what is missing.
+    Example: the importance under squared error is twice the residual y - f.
 
         >>> from explainlib.datasets import Examples
         >>> model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
@@ -45,7 +45,7 @@ def target_importance(risk: Risk) -> Float[Tensor, "n C"]:
 
 
 def tracking_importance(trajectory: Trajectory) -> Float[Tensor, "n C"]:
-    """Return what ``training.fit(..., record=True)`` summed on its way, in output per squared feature.
+    """Return the importances recorded by ``training.fit(..., record=True)``, in output per squared feature.
 
     For a linear model trained without l2, the sum over i of alpha_i K(x_i, x) is exactly f_T(x) - f_0(x), at any batch
     size, K the last-layer kernel.
@@ -67,7 +67,7 @@ def tracking_importance(trajectory: Trajectory) -> Float[Tensor, "n C"]:
 def surrogate_importance(
     gram: Float[Tensor, "n n"], targets: Float[Tensor, "n C"], *, loss: str, l2: float, tolerance: float = 1e-9
 ) -> Float[Tensor, "n C"]:
-    """Return alpha of the kernel machine nearest to the model, -1/(n l2) times the loss's slope at its outputs.
+    """Return alpha of the kernel machine nearest to the model, -1/(n l2) times the loss's derivative at its outputs.
 
         fhat = K alpha,    alpha = argmin 1/n sum_i L(fhat_i, f_i) + l2/2 tr(alpha^T K alpha)
 
@@ -76,7 +76,7 @@ def surrogate_importance(
         targets: f, the model's outputs there; for "cross_entropy" L is against softmax(f), and of one output, which has
             no softmax, the logistic loss against sigmoid(f).
         loss: "cross_entropy" or "squared_error".
-        l2: above 0, or alpha is not defined.
+        l2: above 0, otherwise alpha is not defined.
         tolerance: on the residual of eq. (6), relative to alpha.
 
     Returns:
@@ -104,12 +104,12 @@ def surrogate_importance(
 
 
 def _probabilities(f: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-    """Return the softmax, of one output the sigmoid: its Hessian too is diag(s) - s s^T, with s (1 - s) for C = 1."""
+    """Return the softmax, of one output the sigmoid: its Hessian is diag(s) - s s^T, or s (1 - s) for C = 1."""
     return f.softmax(-1) if f.shape[1] > 1 else f.sigmoid()
 
 
 def _cross_entropies(f: Float[Tensor, "n C"], wanted: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-    """Return each output's part of the cross-entropy against probabilities, with derivative s - wanted in all."""
+    """Return each output's part of the cross-entropy against probabilities, with derivative s - targets."""
     if f.shape[1] > 1:
         return -wanted * f.log_softmax(-1)
     return -wanted * logsigmoid(f) - (1 - wanted) * logsigmoid(-f)
@@ -149,7 +149,7 @@ def _cross_entropy_surrogate(gram: Tensor, targets: Tensor, l2: float, tolerance
 
 
 def _require_gram(gram: Tensor) -> Float[Tensor, "n n"]:
-    """Return the gram if it is a kernel within rounding."""
+    """Return the gram if it is positive semi-definite within rounding."""
     require_finite("gram", require_tensor("gram", gram))
     require_shape("gram", gram, [len(gram), len(gram)], meaning="(training against training)")
     rounding = 1e3 * torch.finfo(gram.dtype).eps * gram.abs().max()

@@ -1,9 +1,9 @@
-"""Kernels: how near a training example is to the explained one, as the model sees it.
+"""Kernels: the similarity of a training example and the explained one in the features of the model.
 
-last layer   K(x, z) = phi(x) . phi(z),                     phi: what the last Linear reads, and 1 for its bias
+last layer   K(x, z) = phi(x) . phi(z),                     phi: input of the last Linear, and 1 for its bias
 ntk          K_c(x, z) = grad f_c(x) . grad f_c(z)          over all parameters
 influence    K_c(x, z) = grad f_c(x)^T H^+ grad f_c(z)      H: curvature of the risk and damping; its ridge is in the
-             Hessian and the Gauss-Newton matrix, and not in the empirical Fisher matrix, which needs a damping
+             Hessian and the Gauss-Newton matrix; the empirical Fisher matrix needs a damping
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ KINDS = ("last_layer", "ntk", "influence")
 
 
 class NoReadoutError(ValueError):
-    """A model without the last layer that a kernel is made of.
+    """A model without the last layer that a kernel needs.
 
     Args:
-        found: what is there instead.
-        remedy: what the caller of this function can do.
+        found: what was found instead.
+        remedy: for the message.
     """
 
     def __init__(self, found: str, *, remedy: str = "use kind='ntk'") -> None:
@@ -70,8 +70,8 @@ def kernel(
 
     Returns:
         K, in squared outputs per squared parameter (ntk), squared features (last_layer), or squared outputs over loss
-        (influence). Cost: the layer-wise products of ``explainlib.layerwise``; gradients are never all formed. For
-        "influence" t C gradients are formed and solved for.
+        (influence). Cost: the layer-wise products of ``explainlib.layerwise``; gradients are not materialised. For
+        "influence" t C gradients are materialised and solved for.
 
     Raises:
         ValueError: no risk for "influence" or one for another kind, an output outside the model's, no last Linear, a
@@ -79,7 +79,7 @@ def kernel(
 
     Source: Tsai et al. 2023, eqs (11) (last layer), (13) (NTK), (15) (influence function kernel).
 
-    Example: a linear model's NTK is the product of its inputs, and 1 for the bias.
+    Example: a linear model's NTK is the inner product of its inputs plus 1 for the bias.
 
         >>> model = nn.Linear(2, 1).double()
         >>> x, z = torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[3.0, 4.0]]).double()
@@ -129,7 +129,7 @@ def chosen_outputs(output: int | str | None, outputs: int) -> list[int]:
     """Return the outputs that ``output`` names.
 
     Raises:
-        ValueError: an int outside the outputs, or another word than "each".
+        ValueError: an int outside the outputs, or another string than "each".
     """
     if output is None or output == "each":
         return list(range(outputs))
@@ -144,14 +144,15 @@ def combine_outputs(parts: list[Float[Tensor, "t n"]], output: int | str | None)
 
 
 def last_layer_features(network: Parameters, x: Tensor) -> Float[Tensor, "n d"]:
-    """Return what the read-out reads, with a column of ones if it has a bias.
+    """Return the inputs of the last layer, with a column of ones if it has a bias.
 
     Args:
         network: a private copy of the model, admitted.
         x: n inputs.
 
     Raises:
-        NoReadoutError: a model without a Linear layer, or whose read-out is called other than once on rows [n, d].
+        NoReadoutError: a model without a Linear layer, or with a last layer that is not called exactly once on rows [n,
+            d].
     """
     found = network.readout(x)
     if found is None:

@@ -1,4 +1,4 @@
-"""Representer scores: a training example's contribution to an explained output, global times local importance."""
+"""Representer scores: a training example's contribution to an explained output, global importance times kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def representer_scores(
         [t, n], in the output's unit (target: times loss per output).
 
     Raises:
-        ValueError: tables that do not belong together, or an output that is not there.
+        ValueError: tables that do not belong together, or an output outside the importance's.
 
     Source: Tsai et al. 2023, eq. (2).
 

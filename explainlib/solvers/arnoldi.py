@@ -1,10 +1,11 @@
-"""The inverse on the few directions where the curvature is largest, found with products alone.
+"""The inverse on the span of the dominant eigenvectors, by Arnoldi iteration.
 
     A = curvature + damping I,   A V = V T + remainder,   T = S diag(lambda) S^T,   q_i = V s_i,
     x = sum_{i <= k} q_i (q_i . b) / lambda_i.
 
 V [p, m] is an orthonormal basis of the span of v, A v, A^2 v, ... from a random start v (Arnoldi; for a symmetric A it
-is Lanczos, and T is symmetric). Its extreme eigenvalues settle first, so k of them are right long before m reaches p.
+is Lanczos, and T is symmetric). Its extreme eigenvalues converge first, so k of them are accurate long before m reaches
+p.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from torch import Tensor
 
 from explainlib.checks import require_count
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, row_statuses, worst_of
+from explainlib.solvers.solution import Solution, overall_status, row_statuses
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
-AGAIN = 0.7  # a vector that orthogonalisation shortens below this has lost digits; it is done once more
-FOUND = 1e-2  # of the part of b in the kept span: what a solve on eigenpairs may leave there
+REORTHOGONALISE = 0.7  # a vector shortened below this is orthogonalised a second time (lost digits)
+TOLERANCE = 1e-2  # relative residual of a solve on the kept span
 REMEDIES = Remedies(shift="add a multiple of the identity to the product", longer="pass more steps")
 
 
@@ -33,8 +34,8 @@ class DominantEigenpairs:
     Attributes:
         values: the k algebraically largest eigenvalues [k], all above zero, largest first.
         vectors: orthonormal eigenvectors, as rows [k, p].
-        accuracy: |A q - lambda q| / (largest lambda) for each of them [k]; near 0 once the iteration has found them.
-        steps: products used to find them.
+        accuracy: |A q - lambda q| / (largest lambda) for each of them [k]; near 0 once converged.
+        steps: products used.
     """
 
     product: Operator
@@ -44,11 +45,10 @@ class DominantEigenpairs:
     steps: int
 
     def solve(self, rhs: Float[Tensor, "b p"]) -> Solution:
-        """Return A^-1 b on the span of the eigenvectors, nothing outside it, for rows b [b, p].
+        """Return A^-1 b on the span of the eigenvectors, zero outside it, for rows b [b, p].
 
-        The residual |A x - b| / |b| is against the whole b: what lay outside the kept directions is in it, and so is
-        what the iteration has not found yet. The status judges the solve on the kept span, |A x - P b| / |P b| with
-        P b the part of b there: above 1% the pairs are not yet eigenpairs, and it is max_steps. It is
+        The residual |A x - b| / |b| includes the part of b outside the kept span and the error of the pairs. The status
+        is that of the solve on the kept span, |A x - P b| / |P b| with P b the projection of b: max_steps above 1%,
         not_positive_definite where no eigenvalue is above zero.
         """
         inside = rhs @ self.vectors.T
@@ -61,9 +61,9 @@ class DominantEigenpairs:
             return Solution(value, "not_positive_definite", self.steps, residual, detail, remedies=REMEDIES)
         detail += f", and the least accurate pair is off by {float(self.accuracy.max()):.1e}"
         off = (moved - inside @ self.vectors).norm(dim=1)
-        rounding = 100 * torch.finfo(rhs.dtype).eps * size  # a b with nothing in the span
-        rows = row_statuses(value, off, torch.maximum(FOUND * inside.norm(dim=1), rounding), otherwise="max_steps")
-        return Solution(value, worst_of(rows), self.steps, residual, detail, rows=rows, remedies=REMEDIES)
+        rounding = 100 * torch.finfo(rhs.dtype).eps * size  # of a b orthogonal to the span
+        rows = row_statuses(value, off, torch.maximum(TOLERANCE * inside.norm(dim=1), rounding), otherwise="max_steps")
+        return Solution(value, overall_status(rows), self.steps, residual, detail, rows=rows, remedies=REMEDIES)
 
 
 def dominant_eigenpairs(
@@ -74,19 +74,19 @@ def dominant_eigenpairs(
     Args:
         product: v -> A v on rows [k, p], the same A for every row.
         like: gives p, dtype and device; its values are not used.
-        k: how many are kept; at least 1, at most the steps.
+        k: number of eigenpairs; at least 1, at most the steps.
         steps: iterations, m products and m p numbers in memory; None takes max(2 k + 20, 4 k), never more than p.
-        seed: of the start.
+        seed: of the start vector.
 
     Returns:
-        Dominant. With steps = p it is the whole spectrum's top, to rounding; with fewer, ``accuracy`` says how near.
+        DominantEigenpairs; exact to rounding with steps = p, otherwise see ``accuracy``.
 
     Raises:
         ValueError: k or steps outside their range.
 
     Source: Schioppa et al. 2022. Deviations: A is symmetric, so T is made symmetric; eigenvalues are
-    ordered by value and not by size, and none <= 0 is inverted; a start that reaches only part of the space is followed
-    by another one, so that repeated eigenvalues are all found.
+    ordered by value, not by absolute value, and none <= 0 is inverted; a start that spans an invariant subspace is
+    followed by another one, so that repeated eigenvalues are all found.
 
     Example:
         >>> diagonal = torch.tensor([4.0, 1.0, 2.0])
@@ -104,7 +104,7 @@ def dominant_eigenpairs(
     projected = moved @ basis.T
     values, small = torch.linalg.eigh((projected + projected.T) / 2)
     top = values[-1].clamp(min=torch.finfo(values.dtype).tiny)
-    # eigh sorts upwards; rounding is no curvature
+    # eigh sorts in ascending order; eigenvalues at rounding level are dropped
     kept = torch.arange(m - 1, m - 1 - k, -1, device=values.device)
     kept = kept[values[kept] > m * torch.finfo(values.dtype).eps * values.abs().max()]
     vectors = small[:, kept].T @ basis
@@ -113,7 +113,7 @@ def dominant_eigenpairs(
 
 
 def _krylov(product: Operator, like: Tensor, m: int, seed: int) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m p"]]:
-    """Return the orthonormal rows V and A V, each new one orthogonal to all before it."""
+    """Return the orthonormal rows V and A V, each orthogonal to those before it."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randn(like.numel(), generator=generator, dtype=torch.float64).to(like)  # noqa: E731
     basis, moved = like.new_zeros(m, like.numel()), like.new_zeros(m, like.numel())
@@ -122,7 +122,7 @@ def _krylov(product: Operator, like: Tensor, m: int, seed: int) -> tuple[Float[T
     for j in range(m):
         v, length = _orthogonal(following, basis[:j])
         if length <= 10 * like.numel() ** 0.5 * eps * max(largest, float(following.norm())):
-            v, length = _orthogonal(draw(), basis[:j])  # the span is invariant: begin again outside it
+            v, length = _orthogonal(draw(), basis[:j])  # the span is invariant: restart orthogonal to it
         basis[j] = v / length
         moved[j] = product(basis[j : j + 1])[0]
         if not torch.isfinite(moved[j]).all():
@@ -133,12 +133,12 @@ def _krylov(product: Operator, like: Tensor, m: int, seed: int) -> tuple[Float[T
 
 
 def _orthogonal(v: Tensor, basis: Tensor) -> tuple[Tensor, float]:
-    """Return v less its part in the basis, and the length that is left."""
+    """Return v minus its projection on the basis, and the remaining length."""
     before = float(v.norm())
     for _ in range(3):
         v = v - (basis @ v) @ basis
         after = float(v.norm())
-        if after > AGAIN * before:
+        if after > REORTHOGONALISE * before:
             break
         before = after
     return v, after

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, row_statuses, worst_of
+from explainlib.solvers.solution import Solution, overall_status, row_statuses
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 REMEDIES = Remedies(shift="add a multiple of the identity to the product", longer="allow more max_steps")
@@ -36,8 +36,8 @@ def cg(
         preconditioner: r -> M^-1 r, symmetric positive definite, close to A^-1.
 
     Returns:
-        Solution; a row that meets zero or negative curvature keeps its last good iterate and sets the status
-        not_positive_definite. The residual is recomputed from the definition, not taken from the recurrence.
+        Solution; a row with a direction of zero or negative curvature keeps its last iterate and has the status
+        not_positive_definite. The residual is computed from its definition, not by the recurrence.
     """
     if tolerance is None:
         tolerance = 1e-10 if rhs.dtype == torch.float64 else 1e-5
@@ -65,6 +65,6 @@ def cg(
         direction = z + ratio[:, None] * direction
         steps += 1
     residual = (product(x) - rhs).norm(dim=1) / size.clamp(min=torch.finfo(rhs.dtype).tiny)
-    # the recurrence's residual and the true one part by rounding: ten times the tolerance still counts
+    # the recurrence's residual and the true one differ by rounding: up to ten times the tolerance is accepted
     rows = row_statuses(x, residual, 10 * tolerance, otherwise="max_steps", failed=indefinite)
-    return Solution(x, worst_of(rows), steps, residual, rows=rows, remedies=REMEDIES)
+    return Solution(x, overall_status(rows), steps, residual, rows=rows, remedies=REMEDIES)

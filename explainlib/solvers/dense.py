@@ -2,9 +2,9 @@
 
 A = Q diag(lambda) Q^T,     A^+ b = sum over kept k of q_k (q_k . b) / (lambda_k + damping).
 
-The work is done in float64 whatever the dtype, so the solve itself adds nothing to the rounding that A and b came with.
-What that rounding leaves undetermined, eigenvalues below p eps of the largest with eps of A's own dtype, is never
-inverted: at least 100 eps, where two digits would be left of a small system's answer.
+The computation is in float64 for any dtype, so the solve adds no rounding to that of A and b. Eigenvalues
+that this rounding leaves undetermined, below p eps of the largest with eps of A's dtype and at least 100 eps, are never
+inverted: an inverse at 100 eps has two digits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from explainlib.checks import require_nonnegative, require_shape
 from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, direct_solution
 
-FEWEST = 100  # eigenvalues below this many eps of the largest are rounding, however small the matrix
+LEAST_EPS = 100  # rounding level of small matrices, in eps of the largest eigenvalue
 REMEDIES = Remedies(shift="pass a larger damping", pruned="pass keep=1e-9 for the pseudo-inverse")
 Keep = int | float | str | None
 
@@ -26,7 +26,7 @@ def require_keep(keep: Keep) -> Keep:
     """Return ``keep`` if it is None, a count >= 1, a relative threshold in (0, 1), or "positive".
 
     Raises:
-        ValueError: anything else; 1 is a count, 1.0 keeps nothing and is refused.
+        ValueError: anything else; 1 is a count, 1.0 would keep no eigenvalue.
     """
     counted = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1
     threshold = isinstance(keep, float) and 0 < keep < 1
@@ -39,21 +39,20 @@ def require_keep(keep: Keep) -> Keep:
 
 
 def rounding_share(dtype: torch.dtype, size: int) -> float:
-    """Return the share of the largest eigenvalue below which a size x size matrix of this dtype determines none."""
-    return max(FEWEST, size) * torch.finfo(dtype).eps
+    """Return the rounding level of a size x size matrix of this dtype, relative to its largest eigenvalue."""
+    return max(LEAST_EPS, size) * torch.finfo(dtype).eps
 
 
 def kept_eigenvalues(values: Float[Tensor, " p"], keep: Keep, *, floor: float | None = None) -> Tensor:
-    """Return the mask [p] of eigenvalues (sorted upwards) that ``keep`` inverts.
+    """Return the mask [p] of eigenvalues (in ascending order) that ``keep`` inverts.
 
     An int keeps that many algebraically largest; a float keeps those above it relative to the largest absolute value;
-    "positive" those above zero. None of the three keeps an eigenvalue at rounding level, whose inverse would be made
-    of rounding. None keeps all.
+    "positive" those above zero. None of the three keeps an eigenvalue at rounding level. None keeps all.
 
     Args:
         values: all eigenvalues.
         keep: see above.
-        floor: the share of the largest absolute value that is rounding; None is ``rounding_share`` of their dtype.
+        floor: rounding level relative to the largest absolute value; None is ``rounding_share`` of their dtype.
     """
     if keep is None:
         return torch.ones_like(values, dtype=torch.bool)
@@ -73,13 +72,13 @@ class Factor:
     Args:
         matrix: A [p, p], symmetric.
         damping: added to the diagonal, >= 0, in the unit of A.
-        keep: None inverts everything, and a singular matrix is an error; otherwise see ``kept_eigenvalues``, which
-            judges the eigenvalues of A + damping I.
+        keep: None inverts everything, and a singular matrix is an error; otherwise see ``kept_eigenvalues``, applied
+            to A + damping I.
 
     Attributes:
         matrix: A + damping I [p, p], in float64.
-        rank: how many eigenvalues are inverted.
-        null: how many eigenvalues lie at rounding level (0 when keep is given).
+        rank: number of inverted eigenvalues.
+        null: number of eigenvalues at rounding level (0 when keep is given).
 
     Example:
         >>> Factor(torch.diag(torch.tensor([2.0, 4.0]))).solve(torch.tensor([[2.0, 2.0]])).value
@@ -96,7 +95,7 @@ class Factor:
         if keep is None and bool(torch.isfinite(self.matrix).all()) and self._cholesky():
             return
         if not torch.isfinite(self.matrix).all():
-            return  # eigh would fail without a word; solve says nonfinite
+            return  # eigh would fail without a message; ``solve`` returns nonfinite
         self._values, self._vectors = torch.linalg.eigh(self.matrix)
         if keep is None:
             self.null = int((self._values.abs() <= self.floor * self._values.abs().max()).sum())
@@ -105,7 +104,7 @@ class Factor:
         self._values, self._vectors = self._values[kept], self._vectors[:, kept]
 
     def _cholesky(self) -> bool:
-        """Whether a triangle was found whose pivots all stand clear of rounding."""
+        """Whether a Cholesky factor exists with all pivots above rounding level."""
         triangle, failed = torch.linalg.cholesky_ex(self.matrix)
         pivots = triangle.diagonal().square()
         if int(failed) or not (pivots > 10 * self.floor * self.matrix.diagonal().max()).all():
@@ -115,40 +114,40 @@ class Factor:
 
     @property
     def definite(self) -> bool:
-        """Whether the matrix was found positive definite, so that it can serve as a preconditioner."""
+        """Whether the matrix is positive definite, so that it can be a preconditioner."""
         return self._triangle is not None
 
     @property
     def lowest(self) -> float | None:
-        """The smallest eigenvalue of A + damping I that is inverted; None where a Cholesky factor shows it positive."""
+        """The smallest inverted eigenvalue of A + damping I; None with a Cholesky factor (all are positive)."""
         return None if self._values is None or not len(self._values) else float(self._values[0])
 
     @property
     def triangle(self) -> Float[Tensor, "p p"] | None:
-        """The Cholesky factor of A + damping I, lower, in float64; None where it is not clearly positive definite."""
+        """The Cholesky factor of A + damping I, lower, in float64; None where not positive definite."""
         return self._triangle
 
     def solve(self, rhs: Float[Tensor, "k p"]) -> Solution:
         """Return A^+ b for rows b [k, p].
 
-        The status is rank_deficient when keep is None and A is singular, and inaccurate where the residual, taken in
-        float64 before x is rounded to b's dtype, is above 1e-5.
+        The status is rank_deficient if keep is None and A is singular, and inaccurate if the residual, in float64
+        before x is rounded to b's dtype, is above 1e-5.
         """
         b = rhs.double()
         if self._triangle is not None:
             value = torch.cholesky_solve(b.T, self._triangle).T
             projected = b
         elif self._values is None:
-            nothing = torch.full_like(rhs, float("nan"))
-            return Solution(nothing, "nonfinite", 0, nothing[:, 0], "the curvature itself holds NaN or infinity")
+            nan = torch.full_like(rhs, float("nan"))
+            return Solution(nan, "nonfinite", 0, nan[:, 0], "the curvature itself holds NaN or infinity")
         else:
-            inside = b @ self._vectors
-            value = (inside / self._values) @ self._vectors.T
-            projected = inside @ self._vectors.T
+            coordinates = b @ self._vectors
+            value = (coordinates / self._values) @ self._vectors.T
+            projected = coordinates @ self._vectors.T
         if self.null:
             detail = f"{self.null} of {len(self.matrix)} eigenvalues are at rounding level"
-            lost = rhs.new_full((len(rhs),), float("inf"))
-            return Solution(value.to(rhs), "rank_deficient", 0, lost, detail, remedies=REMEDIES)
+            infinite = rhs.new_full((len(rhs),), float("inf"))
+            return Solution(value.to(rhs), "rank_deficient", 0, infinite, detail, remedies=REMEDIES)
         size = projected.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
         residual = (value @ self.matrix - projected).norm(dim=1) / size
         detail = f"{self.rank} of {len(self.matrix)} eigenvalues inverted"

@@ -1,4 +1,4 @@
-r"""Inverse curvature between two sets of gradients through Gram matrices alone: Woodbury, with no gradient ever formed.
+r"""Inverse curvature between two sets of gradients through Gram matrices: Woodbury, without materialised gradients.
 
 The curvature is A^T A + s I; the rows of A are the training examples' gradients along a square root of the loss's
 curvature in the outputs (Gauss-Newton), or along its slope (empirical Fisher). Then
@@ -6,8 +6,8 @@ curvature in the outputs (Gauss-Newton), or along its slope (empirical Fisher). 
     G (A^T A + s I)^-1 G'^T = (G G'^T - G A^T (A A^T + s I)^-1 A G'^T) / s.
 
 The system is solved in float64, but the Gram matrices carry the rounding of the model's dtype: eps times the largest
-eigenvalue of A A^T, which has to be small beside s, and eps times G G'^T, which has to be small beside what the
-difference leaves. Where either is above a hundredth, nothing is returned as solved.
+eigenvalue of A A^T, which has to be small relative to s, and eps times G G'^T, which has to be small relative to the
+difference. Where either ratio is above 1/100, the solve fails as inaccurate.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from explainlib.curvature.gauss_newton import loss_roots
 from explainlib.layerwise import GradientSource, gradients, gram
 from explainlib.memory import require_memory
 from explainlib.risk import Risk
-from explainlib.solvers.low_rank import DIGITS
+from explainlib.solvers.low_rank import RELATIVE_ERROR
 from explainlib.solvers.remedies import risk_remedies
-from explainlib.solvers.solution import Solution, direct_solution, row_statuses, worst_of
+from explainlib.solvers.solution import Solution, direct_solution, overall_status, row_statuses
 
-ROUNDING = 1  # eps of what a Gram matrix sums, which its entries may be off by; a fifth of that was seen
+ROUNDING = 1  # assumed error of Gram entries, in eps of their sums; a fifth of it was measured
 POWER_STEPS = 20
 
 
@@ -38,7 +38,7 @@ class GramInverse:
         risk: more parameters than rows of A: n for the empirical Fisher matrix, n C for Gauss-Newton.
         curvature: "gauss_newton" or "empirical_fisher".
         damping: with the ridge (Gauss-Newton only) s, which has to be above zero.
-        offers: as in ``inverse_curvature``: the options of the function that was called, for messages.
+        offers: as in ``inverse_curvature``: options that messages may name.
 
     Raises:
         ValueError: s = 0, or a negative weight.
@@ -75,7 +75,7 @@ class GramInverse:
         """Return G (A^T A + s I)^-1 G'^T for gradients G on the left and G' on the right.
 
         Raises:
-            SolverError: rounding has taken the digits of some row, or the system has no solution in this dtype.
+            SolverError: rounding dominates some row, or the system has no solution in this dtype.
         """
         to_left, to_right = gram(left, self.own), gram(right, self.own)
         fewer = len(to_left) <= len(to_right)
@@ -87,15 +87,15 @@ class GramInverse:
         tiny = torch.finfo(rest.dtype).tiny
         lost = self._rounding * whole.norm(dim=1) / rest.norm(dim=1).clamp(min=tiny)
         value = (rest / self.shift).to(to_left)
-        rows = row_statuses(value, lost, DIGITS, otherwise="inaccurate")
+        rows = row_statuses(value, lost, RELATIVE_ERROR, otherwise="inaccurate")
         detail = "the residual is what the rounding of a difference may have taken of a row"
-        Solution(value, worst_of(rows), 0, lost, detail, rows=rows, remedies=self._remedies).require_converged(
+        Solution(value, overall_status(rows), 0, lost, detail, rows=rows, remedies=self._remedies).require_converged(
             on_failure
         )
         return value
 
     def with_rows(self, left: GradientSource, *, on_failure: str = "raise") -> Float[Tensor, "t r"]:
-        """Return G (A^T A + s I)^-1 A^T = G A^T (A A^T + s I)^-1: towards the rows of A one Gram matrix is enough.
+        """Return G (A^T A + s I)^-1 A^T = G A^T (A A^T + s I)^-1: for the rows of A one Gram matrix suffices.
 
         Raises:
             SolverError: the system has no solution in this dtype.
@@ -104,7 +104,7 @@ class GramInverse:
         return self._solved(to_left).require_converged(on_failure).value.to(to_left)
 
     def _solved(self, rows: Float[Tensor, "k r"]) -> Solution:
-        """Return (A A^T + s I)^-1 on rows, in float64, judged by its residual and by the rounding of A A^T."""
+        """Return (A A^T + s I)^-1 on rows, in float64, checked by its residual and by the rounding of A A^T."""
         b = rows.double()
         if self._broken:
             status = "not_positive_definite" if torch.isfinite(self._inner).all() else "nonfinite"
@@ -113,13 +113,13 @@ class GramInverse:
             return Solution(nothing, status, 0, nothing[:, 0], detail, remedies=self._remedies)
         value = torch.cholesky_solve(b.T, self.triangle).T
         residual = (value @ self._inner - b).norm(dim=1) / b.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
-        lost = torch.full_like(residual, self._rounding * self._spread) > DIGITS
+        lost = torch.full_like(residual, self._rounding * self._spread) > RELATIVE_ERROR
         detail = f"ridge and damping are {1 / max(self._spread, 1e-300):.1e} of the largest eigenvalue"
         return direct_solution(value, residual, detail, b, failed=lost, remedies=self._remedies)
 
 
 def _top(matrix: Float[Tensor, "r r"]) -> float:
-    """Return about the largest eigenvalue of a positive semi-definite matrix, by power iteration."""
+    """Return an estimate of the largest eigenvalue of a positive semi-definite matrix, by power iteration."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(len(matrix), generator=generator, dtype=torch.float64).to(matrix)
     for _ in range(POWER_STEPS):
@@ -131,7 +131,7 @@ def _top(matrix: Float[Tensor, "r r"]) -> float:
 def curvature_roots(
     risk: Risk, outputs: Float[Tensor, "n C"], curvature: str, *, otherwise: str = "use the Hessian"
 ) -> Float[Tensor, "n r C"]:
-    """Return cotangents whose outer products sum to the loss's curvature in the outputs, weights and 1/n inside.
+    """Return cotangents whose outer products sum to the loss's curvature in the outputs, weights and 1/n included.
 
     Args:
         risk: gives labels and weights.

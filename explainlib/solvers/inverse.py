@@ -1,4 +1,4 @@
-"""One door to every inverse curvature: which matrix, which solver, how damped, what is kept.
+"""The inverse of a curvature, by choice of matrix, solver, damping and kept eigenvalues.
 
 (curvature + damping I)^+ b        curvature in {hessian, gauss_newton, empirical_fisher, identity, ekfac}
 """
@@ -33,7 +33,7 @@ from explainlib.solvers.eigenbasis import ekfac_solve
 from explainlib.solvers.lissa import lissa, lissa_batches
 from explainlib.solvers.low_rank import LowRank, gram_floor
 from explainlib.solvers.neumann import MARGIN, neumann
-from explainlib.solvers.preconditioner import REMEMBER_UP_TO, block_preconditioner
+from explainlib.solvers.preconditioner import CACHE_UP_TO, block_preconditioner
 from explainlib.solvers.remedies import risk_remedies
 from explainlib.solvers.solution import Solution
 
@@ -43,8 +43,8 @@ OPERATORS: dict[str, Callable[[Risk], Operator]] = {
     "gauss_newton": gauss_newton_operator,
     "empirical_fisher": empirical_fisher_operator,
 }
-FACTOR_BYTES = 24  # a number of a matrix in float64, of its factor, and one to work with
-ENTRIES = 2**24  # numbers of a factor's rows in one piece
+FACTOR_BYTES = 24  # float64 numbers of a matrix, its factor and a work array
+ENTRIES = 2**24  # numbers of a factor's rows in one block
 CURVATURES = (*MATRICES, "identity", "ekfac")
 OFFERS = ("curvature", "solver", "damping", "keep")
 Curvature = str | Ekfac
@@ -53,15 +53,15 @@ Inverse = Callable[[Float[Tensor, "k p"]], Solution]
 
 @dataclass(frozen=True)
 class Dense:
-    """Form the matrix once and factor it; p^2 numbers in memory, p^3 work."""
+    """Materialise the matrix once and factor it; p^2 numbers in memory, p^3 operations."""
 
     def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse, factored; the factor is remembered by the risk, up to 8,000 parameters."""
+        """Return the inverse, factored; the factor is cached by the risk, up to 8,000 parameters."""
         size = risk.p**2 * (3 * risk.theta.element_size() + FACTOR_BYTES)
         what = f"the {curvature.replace('_', ' ')} matrix of p = {risk.p:,} parameters and its factor"
         require_memory(what, size, risk.theta.device)
         make = lambda: Factor(MATRICES[curvature](risk), damping=damping, keep=keep)  # noqa: E731
-        if risk.p > REMEMBER_UP_TO:
+        if risk.p > CACHE_UP_TO:
             return make().solve
         return risk.cached(("factor", curvature, damping, keep), make).solve
 
@@ -74,7 +74,7 @@ class CG:
     max_steps: int | None = None
 
     def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse; each use iterates anew."""
+        """Return the inverse; each call iterates."""
         _refuse_keep(keep, "cg")
         product = OPERATORS[curvature](risk)
         blocks = None if curvature == "empirical_fisher" else block_preconditioner(risk, damping=damping)
@@ -87,7 +87,7 @@ class Lissa:
     """The Neumann series, on all examples or on random batches of ``batch_size``.
 
     ``scale`` None takes 1.1 times the top eigenvalue of the damped curvature, three times it on batches. ``steps`` None
-    lets the transient fall to ``tolerance``: log(1/tolerance) scale / (l2 + damping) steps, at most 20,000.
+    reduces the transient to ``tolerance``: log(1/tolerance) scale / (l2 + damping) steps, at most 20,000.
     """
 
     scale: float | None = None
@@ -98,7 +98,7 @@ class Lissa:
     seed: int = 0
 
     def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse; each use iterates anew."""
+        """Return the inverse; each call iterates."""
         _refuse_keep(keep, "lissa")
         operator = OPERATORS[curvature]
         whole = operator(risk)
@@ -128,7 +128,7 @@ class LowRankSolver:
     """Woodbury on the smaller side of the per-example factor; exact for Gauss-Newton and empirical Fisher."""
 
     def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse, its eigenvectors found."""
+        """Return the inverse, with its eigenvectors computed."""
         if curvature == "empirical_fisher":
             rows, shift = risk.n, damping
         else:
@@ -143,7 +143,7 @@ class LowRankSolver:
 
 @dataclass(frozen=True)
 class Neumann:
-    """The Neumann series, to ``tolerance`` or cut at a depth of ``steps``; see ``solvers.neumann``.
+    """The Neumann series, to ``tolerance`` or to a depth of ``steps``; see ``solvers.neumann``.
 
     ``scale`` None takes 1.1 times the top eigenvalue of the damped curvature.
     """
@@ -154,13 +154,13 @@ class Neumann:
     max_steps: int = 20_000
 
     def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse; each use sums anew."""
+        """Return the inverse; each call sums the series."""
         _refuse_keep(keep, "neumann")
         product = OPERATORS[curvature](risk)
         scale = self.scale
         if scale is None:
             top = float(lanczos(product, risk.theta, 1)) + damping
-            scale = MARGIN * top if top > 0 else 1.0  # nothing to invert; the series will say so
+            scale = MARGIN * top if top > 0 else 1.0  # not positive definite: the series diverges
         options = {"scale": scale, "damping": damping, "tolerance": self.tolerance}
         return lambda rhs: neumann(product, rhs, max_steps=self.max_steps, steps=self.steps, **options)
 
@@ -169,7 +169,7 @@ class Neumann:
 class Arnoldi:
     """The inverse on the ``k`` dominant eigenvectors, found in ``steps`` iterations; see ``solvers.arnoldi``.
 
-    An int ``keep`` is another word for k and goes before it; fewer than k parameters keep all.
+    An int ``keep`` replaces k; with fewer than k parameters all are kept.
     """
 
     k: int = 50
@@ -177,7 +177,7 @@ class Arnoldi:
     seed: int = 0
 
     def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse, its eigenvectors found."""
+        """Return the inverse, with its eigenvectors computed."""
         if keep is not None and not isinstance(keep, int):
             raise ValueError(
                 f"keep={keep!r} needs the whole spectrum, which arnoldi does not look for; pass a count, or "
@@ -209,17 +209,17 @@ def inverse_curvature(
     keep: Keep = None,
     offers: Sequence[str] = OFFERS,
 ) -> Inverse:
-    """Return b -> (curvature + damping I)^+ b on rows b [k, p]; what can be factored is factored once, here.
+    """Return b -> (curvature + damping I)^+ b on rows b [k, p]; what can be factored is factored once, in this call.
 
     Args:
         risk: gives the curvature, at its theta.
         curvature: "hessian", "gauss_newton" (both with the ridge), "empirical_fisher" (without), "identity", "ekfac"
-            (with the ridge; fitted once a risk), or an ``Ekfac`` that was fitted with options of one's own.
+            (with the ridge; fitted once per risk), or a fitted ``Ekfac``.
         solver: "dense", "cg", "lissa", "neumann", "low_rank", "arnoldi", or one of their configured objects, e.g.
-            ``Lissa(batch_size=50)``. EK-FAC brings its own eigenvectors, and "dense" means a division there.
+            ``Lissa(batch_size=50)``. With EK-FAC "dense" divides in its eigenbasis.
         damping: absolute, >= 0.
         keep: dense and low_rank only, and a count for arnoldi; see ``kept_eigenvalues``.
-        offers: which of the four options above the function that was called has: a message names no other.
+        offers: which of the four options above the called function has; a message names no other.
 
     Raises:
         ValueError: an unknown name, or a combination without meaning.
@@ -250,7 +250,7 @@ def inverse_curvature(
 
 
 def _require_factor(risk: Risk, curvature: str, solver: Solver, offers: Sequence[str]) -> None:
-    """Refuse the low-rank solve of a Hessian that is not a Gauss-Newton matrix."""
+    """Raise for a low-rank solve of a Hessian that is not a Gauss-Newton matrix."""
     if isinstance(solver, LowRankSolver) and curvature == "hessian" and risk.head is None:
         other = "curvature='gauss_newton', or " if "curvature" in offers else ""
         raise ValueError(
@@ -260,7 +260,7 @@ def _require_factor(risk: Risk, curvature: str, solver: Solver, offers: Sequence
 
 
 def _ekfac_inverse(risk: Risk, curvature: Curvature, solver: Solver, damping: float, keep: Keep) -> Inverse:
-    """Return the division by EK-FAC's eigenvalues; the fit is remembered by the risk."""
+    """Return the division by EK-FAC's eigenvalues; the fit is cached by the risk."""
     if keep is not None:
         raise ValueError(f"keep={keep!r} would prune EK-FAC's spectrum; drop keep, and pass damping > 0 instead.")
     if not isinstance(solver, Dense):
@@ -275,7 +275,7 @@ def _ekfac_inverse(risk: Risk, curvature: Curvature, solver: Solver, damping: fl
 
 
 def _fit_ekfac(risk: Risk) -> Ekfac:
-    """Return the fit; a message about layers it does not cover also names the curvature that covers all."""
+    """Return the fit; an uncovered layer raises with a curvature that covers all layers."""
     try:
         return Ekfac(risk)
     except UncoveredError as error:
@@ -283,11 +283,11 @@ def _fit_ekfac(risk: Risk) -> Ekfac:
 
 
 def _accumulated_gram(risk: Risk, factor: Callable[[Risk], Float[Tensor, "r p"]]) -> Float[Tensor, "p p"]:
-    """Return A^T A in float64, its factor A made for some examples at a time."""
+    """Return A^T A in float64, its factor A computed for some examples at a time."""
     total = torch.zeros(risk.p, risk.p, dtype=torch.float64, device=risk.theta.device)
     step = max(1, ENTRIES // (risk.p * risk.n_outputs))
     for part in torch.arange(risk.n).split(step):
-        rows = factor(risk.subset(part)).double()  # 1/n is 1 over their number there
+        rows = factor(risk.subset(part)).double()  # 1/n is 1 over the number of the subset
         total += rows.T @ rows * (len(part) / risk.n)
     return total
 

@@ -1,10 +1,10 @@
-"""LiSSA: an inverse as a Neumann series whose terms see one batch of examples each.
+"""LiSSA: an inverse by a Neumann series with one batch of examples for each term.
 
     h <- v + h - (H_B + damping I) h / scale,      H^-1 v ~ h / scale.
 
 It converges when the eigenvalues of (H + damping I)/scale lie in (0, 2). The form often coded,
-h <- v + (1 - damping) h - H_B h / scale, solves (H + scale * damping I) instead: a printed damping of .01 with a
-scale of 10 acts as .1 (slip 13).
+h <- v + (1 - damping) h - H_B h / scale, solves (H + scale * damping I) instead: a damping of .01 with a
+scale of 10 is then .1 (slip 13).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from explainlib.solvers.neumann import REMEDIES, Operator, neumann
 from explainlib.solvers.solution import Solution
 
-GROWTH = 1e6  # an iterate this many times larger than its right-hand side has diverged
+GROWTH = 1e6  # relative to the right-hand side: above it the iteration has diverged
 
 
 def lissa(
@@ -32,7 +32,7 @@ def lissa(
     tolerance: float = 1e-6,
     max_steps: int = 20_000,
 ) -> Solution:
-    """Return (H + damping I)^-1 b with all examples in every step, stopped by its residual: ``neumann`` itself.
+    """Return (H + damping I)^-1 b with all examples in every step, to a residual: ``neumann``.
 
     Args:
         product: v -> H v on rows [k, p].
@@ -65,9 +65,9 @@ def lissa_batches(
         batches: seed -> an endless iterator of products v -> H_B v, each batch drawn with replacement and independent
             of the ones before; so every iterate is unbiased up to a transient.
         rhs: b [k, p].
-        scale: see ``lissa``; batches scatter, so a larger one is needed and makes the answer less noisy.
+        scale: see ``lissa``; random batches need a larger one, which also lowers the variance.
         damping: >= 0.
-        steps: how long the transient runs; as many further steps are then averaged.
+        steps: length of the transient; as many further steps are then averaged.
         repeats: independent runs.
         seed: of the first repeat.
 

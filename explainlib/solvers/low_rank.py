@@ -3,10 +3,10 @@
 A [r, p] holds one row per example and output direction. Its eigenvectors come from the r x r Gram matrix A A^T when
 r < p, from the p x p matrix otherwise; on their span the inverse divides by (lambda + shift), outside it by shift.
 
-The work is done in float64. What b and A were rounded to before shows in two ways. An eigenvalue of the Gram matrix is
-a singular value squared, so below ``gram_floor`` of the largest it is rounding, and its direction counts as outside. A
-part of b outside the span that is no longer than b's own rounding is none: divided by a small shift it would be all one
-sees. One that is longer, but whose own rounding, divided by the shift, is a hundredth of the answer, is refused.
+The computation is in float64. The rounding of b and A has two effects. An eigenvalue of the Gram matrix is a squared
+singular value, so below ``gram_floor`` of the largest it is rounding, and its direction counts as outside the span. A
+part of b outside the span that is not longer than the rounding of b is set to zero: divided by a small shift it would
+dominate. If it is longer, but its rounding, divided by the shift, is a hundredth of the result, the solve fails.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from explainlib.solvers.dense import Keep, kept_eigenvalues, require_keep, round
 from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, direct_solution
 
-NOISE = 32  # eps of a row's length that may be rounding; gradients seen were off by 1 to 10
+ROUNDING = 32  # assumed rounding of a row, in eps of its length; 1 to 10 were measured
 REMEDIES = Remedies(shift="pass a larger shift", pruned="pass keep=1e-9 for the pseudo-inverse")
 INDEFINITE = Remedies(definite="use xl.solvers.Factor, which inverts negative eigenvalues as they are")
-DIGITS = 1e-2  # an answer of whose length rounding may be this share
+RELATIVE_ERROR = 1e-2  # share of the result that rounding may be
 
 
 def gram_floor(dtype: torch.dtype, size: int) -> float:
-    """Return the share of the largest eigenvalue of A A^T [size, size] below which another is the rounding of A.
+    """Return the share of the largest eigenvalue of A A^T [size, size] below which eigenvalues are rounding of A.
 
-    A's rounding moves singular values by eps of the largest, so eigenvalues at (100 eps)^2 have two digits; the Gram
-    matrix, formed in float64, has a rounding of its own. No other dimension of A enters.
+    A's rounding changes singular values by eps of the largest, so eigenvalues at (100 eps)^2 have two digits; the Gram
+    matrix, computed in float64, adds its own rounding. The other dimension of A does not enter.
 
     Args:
         dtype: of A.
@@ -44,10 +44,10 @@ class LowRank:
 
     Args:
         factor: A [r, p] with r < p; or, with ``square=True``, the symmetric matrix A^T A [p, p] itself.
-        shift: ridge and damping together, >= 0; without it only ``keep`` gives an answer.
+        shift: ridge plus damping, >= 0; 0 needs ``keep``.
         keep: as for ``Factor``, on the eigenvalues of A^T A + shift I; None inverts everything.
         square: whether the product is given instead of the factor.
-        floor: the share of the largest eigenvalue of A^T A that is rounding; None goes by the dtype.
+        floor: rounding level relative to the largest eigenvalue of A^T A; None is that of the dtype.
 
     Attributes:
         values: eigenvalues of A^T A that are inverted, without the shift [r].
@@ -79,16 +79,16 @@ class LowRank:
         values, vectors = torch.linalg.eigh((gram + gram.T) / 2 if self._finite else torch.zeros_like(gram))
         rounding = floor * values.abs().max()
         self.indefinite = bool(values[0] < -rounding)
-        given = square and floor_given is None and self.shift > float(rounding)  # the shift lifts all of them clear
+        given = square and floor_given is None and self.shift > float(rounding)  # the shift is above rounding
         real = values > (-rounding if given else rounding)
         values, vectors = values[real], vectors[:, real]
-        hidden = size - len(values)  # eigenvalues between zero and the rounding: which, is not known
+        hidden = size - len(values)  # eigenvalues between zero and rounding level, undetermined
         self.rank, self.unresolved = len(values), hidden > 0 and self.shift <= float(rounding)
         self.outside = len(values) < self.p
         if keep is not None:
             complement = values.new_full((self.p - len(values),), self.shift)
             kept = kept_eigenvalues(torch.cat([complement, values + self.shift]), keep)
-            # equal eigenvalues have no order: a count that reaches into the complement keeps none of it
+            # a count that reaches into the complement, where all eigenvalues are equal, keeps none of it
             self.outside = len(complement) > 0 and bool(kept[: len(complement)].all())
             kept = kept[len(complement) :]
             values, vectors = values[kept], vectors[:, kept]
@@ -97,26 +97,26 @@ class LowRank:
 
     @property
     def singular(self) -> bool:
-        """Whether an inverse was asked for that does not exist."""
+        """Whether keep is None and the matrix has no inverse."""
         return self.keep is None and self.rank < self.p and (self.shift == 0 or self.unresolved)
 
     def solve(self, rhs: Float[Tensor, "k p"]) -> Solution:
         """Return (A^T A + shift I)^-1 b for rows b [k, p]; with ``keep``, on the kept span only.
 
-        The residual is taken with A itself, in float64, before x is rounded to b's dtype; above 1e-5 the status is
+        The residual is computed with A, in float64, before x is rounded to b's dtype; above 1e-5 the status is
         inaccurate. It is rank_deficient for a singular matrix, and not_positive_definite for a square one that is.
         """
         b = rhs.double()
-        inside = self._coordinates(b)
-        value = self._from_coordinates(inside / (self.values + self.shift))
+        coordinates = self._coordinates(b)
+        value = self._from_coordinates(coordinates / (self.values + self.shift))
         if not self._finite or self.indefinite or self.singular:
             return self._failed(value.to(rhs))
-        projected = self._from_coordinates(inside)
+        projected = self._from_coordinates(coordinates)
         unsure = None
         if self.outside and self.shift > 0:
-            away = self._outside_range(b - projected, b, torch.finfo(rhs.dtype).eps)
-            value = value + away / self.shift
-            unsure = self._uncertain_rows(away, b, value, torch.finfo(rhs.dtype).eps)
+            outside = self._outside_range(b - projected, b, torch.finfo(rhs.dtype).eps)
+            value = value + outside / self.shift
+            unsure = self._uncertain_rows(outside, b, value, torch.finfo(rhs.dtype).eps)
         goal = b if self.outside else projected
         back = (value @ self._factor if self._square else value @ self._factor.T @ self._factor) + self.shift * value
         residual = (back - goal).norm(dim=1) / goal.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
@@ -126,20 +126,20 @@ class LowRank:
     def _coordinates(self, b: Float[Tensor, "k p"]) -> Float[Tensor, "k r"]:
         return (b if self._square else b @ self._factor.T) @ self._basis
 
-    def _from_coordinates(self, inside: Float[Tensor, "k r"]) -> Float[Tensor, "k p"]:
-        rows = inside @ self._basis.T
+    def _from_coordinates(self, coordinates: Float[Tensor, "k r"]) -> Float[Tensor, "k p"]:
+        rows = coordinates @ self._basis.T
         return rows if self._square else rows @ self._factor
 
-    def _outside_range(self, away: Tensor, b: Tensor, eps: float) -> Float[Tensor, "k p"]:
-        """Return the part of b outside the span, projected twice, and zero where it is no longer than b's rounding."""
-        away = away - self._from_coordinates(self._coordinates(away))
-        real = away.norm(dim=1) > NOISE * eps * b.norm(dim=1)
-        return torch.where(real[:, None], away, 0.0)
+    def _outside_range(self, outside: Tensor, b: Tensor, eps: float) -> Float[Tensor, "k p"]:
+        """Return the part of b outside the span, projected twice; zero where it is only rounding of b."""
+        outside = outside - self._from_coordinates(self._coordinates(outside))
+        real = outside.norm(dim=1) > ROUNDING * eps * b.norm(dim=1)
+        return torch.where(real[:, None], outside, 0.0)
 
-    def _uncertain_rows(self, away: Tensor, b: Tensor, value: Tensor, eps: float) -> Bool[Tensor, " k"]:
-        """Return the rows where the rounding of a part outside, divided by the shift, shows in the answer."""
+    def _uncertain_rows(self, outside: Tensor, b: Tensor, value: Tensor, eps: float) -> Bool[Tensor, " k"]:
+        """Return the rows where the rounding of the outside part, divided by the shift, dominates the result."""
         rounding = 4 * eps * b.norm(dim=1) / self.shift
-        return (away.norm(dim=1) > 0) & (rounding > DIGITS * value.norm(dim=1))
+        return (outside.norm(dim=1) > 0) & (rounding > RELATIVE_ERROR * value.norm(dim=1))
 
     def _failed(self, value: Float[Tensor, "k p"]) -> Solution:
         residual = value.new_full((len(value),), float("inf"))

@@ -1,4 +1,4 @@
-"""Approximate inverses that make conjugate gradients short: the whole factored Hessian, or one block per output."""
+"""Preconditioners of conjugate gradients: the whole factored Hessian, or one block per output."""
 
 from __future__ import annotations
 
@@ -11,43 +11,42 @@ from explainlib.curvature.hessian import hessian
 from explainlib.risk import Risk
 from explainlib.solvers.cg import Operator
 
-REMEMBER_UP_TO = 8000  # parameters; matrix and factor of that size take 1 GB, for as long as their risk lives
+CACHE_UP_TO = 8000  # parameters; matrix and factor of that size take 1 GB, cached by their risk
 
 
 def preconditioner(risk: Risk, *, damping: float = 0.0, up_to: int = 4000) -> Operator | None:
     """Return r -> M^-1 r with M close to H + damping I, for CG on this risk or on problems near it; or None.
 
     Up to ``up_to`` parameters M is the whole Hessian, factored once; above, where only a final layer is trained, its
-    diagonal blocks; otherwise there is nothing cheap, and the answer is None, as it is for an indefinite Hessian.
+    diagonal blocks; otherwise, and for an indefinite Hessian, None.
 
     Args:
         risk: gives the Hessian, at its theta.
         damping: absolute, >= 0.
-        up_to: parameters up to which p^2 numbers and p^3 work are worth it.
+        up_to: parameters up to which the Hessian is factored.
     """
     factored = risk.cached_or_none(("factor", "hessian", damping, None))
-    if factored is not None and factored.definite:  # a dense solve has done the work already
+    if factored is not None and factored.definite:  # already factored by a dense solve
         known = factored.triangle.to(risk.theta)
         return lambda rows: torch.cholesky_solve(rows.T, known).T
     if risk.p <= up_to:
-        make = lambda: _lifted_triangle(hessian(risk)[None], damping)  # noqa: E731
+        make = lambda: _shifted_cholesky(hessian(risk)[None], damping)  # noqa: E731
         key = ("preconditioner", damping)
-        triangle = risk.cached(key, make) if risk.p <= REMEMBER_UP_TO else make()
+        triangle = risk.cached(key, make) if risk.p <= CACHE_UP_TO else make()
         return None if triangle is None else lambda rows: torch.cholesky_solve(rows.T, triangle[0]).T
     return block_preconditioner(risk, damping=damping)
 
 
 def block_preconditioner(risk: Risk, *, damping: float = 0.0) -> Operator | None:
-    """Return the inverse of one block per output of a trained final layer; None where it would not pay.
+    """Return the inverse of one block per output of a trained final layer; None where it would not save time.
 
-    It does not without such a layer, or with fewer than two examples per feature: then a product with the Hessian
-    costs less than one with the blocks.
+    It does not with fewer than two examples per feature: then a Hessian product costs less than one with the blocks.
     """
     if risk.head is None or risk.n < 2 * risk.features().shape[1]:
         return None
 
     def make() -> Tensor | None:
-        triangles = _lifted_triangle(gauss_newton_blocks(risk), damping)
+        triangles = _shifted_cholesky(gauss_newton_blocks(risk), damping)
         return None if triangles is None else torch.cholesky_inverse(triangles)
 
     inverses = risk.cached(("blocks", damping), make)
@@ -56,11 +55,10 @@ def block_preconditioner(risk: Risk, *, damping: float = 0.0) -> Operator | None
     return lambda rows: risk.head.flat((risk.head.matrix(rows).transpose(0, 1) @ inverses).transpose(0, 1))
 
 
-def _lifted_triangle(matrices: Float[Tensor, "b d d"], damping: float) -> Float[Tensor, "b d d"] | None:
+def _shifted_cholesky(matrices: Float[Tensor, "b d d"], damping: float) -> Float[Tensor, "b d d"] | None:
     """Return Cholesky factors of matrices + damping I, or None if one of them is indefinite.
 
-    A matrix singular only at rounding level is lifted by 1e-8 of its largest diagonal entry: a preconditioner may be
-    approximate, and CG corrects it.
+    A matrix singular at rounding level gets 1e-8 of its largest diagonal entry on the diagonal; CG corrects for it.
     """
     diagonals = matrices.diagonal(dim1=1, dim2=2)
     diagonals.add_(damping)

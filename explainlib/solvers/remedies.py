@@ -1,8 +1,7 @@
-"""What to do about a solve that failed, in the words of the function that was called.
+"""Remedies for a failed solve, in terms of the options of the called function.
 
-A status is shared by many functions, and what mends it is not: one has ``keep=``, another has no ``curvature=``, a
-third takes its ridge from a ``Bilevel``. So each function says once what its caller can change, and a message about a
-failed solve names nothing else.
+Functions share statuses but not options: one has ``keep=``, another has no ``curvature=``, a third takes its ridge from
+a ``Bilevel``. So each function declares what its caller can change, and a message names nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-ORDER = {  # what helps after each status, the most likely first
+ORDER = {  # remedies for each status, the most likely first
     "not_positive_definite": ("shift", "definite"),
     "max_steps": ("longer", "shift", "precision", "direct"),
     "diverged": ("scale", "shift", "direct"),
@@ -20,8 +19,8 @@ ORDER = {  # what helps after each status, the most likely first
     "rank_deficient": ("shift", "pruned"),
     "inaccurate": ("precision", "shift", "pruned", "direct"),
 }
-BEYOND = 1.1  # a scale this many times the eigenvalue that was too large, a shift this many times a negative one
-CONFIGURED = {  # how each iterative solver is told to go on for longer
+MARGIN = 1.1  # factor above the eigenvalue that a scale or a shift has to exceed
+CONFIGURED = {  # the option for more steps of each iterative solver
     "cg": "CG(max_steps=...)",
     "lissa": "Lissa(steps=...)",
     "neumann": "Neumann(max_steps=...)",
@@ -29,20 +28,20 @@ CONFIGURED = {  # how each iterative solver is told to go on for longer
 }
 SCALED = {"lissa": "Lissa(scale=...)", "neumann": "Neumann(scale=...)"}
 FLOAT64 = "use float64 for model and data"
-AS_THEY_ARE = "solver='dense', which inverts negative eigenvalues as they are, though no zeros"
+DENSE_INDEFINITE = "solver='dense', which inverts negative eigenvalues as they are, though no zeros"
 
 
 @dataclass(frozen=True)
 class Remedies:
-    """What the caller of one function can change, each as a clause of a sentence; "" where there is nothing.
+    """What the caller of a function can change, each as a clause of a sentence; "" for none.
 
     Attributes:
         shift: makes the diagonal larger: damping, a ridge.
-        definite: another choice that can live with negative curvature.
+        definite: another choice that accepts negative curvature.
         pruned: a pseudo-inverse, or fewer dimensions.
         longer: more steps.
         scale: of a series; its "..." becomes the number, where one is known.
-        precision: float64; None goes by the dtype of the solve.
+        precision: float64; None depends on the dtype of the solve.
         direct: another solver.
     """
 
@@ -55,41 +54,41 @@ class Remedies:
     direct: str = ""
 
     def for_status(self, status: str, dtype: torch.dtype, eigenvalue: float | None = None) -> str:
-        """Return what to do after a status, "" if there is nothing.
+        """Return the remedies for a status, "" if there are none.
 
         Args:
             status: a key of ``ORDER``.
             dtype: of the right-hand sides.
-            eigenvalue: one that the solver could not invert, where it is known: at or below zero it says by how much
-                the diagonal has to grow, above zero how large a scale has to be.
+            eigenvalue: one that the solver could not invert, if known: at or below zero it gives the shift needed,
+                above zero the scale needed.
         """
         clauses = {name: getattr(self, name) for name in ORDER.get(status, ())}
         if self.precision is None and "precision" in clauses:
             clauses["precision"] = precise(dtype)
         if eigenvalue is not None and eigenvalue > 0:
-            number = f"{BEYOND * eigenvalue:.3g}"
+            number = f"{MARGIN * eigenvalue:.3g}"
             clauses = {"scale": self.scale.replace("...", number), "direct": self.direct}
         elif eigenvalue is not None:
             clauses.pop("scale", None)
-            clauses["shift"] = self.shift and f"{self.shift}, by {-BEYOND * eigenvalue:.2g} or more"
+            clauses["shift"] = self.shift and f"{self.shift}, by {-MARGIN * eigenvalue:.2g} or more"
         return ", or ".join(clause for clause in clauses.values() if clause)
 
 
 def precise(dtype: torch.dtype) -> str:
-    """Return the advice to use float64, "" where it is used already."""
+    """Return the remedy float64, "" in float64."""
     return "" if dtype == torch.float64 else FLOAT64
 
 
 def risk_remedies(
     dtype: torch.dtype, *, offers: Sequence[str], curvature: str, solver: str, has_ridge: bool = True
 ) -> Remedies:
-    """Return what the caller of a function of a ``Risk`` can change about a solve with its curvature.
+    """Return the remedies of a function that solves with the curvature of a ``Risk``.
 
     Args:
         dtype: of the model.
         offers: the function's own options among "curvature", "solver", "damping" and "keep".
-        curvature: what is inverted now.
-        solver: how, by name.
+        curvature: the inverted curvature.
+        solver: its name.
         has_ridge: whether the risk has an ``l2``; a variational bound has none.
     """
     ridge = has_ridge and curvature != "empirical_fisher"
@@ -100,7 +99,7 @@ def risk_remedies(
     if pseudo:
         ways += ["keep='positive'" + ("" if solver == "dense" else " with solver='dense'")]
     elif choose and solver != "dense":
-        ways += [AS_THEY_ARE]
+        ways += [DENSE_INDEFINITE]
     configured = {"longer": CONFIGURED, "scale": SCALED} if choose else {}
     return Remedies(
         shift="pass " + " or ".join(kinds) if kinds else "",
@@ -113,5 +112,5 @@ def risk_remedies(
 
 
 def _other_solver(solver: str) -> str:
-    """Return the solver to turn to: a factorisation, or where one of few rows has lost digits, products alone."""
+    """Return the alternative solver: a factorisation, or for an inaccurate low-rank one an iterative solver."""
     return "solver='cg', which forms no difference" if solver == "low_rank" else "solver='dense'"

@@ -1,14 +1,14 @@
-"""What a solve returns: a value, and the truth about how it went.
+"""The result of a solve: a value and a status.
 
 A status is a sentence for the user: what happened, the likely causes, what to pass instead (``remedies``, which are
-those of the function that was called). A solve that failed raises by default; ``on_failure="warn"`` returns what there
-is, with the same sentence as a warning.
+those of the function that was called). A solve that failed raises by default; ``on_failure="warn"`` returns the
+value, with the same sentence as a warning.
 
-Every status comes from the residual |A x - b| / |b|, taken with the operator itself and not with what was made of it.
+Every status comes from the residual |A x - b| / |b|, computed with the operator, not with its factorisation.
 An iterative solver has a tolerance of its own. A direct one may leave 1e-5 where it works in float64 and 1e-3 where it
-works in float32: about the loss that a condition number of 1e10, or 1e4, explains, so that more is no answer. Direct
-solves through a factorisation work in float64 whatever the dtype, and are judged before they are rounded back: the
-rounding of a right x alone may leave a residual of eps times the condition number.
+works in float32: about the error at a condition number of 1e10, or 1e4. Direct solves through a factorisation work in
+float64 in any dtype, and are checked before rounding: rounding a correct x may leave a residual of eps times the
+condition number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from explainlib.checks import require_choice, warn_caller
 from explainlib.solvers.remedies import Remedies
 
 NONE = Remedies()
-TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}  # of a direct solve, by the dtype it worked in
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}  # of a direct solve, by its working dtype
 
 STATUSES = {
     "converged": "solved to its tolerance",
@@ -35,12 +35,12 @@ STATUSES = {
     "curvature, or that curvature has a negative eigenvalue",
     "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs and losses",
     "rank_deficient": "the curvature is singular, so it has no inverse",
-    "inaccurate": "rounding has taken the answer's digits; the system is too ill-conditioned for the dtype",
+    "inaccurate": "rounding dominates the result; the system is too ill-conditioned for the dtype",
 }
 
 
 class SolverError(RuntimeError):
-    """A solve that failed; ``solution`` holds what it reached."""
+    """A solve that failed; ``solution`` holds the last value."""
 
     def __init__(self, message: str, solution: Solution) -> None:
         super().__init__(message)
@@ -59,12 +59,12 @@ class Solution:
         value: x [k, p].
         status: a key of ``STATUSES``.
         steps: matrix products or iterations used; 0 for a direct solve.
-        residual: |A x - b| / |b| for each row [k]; for a pruned inverse b is first projected on what was kept.
-        detail: what this solve knows beyond its status.
+        residual: |A x - b| / |b| for each row [k]; for a pruned inverse b is first projected on the kept span.
+        detail: details beyond the status.
         standard_error: of each entry [k, p], for a stochastic solver with repeats.
-        rows: the status of each row, where the solver judges them one by one; ``row_status`` is never empty.
-        eigenvalue: one that the solver could not invert, where it is known: see ``Remedies.for_status``.
-        remedies: what the caller can change; of a solver that is called by itself, its own arguments.
+        rows: the status of each row, if the solver has one per row; ``row_status`` is never empty.
+        eigenvalue: one that the solver could not invert, if known: see ``Remedies.for_status``.
+        remedies: what the caller can change; of a solver called directly, its arguments.
     """
 
     value: Float[Tensor, "k p"]
@@ -92,8 +92,8 @@ class Solution:
         """The status in words: what happened, why, and what to do."""
         remedy = "" if self.converged else self.remedies.for_status(self.status, self.value.dtype, self.eigenvalue)
         numbers = f"largest relative residual {float(self.residual.max()):.1e} after {self.steps} steps"
-        said = f"{self.status}: {STATUSES[self.status]}{'; ' + remedy if remedy else ''}"
-        return f"{said} ({numbers}{'; ' + self.detail if self.detail else ''})."
+        text = f"{self.status}: {STATUSES[self.status]}{'; ' + remedy if remedy else ''}"
+        return f"{text} ({numbers}{'; ' + self.detail if self.detail else ''})."
 
     def require_converged(self, on_failure: str = "raise") -> Solution:
         """Return this solution if it converged; otherwise raise ``SolverError``, or with "warn" only warn."""
@@ -121,7 +121,7 @@ def row_statuses(
         residual: |A x - b| / |b|.
         tolerance: one for all rows or one a row.
         otherwise: the status of a finite row above its tolerance.
-        failed: rows that are not solved whatever their residual is.
+        failed: rows that failed, at any residual.
         why: their status.
     """
     finite = torch.isfinite(value).all(1) & torch.isfinite(residual)
@@ -133,14 +133,14 @@ def row_statuses(
     )
 
 
-def worst_of(rows: tuple[str, ...]) -> str:
-    """Return the status that speaks for all rows: NaN first, then the first that is not converged."""
+def overall_status(rows: tuple[str, ...]) -> str:
+    """Return the status of the whole solve: nonfinite first, then the first that is not converged."""
     failed = [status for status in rows if status != "converged"]
     return "nonfinite" if "nonfinite" in failed else (failed or ["converged"])[0]
 
 
 def direct_tolerance(dtype: torch.dtype) -> float:
-    """Return ``TOLERANCE`` of the dtype that a direct solve worked in."""
+    """Return ``TOLERANCE`` of the working dtype of a direct solve."""
     return TOLERANCE.get(dtype, TOLERANCE[torch.float32])
 
 
@@ -153,16 +153,16 @@ def direct_solution(
     failed: Bool[Tensor, " k"] | None = None,
     remedies: Remedies = NONE,
 ) -> Solution:
-    """Return a direct solve, judged row by row in the dtype it worked in and then rounded to another.
+    """Return a direct solve, checked row by row in its working dtype and then rounded.
 
     Args:
         value: x, as computed.
-        residual: |A x - b| / |b|, in the dtype the solve worked in.
+        residual: |A x - b| / |b|, in the working dtype.
         detail: what the solver knows.
         like: gives the dtype to return.
-        failed: rows that are inaccurate whatever their residual is.
+        failed: rows that are inaccurate, at any residual.
         remedies: what the caller can change.
     """
     options = {"otherwise": "inaccurate", "failed": failed, "why": "inaccurate"}
     rows = row_statuses(value, residual, direct_tolerance(residual.dtype), **options)
-    return Solution(value.to(like), worst_of(rows), 0, residual.to(like), detail, rows=rows, remedies=remedies)
+    return Solution(value.to(like), overall_status(rows), 0, residual.to(like), detail, rows=rows, remedies=remedies)

@@ -1,4 +1,4 @@
-"""What long work leaves on disk: whole files, and folders that only the computation that filled them resumes from."""
+"""Files on disk: atomic writes, and stores from which only the same computation resumes."""
 
 from explainlib.storage.files import write_bytes, write_new, write_text
 from explainlib.storage.fingerprints import UnidentifiedError, fingerprint, probe_entry

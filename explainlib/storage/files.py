@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and sentences for a disk that is full or cannot be written."""
+"""Atomic file writes, with errors that name path and remedy."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def write_text(text: str, path: Path) -> Path:
-    """Write a text file whole or not at all, and return its path; errors as in ``write_bytes``."""
+    """Write a text file atomically and return its path; errors as in ``write_bytes``."""
     return write_bytes(text.encode(), path)
 
 
 def write_bytes(data: bytes, path: Path) -> Path:
-    """Write a file whole or not at all: into a neighbour first, which then takes its name.
+    """Write a file atomically: to a temporary file in the same folder, which is then renamed.
 
     Raises:
         OSError: a full disk or a folder that cannot be written; the message names the path and what to do.
     """
-    _write_then_take_name(data, path, os.replace)
+    _write_then_rename(data, path, os.replace)
     return path
 
 
 def write_new(text: str, path: Path) -> bool:
-    """Write a text file whole unless one of that name is there, and return whether it was written.
+    """Write a text file atomically if none of that name exists; return whether it was written.
 
-    Of two processes that write at once exactly one succeeds (where the file system has hard links).
+    Of two concurrent processes exactly one succeeds (on file systems with hard links).
     """
     try:
-        _write_then_take_name(text.encode(), path, os.link)
+        _write_then_rename(text.encode(), path, os.link)
     except FileExistsError:
-        if not path.exists():  # then a folder on the way is a file
+        if not path.exists():  # then a parent folder is a file
             raise
         return False
     except OSError as error:
@@ -44,11 +44,11 @@ def write_new(text: str, path: Path) -> bool:
             return False
         if error.errno not in NO_LINKS:
             raise
-        _write_then_take_name(text.encode(), path, os.replace)
+        _write_then_rename(text.encode(), path, os.replace)
     return True
 
 
-def _write_then_take_name(data: bytes, path: Path, take_name: Callable[[str, Path], None]) -> None:
+def _write_then_rename(data: bytes, path: Path, take_name: Callable[[str, Path], None]) -> None:
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +56,10 @@ def _write_then_take_name(data: bytes, path: Path, take_name: Callable[[str, Pat
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+            os.fsync(file.fileno())  # otherwise a crash could leave an empty file under the new name
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # a temporary file is private; the one that takes its place should not be
+        os.chmod(name, 0o666 & ~mask)  # temporary files are private
         take_name(name, path)
     except OSError as error:
         raise _with_remedy(error, path, len(data)) from error
@@ -69,11 +69,11 @@ def _write_then_take_name(data: bytes, path: Path, take_name: Callable[[str, Pat
 
 
 def _with_remedy(error: OSError, path: Path, size: int) -> OSError:
-    """Return an error of the same kind whose sentence names the path and a remedy."""
+    """Return an error of the same kind with a message that names path and remedy."""
     if error.errno in FULL:
         said = (
             f"{path} cannot be written, its disk or quota is full and {size:,} bytes are needed; free space there, or "
-            "name a folder on another disk. Files that are there already are whole, and the same call goes on from them"
+            "name a folder on another disk. Files written before are whole, and the same call resumes from them"
         )
     elif error.errno in CLOSED:
         said = f"{path} cannot be written ({os.strerror(error.errno)}); make its folder writable, or name another one"

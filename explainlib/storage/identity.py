@@ -1,7 +1,8 @@
-"""What a callable computes, as one number: its code, what it holds, and what it refers to.
+"""The digest of a callable: of its code, its contents, and what it refers to.
 
 Two functions of one name differ if their code, constants, defaults, closures or the globals they use differ; the same
-function written again in another process is the same. Installed code is known by its name, version and source file.
+function defined again in another process has the same digest. Installed code is identified by name, version and source
+file.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from explainlib.storage.tensors import array_bytes, tensor_bytes
 
 
 class UnidentifiedError(TypeError):
-    """A callable that uses something which cannot be told from another of its kind, so no store can answer for it."""
+    """A callable that uses something without a digest, so that no store can identify it."""
 
 
 class Identity:
-    """Digests of values by what they compute; one object serves one fingerprint and keeps what it has seen.
+    """Digests of values by what they compute; one object per fingerprint, with a cache.
 
     Attributes:
-        libraries: the installed packages that were met, with their versions.
+        libraries: the installed packages used, with their versions.
     """
 
     def __init__(self) -> None:
         self.libraries: dict[str, str] = {}
         self._done: dict[int, bytes] = {}
-        self._open: dict[int, int] = {}  # what is being walked through, with its depth: the way back of a cycle
-        self._alive: list[object] = []  # a number in ``_done`` must not be given to another object meanwhile
+        self._in_progress: dict[int, int] = {}  # objects in progress, with their depth, to detect cycles
+        self._references: list[object] = []  # keeps objects alive, so that ids in ``_done`` are not reused
         self._spaces: dict[tuple[int, frozenset[str]], _Namespace] = {}
         self._trail: list[str] = []
-        self._tree: set[int] = set()  # modules whose registered tensors are told elsewhere
+        self._tree: set[int] = set()  # modules whose registered tensors have entries of their own
 
     def of(self, name: str, value: object) -> str:
         """Return the sha256 of a value.
@@ -54,7 +55,7 @@ class Identity:
             value: a function, class, object with plain contents, tensor, module, number, text, or these in containers.
 
         Raises:
-            UnidentifiedError: something in it cannot be compared (a random generator, a lock, a file).
+            UnidentifiedError: something in it has no digest (a random generator, a lock, a file).
         """
         try:
             with self._inside(name):
@@ -105,15 +106,15 @@ class Identity:
         if kind in kinds.ATOMS:
             return self._plain(kind.__name__, value.hex() if kind is float else repr(value))
         number = id(value)
-        if number in self._open:
-            return self._plain("cycle", str(len(self._open) - self._open[number]))
+        if number in self._in_progress:
+            return self._plain("cycle", str(len(self._in_progress) - self._in_progress[number]))
         if number not in self._done:
-            self._open[number] = len(self._open)
-            self._alive.append(value)
+            self._in_progress[number] = len(self._in_progress)
+            self._references.append(value)
             try:
                 self._done[number] = self._container(value)
             finally:
-                del self._open[number]
+                del self._in_progress[number]
         return self._done[number]
 
     def _container(self, value: object) -> bytes:
@@ -140,7 +141,7 @@ class Identity:
         own = "" if type(value) in (Tensor, nn.Parameter, nn.Buffer) else self._digest(type(value)).hex()
         try:
             told = tensor_bytes(value)
-        except (RuntimeError, TypeError):  # without numbers: on "meta", or left over from a transformed call
+        except (RuntimeError, TypeError):  # without values: on "meta", or from inside a transform
             raise self._refusal(value) from None
         return self._plain("tensor", own, *told)
 
@@ -191,7 +192,7 @@ class Identity:
         parts |= {"attributes": vars(value), "closure": {name: references.cell_content(cell) for name, cell in cells}}
         if known:  # a lambda or an inner function of an installed module
             return self._combine(self._library(value.__module__, value.__qualname__).hex(), parts.items())
-        self.libraries["python"] = release("sys")  # the code of a function is that of one Python
+        self.libraries["python"] = release("sys")  # bytecode depends on the Python version
         return self._combine("function", [*parts.items(), *self._globals(value)])
 
     def _globals(self, function: types.FunctionType) -> Iterator[tuple[str, object]]:
@@ -207,7 +208,7 @@ class Identity:
         return self._spaces.setdefault((id(module), names), _Namespace(module, names))
 
     def _namespace(self, value: _Namespace) -> bytes:
-        """Return what a function sees of a module: its name, and of the attributes it may use those not installed."""
+        """Return the part of a module that a function uses: its name, and the attributes that are not installed."""
         known = is_library(value.module.__name__)
         name = value.module.__name__ if known else ""
         if known:
@@ -215,7 +216,7 @@ class Identity:
         return self._combine(f"module {name}", self._foreign(*value, set()))
 
     def _foreign(self, module: types.ModuleType, names: frozenset[str], looked: set[int]) -> list[tuple[str, object]]:
-        """Return a module's attributes of these names; of an installed module, loaded or not, those put into it."""
+        """Return a module's attributes of these names; of an installed module, loaded or not, those added to it."""
         known, found = is_library(module.__name__), []
         if id(module) in looked:
             return found
@@ -251,7 +252,7 @@ class Identity:
         return self._plain("library", *library_name(module, name), self._package_version(module))
 
     def _package_version(self, module: str) -> str:
-        """Return the version of a module's package, and remember it."""
+        """Return the version of a module's package, and record it."""
         top = module.partition(".")[0]
         return self.libraries.setdefault("python" if top in sys.stdlib_module_names else top, release(top))
 
@@ -273,7 +274,7 @@ class Identity:
         reduce = copyreg.dispatch_table.get(type(value))
         try:
             made = value.__reduce_ex__(4) if reduce is None else reduce(value)
-        except Exception:  # whatever an object says that has no plain contents
+        except Exception:  # any error of an object without plain contents
             raise self._refusal(value) from None
         if isinstance(made, str):
             return self._combine("global", [("class", type(value)), ("name", made)])

@@ -1,4 +1,4 @@
-"""The kinds of values that code may hold, by how they are told apart; and what no computation depends on."""
+"""Kinds of values in code by how they are identified, and attributes that no computation depends on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.High
 BOOKKEEPING = {
     *("__module__", "__dict__", "__weakref__", "__doc__", "__annotations__", "__qualname__", "__firstlineno__"),
     *("__static_attributes__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__"),
-    *("_backward_cls", "_autograd_function_id"),  # torch counts the functions that it has met
+    *("_backward_cls", "_autograd_function_id"),  # counters of torch
     *("__dataclass_params__", "__dataclass_fields__", "__match_args__", "__annotate_func__", "__annotations_cache__"),
 }
 OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_forward_hooks", "_forward_pre_hooks"}
-OF_RECURRENT = {"_flat_weights", "_flat_weight_refs"}  # their parameters once more
+OF_RECURRENT = {"_flat_weights", "_flat_weight_refs"}  # their parameters again
 HOOKS = (
     *("_forward_pre_hooks", "_forward_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs"),
     *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
@@ -33,5 +33,5 @@ HOOKS = (
 
 
 def of_module(module: nn.Module) -> frozenset[str]:
-    """Return the attributes of a module that are told elsewhere."""
+    """Return the attributes of a module that have entries of their own."""
     return OF_MODULES | OF_RECURRENT if isinstance(module, nn.RNNBase) else OF_MODULES

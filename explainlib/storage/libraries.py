@@ -1,4 +1,4 @@
-"""What is installed, and therefore known by its name and version, and what is the user's own, known by its code."""
+"""Installed code, identified by name and version, and user code, identified by its source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import types
 from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parents[1]
-CHECKERS = ("beartype", "jaxtyping")  # their wrappers check arguments and change no result
+CHECKERS = ("beartype", "jaxtyping")  # their wrappers only check arguments
 
 
 def is_library(module: str | None) -> bool:
@@ -28,7 +28,7 @@ def _is_installed(top: str) -> bool:
     places = [place for place in (getattr(module, "__file__", None), *getattr(module, "__path__", ())) if place]
     if not places:
         return top in sys.builtin_module_names or top in sys.stdlib_module_names
-    return any(root in Path(places[0]).resolve().parents for root in _roots())  # a user's own code.py is the user's
+    return any(root in Path(places[0]).resolve().parents for root in _roots())  # not a user's file of the same name
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def reachable(value: types.FunctionType | type) -> bool:
 
 
 def unwrap(value: object) -> object:
-    """Return a function without the wrappers of type checkers; anything else as it is."""
+    """Return a function without the wrappers of type checkers; anything else unchanged."""
     while isinstance(value, types.FunctionType) and hasattr(value, "__wrapped__"):
         checks = value.__code__.co_filename.startswith("<@beartype(")
         if not checks and value.__globals__.get("__name__", "").partition(".")[0] not in CHECKERS:
@@ -79,7 +79,7 @@ def _source(path: str) -> str:
 
 @functools.cache
 def release(top: str) -> str:
-    """Return the version of an installed top-level module, without what only says how it was built."""
+    """Return the version of an installed top-level module, without its build suffix."""
     if top in sys.builtin_module_names or top in sys.stdlib_module_names:
         return ".".join(platform.python_version_tuple()[:2])
     version = getattr(sys.modules.get(top), "__version__", None)

@@ -1,4 +1,4 @@
-"""What code refers to: the globals, attributes and modules that a function names."""
+"""The references of code: globals, attributes and modules that a function names."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from explainlib.storage.libraries import from_library, unwrap
 
 
 class Missing:
-    """Stands for a name that is not defined."""
+    """The marker of an undefined name."""
 
 
 def cell_content(cell: types.CellType) -> object:
-    """Return what a closure's cell holds, ``Missing`` if nothing yet."""
+    """Return the contents of a closure's cell, ``Missing`` if empty."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -27,19 +27,19 @@ def format_key(key: object) -> str:
 
 
 def without(names: frozenset[str] | set[str], state: object) -> object:
-    """Return a dictionary, or those in a tuple, without some names; anything else as it is."""
+    """Return a dictionary, or those in a tuple, without some names; anything else unchanged."""
     if type(state) is tuple:  # the state of an object with slots
         return tuple(without(names, part) for part in state)
     return {k: v for k, v in state.items() if k not in names} if type(state) is dict and names else state
 
 
 def cached_properties(kind: type) -> frozenset[str]:
-    """Return the attributes that are remembered properties: what they hold follows from the rest."""
+    """Return the attributes that are cached properties: they follow from the others."""
     return frozenset(k for base in kind.__mro__ for k, v in vars(base).items() if type(v) is functools.cached_property)
 
 
 def is_foreign(value: object) -> bool:
-    """Whether a class attribute is a function that somebody put into an installed class."""
+    """Whether a class attribute is a function that was added to an installed class."""
     inner = getattr(value, "__func__", getattr(value, "fget", value))
     inner = unwrap(inner)
     return isinstance(inner, types.FunctionType) and not from_library(inner)

@@ -1,9 +1,9 @@
-"""Folders that a long computation fills with named tensors, and that only this very computation resumes from.
+"""Stores: folders of named tensors from which only the same computation resumes.
 
-A ``Store`` has one fingerprint, which says what its tensors were computed from. Opened again with the same fingerprint,
-what is there is not computed again; with another one it is refused. Tensors lie in safetensors files, which hold
-numbers only: reading one never runs code. Each file is sealed: its checksum covers its numbers, its name and the
-store's fingerprint, so neither a damaged file nor one from another store is taken for this one's.
+A ``Store`` has one fingerprint of the inputs of its tensors. Opened again with the same fingerprint, stored tensors are
+not computed again; another fingerprint is an error. Tensors are in safetensors files, which hold numbers only: reading
+one never runs code. The checksum of each file covers its numbers, its name and the fingerprint, so a damaged file or
+one from another store is detected.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from explainlib.storage.tensors import digest
 Tensors = dict[str, Tensor]
 FINGERPRINT = "fingerprint.json"
 SUFFIX = ".safetensors"
-FORMAT = ("store format", 2)  # 1, without the entry, did not look at code and did not bind files to their store
-LONGEST = 2**26  # bytes of a fingerprint that are read
+FORMAT = ("store format", 2)  # 1, without the entry, had no digests of code and no checksums bound to the store
+LARGEST_FINGERPRINT = 2**26  # bytes of a fingerprint, at most
 
 
 class Store:
-    """A folder that a long computation fills with named tensors and resumes from.
+    """A folder of named tensors from which a long computation resumes.
 
     Args:
-        folder: a new or empty folder, or one that was filled under the same fingerprint.
-        fingerprint: what the tensors are computed from, as ``fingerprint`` returns it; written before anything else.
+        folder: a new or empty folder, or one with the same fingerprint.
+        fingerprint: as returned by ``fingerprint``; written first.
 
     Attributes:
-        folder: where it is.
-        fingerprint: as it lies in the folder.
+        folder: its path.
+        fingerprint: as saved in the folder.
 
     Raises:
-        ValueError: a folder of another computation (the message says what differs), one that holds other files, or one
-            whose fingerprint cannot be read or was written by another version of stores.
+        ValueError: a folder of another computation (the message lists the differences), one that holds other files, or
+            one whose fingerprint cannot be read or was written by another version of stores.
         TypeError: a fingerprint that JSON cannot hold.
         OSError: a folder that cannot be written.
     """
@@ -60,12 +60,12 @@ class Store:
         path = self.folder / FINGERPRINT
         if not path.is_file():
             self._require_empty(path)
-            write_new(text + "\n", path)  # False where another process was faster; then its own is compared
+            write_new(text + "\n", path)  # False if another process wrote first; then that one is compared
         self._take(_read(path), json.loads(text))
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
-        """Return the store that lies in a folder, whatever it was computed from; ``fingerprint`` tells.
+        """Return the store in a folder, with any fingerprint.
 
         Raises:
             ValueError: a folder without a fingerprint, or one that cannot be read.
@@ -117,7 +117,7 @@ class Store:
         return sorted(path.stem for path in self.folder.glob(f"[!.]*{SUFFIX}"))
 
     def save(self, name: str, tensors: Tensors) -> None:
-        """Write named tensors under a name, whole or not at all.
+        """Write named tensors under a name, atomically.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written.
@@ -153,18 +153,18 @@ class Store:
         return {key: tensor.to(device) for key, tensor in tensors.items()}
 
     def _seal(self, name: str, tensors: Tensors) -> str:
-        """Return the checksum of a file; the format itself would read flipped bits as other numbers."""
+        """Return the checksum of a file; the format itself does not detect flipped bits."""
         keys = sorted(tensors)
         parts = [self._mark, name, keys, digest(*(tensors[key] for key in keys))]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def cached(self, name: str, make: Callable[[], Tensors], device: torch.device | str = "cpu") -> Tensors:
-        """Return the tensors of a name, made and stored now if they are not there yet.
+        """Return the tensors of a name; if missing, compute and store them.
 
         Args:
             name: of the tensors.
-            make: computes them; called only where nothing is stored.
-            device: where they are wanted.
+            make: computes them; called only if they are missing.
+            device: of the result.
         """
         if name in self:
             return self.load(name, device)
@@ -174,11 +174,11 @@ class Store:
 
 
 def differences(found: Mapping[str, object], wanted: Mapping[str, object]) -> Iterator[str]:
-    """Return what differs between two fingerprints, an entry each: the key, what was asked for, what is there.
+    """Return the differences of two fingerprints, one entry each: key, got, expected.
 
     Args:
-        found: the one that lies in a folder.
-        wanted: the one of the computation that wants to use it.
+        found: the one in the folder.
+        wanted: the one of the new computation.
     """
     for key in {**found, **wanted}:
         there, asked = found.get(key), wanted.get(key)
@@ -196,8 +196,8 @@ def _read(path: Path) -> dict[str, object]:
     """Return the fingerprint in a file."""
     remedy = "delete the folder or name another one"
     try:
-        if path.stat().st_size > LONGEST:
-            raise ValueError(f"it has more than {LONGEST:,} bytes")
+        if path.stat().st_size > LARGEST_FINGERPRINT:
+            raise ValueError(f"it has more than {LARGEST_FINGERPRINT:,} bytes")
         found = json.loads(path.read_text())
         if not isinstance(found, dict):
             raise ValueError(f"it is a {type(found).__name__}, not a dictionary")

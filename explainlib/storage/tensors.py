@@ -1,4 +1,4 @@
-"""Tensors and arrays as bytes, for checksums: dtype, shape and every bit, whatever device they are on."""
+"""Tensors and arrays as bytes, for checksums: dtype, shape and every bit, independent of the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def digest(*tensors: Tensor) -> str:
-    """Return the sha256 of tensors: their dtypes, shapes and bytes, whatever device they are on."""
+    """Return the sha256 of tensors: their dtypes, shapes and bytes, independent of the device."""
     whole = hashlib.sha256()
     for tensor in tensors:
         for part in tensor_bytes(tensor):
@@ -19,7 +19,7 @@ def digest(*tensors: Tensor) -> str:
 
 
 def tensor_bytes(tensor: Tensor) -> tuple[bytes, memoryview]:
-    """Return (dtype and shape, the bytes) of a tensor; a sparse one is filled up first."""
+    """Return (dtype and shape, the bytes) of a tensor; a sparse one is made dense first."""
     plain = tensor.detach()
     plain = (plain if plain.layout is torch.strided else plain.to_dense()).resolve_conj().resolve_neg()
     plain = plain.cpu().contiguous().reshape(-1).view(torch.uint8)

@@ -1,9 +1,10 @@
 """Training: to an exact minimum, or as people do it, recording what explanations need."""
 
-from explainlib.training.ensembles import Ensemble, fit_ensemble, fit_risks, fresh_starts
+from explainlib.training.ensembles import Ensemble, fit_ensemble, fit_risks
 from explainlib.training.fit import Trajectory, fit
 from explainlib.training.minima import Minima, MinimiseError, MinimiseWarning
 from explainlib.training.minimise import minimise
+from explainlib.training.starts import fresh_starts
 from explainlib.training.steps import Plateau
 from explainlib.training.variational import ElboRisk, fit_variational
 from explainlib.training.variational_ensembles import fit_variational_ensemble

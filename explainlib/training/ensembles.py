@@ -1,14 +1,13 @@
-"""Whole ensembles of networks, trained at once: left-out sets x seeds, full batch, each as if it were alone.
+"""Ensembles of networks, trained full-batch in one batched call (groups x seeds), independent of each other.
 
-Network j minimises  R_j(theta) = 1/n sum_i w_ji l_i(theta) + l2/2 |theta|^2,  ``Risk.reweighted``'s very objective,
-from its own start. Nothing is shared but the examples, so every network ends where a loop would have brought it.
+Network j minimises  R_j(theta) = 1/n sum_i w_ji l_i(theta) + l2/2 |theta|^2,  the objective of
+``Risk.reweighted``, from its own start. Only the examples are shared, so the result is that of a loop over networks.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,23 +32,24 @@ from explainlib.risk import Risk, minimum_tolerance
 from explainlib.storage import Store, Tensors
 from explainlib.training.fingerprints import risk_fingerprint
 from explainlib.training.stacked import Stacked, stack_networks, values_per_network
+from explainlib.training.starts import starts_or_fresh
 from explainlib.training.steps import Plateau, stepper
 
-CACHED = 2**17  # numbers that the networks of one batch keep at once, small enough to stay in a processor's cache
+CACHED = 2**17  # numbers in memory for one batch of networks, few enough for the processor's cache
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What training left of m networks.
+    """m trained networks.
 
     Attributes:
         risk: the unweighted objective.
         weights: [m, n].
         theta: [m, p], the parameters at the end.
-        losses: [m], each network's own objective at the end, weights and ridge included.
+        losses: [m], each network's objective at the end, weights and ridge included.
         gradient_norm: [m], the norm of that objective's gradient at the end.
         status: for each network "converged" (the gradient's norm is that of a minimum, ``minimum_tolerance``),
-            "nonfinite", or how far it came: "200 epochs done, |gradient| 1.3e-03".
+            "nonfinite", or "200 epochs done, |gradient| 1.3e-03".
     """
 
     risk: Risk
@@ -60,7 +60,7 @@ class Ensemble:
     status: tuple[str, ...]
 
     def __len__(self) -> int:
-        """How many networks."""
+        """The number of networks."""
         return len(self.theta)
 
     def __getitem__(self, j: int) -> Risk:
@@ -83,13 +83,13 @@ def fit_ensemble(
     schedule: Plateau | None = None,
     store: str | Path | None = None,
 ) -> Ensemble:
-    """Return m networks of ``model``'s shape, trained full-batch in one batched call; ``model`` stays as it is.
+    """Return m networks of ``model``'s shape, trained full-batch in one batched call; ``model`` is not changed.
 
     Args:
-        model: any module that a ``Risk`` takes; it gives the shape, and everything that is not a parameter.
+        model: any module that a ``Risk`` takes; it gives the architecture and the buffers.
         train: the n examples.
         epochs: steps, >= 1; each sees all examples.
-        starts: [m, p], where each network starts. Either this or ``seeds``.
+        starts: [m, p], initial parameters. Either this or ``seeds``.
         seeds: m numbers; each network starts from ``fresh_starts`` of its own.
         weights: [m, n], a weight per network and example, 1 = as is, 0 = removed while n in 1/n stays; None is all 1.
         lr: learning rate of all networks.
@@ -97,7 +97,7 @@ def fit_ensemble(
         l2: ridge of the objective, added to the gradient, not decoupled.
         loss: as in ``Risk``.
         schedule: None, or a ``Plateau`` that lowers each network's own rate.
-        store: a folder that fills batch by batch, and from which an interrupted call, made again, goes on.
+        store: a folder for the results of each batch; an interrupted call resumes from it.
 
     Raises:
         TypeError, ValueError: bad options or data, or a folder of another computation; before training starts.
@@ -105,12 +105,15 @@ def fit_ensemble(
     Cost: a plain perceptron is hand-batched (``training/stacked``); any other model goes through vmap.
     """
     risk = Risk(model, train, loss=loss, l2=l2)
-    if (starts is None) == (seeds is None):
-        raise ValueError(f"{'neither' if seeds is None else 'both'} of starts and seeds given; pass exactly one.")
-    if starts is None:
-        starts = fresh_starts(risk, seeds)
     return fit_risks(
-        risk, starts=starts, weights=weights, epochs=epochs, lr=lr, optimizer=optimizer, schedule=schedule, store=store
+        risk,
+        starts=starts_or_fresh(risk, starts, seeds),
+        weights=weights,
+        epochs=epochs,
+        lr=lr,
+        optimizer=optimizer,
+        schedule=schedule,
+        store=store,
     )
 
 
@@ -125,7 +128,7 @@ def fit_risks(
     schedule: Plateau | None = None,
     store: str | Path | None = None,
 ) -> Ensemble:
-    """Return m reweighted copies of a risk, trained from their starts; what the risk does not choose stays frozen.
+    """Return m reweighted copies of a risk, trained from their starts; parameters not chosen by the risk are frozen.
 
     Args:
         risk: the objective; with weights given, these replace its own (they do not multiply them).
@@ -135,7 +138,42 @@ def fit_risks(
         lr: learning rate.
         optimizer: "adam" or "sgd".
         schedule: None, or a ``Plateau``.
-        store: a folder to fill and to resume from.
+        store: a folder for the results; an interrupted call resumes from it.
+
+    Raises:
+        TypeError, ValueError: bad options, starts or weights, or a folder of another computation.
+    """
+    size = max(1, CACHED // values_per_network(risk))
+    how = {"epochs": epochs, "lr": lr, "optimizer": optimizer, "schedule": schedule}
+    return fit_in_batches(stack_networks, risk, starts, weights, batch=size, store=store, **how)
+
+
+def fit_in_batches(
+    stack: Callable[[Risk, Tensor], Stacked],
+    risk: Risk,
+    starts: Float[Tensor, "m p"],
+    weights: Float[Tensor, "m n"] | None,
+    *,
+    batch: int,
+    epochs: int,
+    lr: float,
+    optimizer: str,
+    schedule: Plateau | None,
+    store: str | Path | None = None,
+) -> Ensemble:
+    """Return m networks trained from their starts, ``batch`` of them at once: the loop behind every ensemble.
+
+    Args:
+        stack: (risk, weights [b, n]) -> what gives the gradients and values of b networks at once.
+        risk: the objective.
+        starts: [m, p].
+        weights: [m, n]; None is the risk's own for every network.
+        batch: networks trained at once, >= 1.
+        epochs: full-batch steps, >= 1.
+        lr: learning rate.
+        optimizer: "adam" or "sgd".
+        schedule: None, or a ``Plateau``.
+        store: a folder to fill batch by batch and to resume from.
 
     Raises:
         TypeError, ValueError: bad options, starts or weights, or a folder of another computation.
@@ -148,25 +186,23 @@ def fit_risks(
     if not len(starts):
         raise ValueError("starts has no rows; pass at least one start.")
     weights = require_weights(risk, weights, len(starts))
-    size = max(1, CACHED // values_per_network(risk))
-    kept = None
+    saved = None
     if store is not None:
-        options = {"work": "ensemble", "epochs": epochs, "lr": lr, "optimizer": optimizer, "batch": size}
+        options = {"work": "ensemble", "epochs": epochs, "lr": lr, "optimizer": optimizer, "batch": batch}
         sources = {"starts": starts, "weights": weights, "schedule": schedule}
-        kept = Store(store, risk_fingerprint(risk, starts[0], sources, {**options, "schedule": str(schedule)}))
+        saved = Store(store, risk_fingerprint(risk, starts[0], sources, {**options, "schedule": str(schedule)}))
     parts: list[Tensors] = []
     with (
         compute.settings(risk.n * risk.p),
         tqdm(total=len(starts) * epochs, desc="networks x epochs", delay=2.0, leave=False, unit_scale=True) as bar,
     ):
-        for k, rows in enumerate(torch.arange(len(starts), device=starts.device).split(size)):
-            start, problems = starts[rows], weights[rows]
+        for k, (start, rows) in enumerate(zip(starts.split(batch), weights.split(batch), strict=True)):
 
-            def train(start: Tensor = start, problems: Tensor = problems) -> Tensors:
-                return train_networks(stack_networks(risk, problems), start, epochs, lr, optimizer, schedule, bar)
+            def train(start: Tensor = start, rows: Tensor = rows) -> Tensors:
+                return train_networks(stack(risk, rows), start, epochs, lr, optimizer, schedule, bar)
 
-            parts.append(train() if kept is None else kept.cached(f"batch-{k:05d}", train, starts.device))
-            bar.update(min((k + 1) * size, len(starts)) * epochs - bar.n)  # a batch from the store counts at once
+            parts.append(train() if saved is None else saved.cached(f"batch-{k:05d}", train, starts.device))
+            bar.update(min((k + 1) * batch, len(starts)) * epochs - bar.n)  # a batch from the store counts whole
     theta, losses, norms = (torch.cat([part[key] for part in parts]) for key in ("theta", "losses", "gradient_norm"))
     return Ensemble(risk, weights, theta, losses, norms, statuses(theta, norms, epochs, minimum_tolerance(risk)))
 
@@ -198,32 +234,33 @@ def train_networks(
     """Return the parameters, objectives and gradient norms of one batch of networks after all epochs.
 
     Args:
-        networks: what gives their gradients and values.
+        networks: gives gradients and values.
         start: [m, p].
         epochs: full-batch steps.
         lr: learning rate.
         optimizer: "adam" or "sgd".
         schedule: None, or a ``Plateau``.
-        bar: moves on with networks x epochs.
+        bar: progress in networks x epochs.
     """
     packed = networks.pack(start)
     step = stepper(optimizer, packed)
     rates: float | Tensor = lr
-    watch = None if schedule is None else schedule.watch(start.new_full((len(start),), lr))
-    shown = max(1, epochs // 100)
+    plateau_state = None if schedule is None else schedule.watch(start.new_full((len(start),), lr))
+    update_every = max(1, epochs // 100)
     for epoch in range(1, epochs + 1):
         gradient = networks.gradients(packed)
-        if watch is not None and epoch > 1 and watch.update(networks.values(packed)):
-            rates = networks.pack(watch.rates[:, None].expand_as(start))
+        if plateau_state is not None and epoch > 1 and plateau_state.update(networks.values(packed)):
+            rates = networks.pack(plateau_state.rates[:, None].expand_as(start))
         step(gradient, rates)
-        if epoch % shown == 0:
-            bar.update(shown * len(start))
+        if epoch % update_every == 0:
+            bar.update(update_every * len(start))
     gradient_norm = networks.unpack(networks.gradients(packed)).norm(dim=1)
-    return {"theta": networks.unpack(packed), "losses": networks.values(packed), "gradient_norm": gradient_norm}
+    losses = networks.values(packed).detach()
+    return {"theta": networks.unpack(packed), "losses": losses, "gradient_norm": gradient_norm}
 
 
 def statuses(theta: Tensor, norms: Tensor, epochs: int, tolerance: float) -> tuple[str, ...]:
-    """Return for each network "converged", "nonfinite", or how far it came.
+    """Return for each network "converged", "nonfinite", or the epochs done with the gradient norm.
 
     Args:
         theta: [m, p], the parameters at the end.
@@ -239,41 +276,3 @@ def statuses(theta: Tensor, norms: Tensor, epochs: int, tolerance: float) -> tup
 
     finite = torch.isfinite(theta).all(1).tolist()
     return tuple(status(fine, norm) for fine, norm in zip(finite, norms.tolist(), strict=True))
-
-
-def fresh_starts(risk: Risk, seeds: Sequence[int]) -> Float[Tensor, "s p"]:
-    """Return new first parameters for each seed, as PyTorch's layers draw them; no generator of the caller's moves.
-
-    In a copy of the model every module draws anew by its own ``reset_parameters``, in the model's order, in float32 on
-    the CPU: one seed names one network at every precision, the one that ``xl.models`` builds from that seed.
-
-    Args:
-        risk: its model gives the shape, its choice of parameters what is taken.
-        seeds: s whole numbers of at least 0.
-
-    Raises:
-        ValueError: no seeds, a negative one, one that stands twice, or a chosen parameter whose module cannot draw.
-    """
-    if isinstance(seeds, int) or not len(seeds):
-        raise ValueError(f"seeds={seeds!r} has to be a list of at least one seed; pass [0] for one network.")
-    for k, seed in enumerate(seeds):
-        require_count(f"seeds[{k}]", seed, least=0)
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds={list(seeds)} repeats a seed, so two networks would be the same; name each once.")
-    module = copy.deepcopy(risk.parameters.module).to(device="cpu", dtype=torch.float32)
-    drawing = [part for part in module.modules() if callable(getattr(part, "reset_parameters", None))]
-    drawn = {id(parameter) for part in drawing for parameter in part.parameters(recurse=False)}
-    stuck = [name for name in risk.parameters.names if id(module.get_parameter(name)) not in drawn]
-    if stuck:
-        raise ValueError(
-            f"parameter {stuck[0]!r} belongs to a module without reset_parameters, so it cannot start afresh; "
-            "give the module that method, or pass starts."
-        )
-    rows = []
-    for seed in seeds:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the caller's GPUs too
-            for part in drawing:
-                part.reset_parameters()
-        rows.append(torch.cat([module.get_parameter(name).detach().flatten() for name in risk.parameters.names]))
-    return torch.stack(rows).to(risk.theta)

@@ -1,4 +1,4 @@
-"""Ordinary training that keeps what explanations need afterwards: checkpoints, learning rates, batches."""
+"""Training of one network, with the records that explanations need: checkpoints, learning rates, batches."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fit(
     record: bool = False,
     without: Sequence[int] | Int[Tensor, " _"] = (),
 ) -> Trajectory:
-    """Return the trajectory of training a copy of ``model``; the caller's model stays as it is.
+    """Return the trajectory of training a copy of ``model``; the caller's model is not changed.
 
     Args:
         model: any module; its copy is trained in training mode and returned in evaluation mode.
@@ -59,18 +59,18 @@ def fit(
         optimizer: "adam" or "sgd" (no momentum).
         weight_decay: the ``l2`` of the objective, added to the gradient, not decoupled; ``Risk(..., l2=weight_decay)``
             has the same objective.
-        swa: None, or the first epoch (counted from 0) whose end enters a stochastic weight average, which is then the
-            trained model.
+        swa: None, or the first epoch (from 0) that enters a stochastic weight average, which is then the trained
+            model.
         seed: of the batch order.
         checkpoints: how many flat parameter vectors to keep, evenly spaced, the first and the last included; 0 or >= 2.
-        record: sum up what tracking representers need (``Trajectory.importance``); only with optimizer="sgd" and
-            without swa, because only there a step moves the parameters by that sum.
+        record: accumulate the tracking importances (``Trajectory.importance``); only with optimizer="sgd" and without
+            swa, because only there a step changes the parameters by that sum.
         without: distinct examples left out of every batch, whose mean is then over the rest. The batches are those of
             the whole training set, so that two runs of one seed differ by these examples and by nothing else; a batch
             that loses all its examples makes no step.
 
     Raises:
-        ValueError, TypeError: bad options or data, before training starts; a loss that turns NaN stops it.
+        ValueError, TypeError: bad options or data, before training starts; a loss that becomes NaN.
 
     Source: Izmailov et al. 2018 for the average; Epifano et al. 2023 use it before taking influence.
     """
@@ -78,40 +78,40 @@ def fit(
         raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
     train = train.outside_inference_mode()
     _require_options(epochs, batch_size, lr, weight_decay, swa, checkpoints, len(train))
-    stays = _kept_rows(without, len(train))
+    included = _included_rows(without, len(train))
     criterion = require_loss(loss)
     trained = _trainable_copy(model, train, criterion)
-    _require_statistics(trained, train, batch_size, _batch_sizes(len(train), batch_size, stays, epochs, seed))
-    tracked = _nothing_yet(trained, train, optimizer, swa) if record else None
+    _require_statistics(trained, train, batch_size, _batch_sizes(len(train), batch_size, included, epochs, seed))
+    importance = _initial_importance(trained, train, optimizer, swa) if record else None
     require_choice("optimizer", optimizer, tuple(STEPPERS))
     stepper = STEPPERS[optimizer](trained.parameters(), lr=lr, weight_decay=weight_decay)
     averaged = AveragedModel(trained) if swa is not None else None
     generator = torch.Generator().manual_seed(seed)
-    keep_at = _kept_steps(epochs * -(-len(train) // (batch_size or len(train))), checkpoints)
-    kept, states, batches, losses, step = [], [], [], [], 0
-    if 0 in keep_at:
-        _keep(trained, kept, states)
+    checkpoint_steps = _checkpoint_steps(epochs * -(-len(train) // (batch_size or len(train))), checkpoints)
+    flats, states, batches, losses, step = [], [], [], [], 0
+    if 0 in checkpoint_steps:
+        _save_checkpoint(trained, flats, states)
     with _epochs(epochs, seed) as progress:
         for epoch in progress:
             total = 0.0
-            for drawn in _batches(len(train), batch_size, generator):
-                batch = drawn[stays[drawn]]
+            for indices in _batches(len(train), batch_size, generator):
+                batch = indices[included[indices]]
                 if len(batch):
-                    total += _one_step(trained, stepper, criterion, train, batch, tracked)
+                    total += _one_step(trained, stepper, criterion, train, batch, importance)
                     batches.append(batch)
                 step += 1
-                if step in keep_at:
-                    _keep(trained, kept, states)
-            losses.append(total / int(stays.sum()))
+                if step in checkpoint_steps:
+                    _save_checkpoint(trained, flats, states)
+            losses.append(total / int(included.sum()))
             if not math.isfinite(total):
                 raise ValueError(f"the loss became {total} in epoch {epoch}; lower lr={lr:g} or look for overflow.")
             if averaged is not None and epoch >= swa:
                 averaged.update_parameters(trained)
-        trained = trained if averaged is None else _update_average(averaged, train.x[stays], batch_size)
-    flat = torch.stack(kept) if kept else _flat(trained).new_empty(0, _flat(trained).numel())
-    made = flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses)
+        trained = trained if averaged is None else _update_average(averaged, train.x[included], batch_size)
+    flat = torch.stack(flats) if flats else _flat(trained).new_empty(0, _flat(trained).numel())
+    records = flat, flat.new_full((len(flat),), lr), tuple(batches), tuple(losses)
     return Trajectory(
-        trained.eval(), *made, None if tracked is None else lr * tracked, tuple(states) if any(states) else ()
+        trained.eval(), *records, None if importance is None else lr * importance, tuple(states) if any(states) else ()
     )  # fmt: skip
 
 
@@ -123,29 +123,29 @@ def _update_average(averaged: AveragedModel, x: Tensor, batch_size: int | None) 
 
 @contextmanager
 def _epochs(epochs: int, seed: int) -> Iterator[Iterable[int]]:
-    """Count epochs with a progress bar, and seed what draws inside them, such as dropout; the generator is put back."""
+    """Yield epochs with a progress bar, under a seeded generator (for dropout) that is restored afterwards."""
     with tqdm(range(epochs), desc="fit", delay=2.0, leave=False) as progress, torch.random.fork_rng():
         torch.manual_seed(seed)
         yield progress
 
 
-def _keep(model: nn.Module, kept: list[Tensor], states: list[dict[str, Tensor]]) -> None:
-    kept.append(_flat(model))
+def _save_checkpoint(model: nn.Module, flats: list[Tensor], states: list[dict[str, Tensor]]) -> None:
+    flats.append(_flat(model))
     states.append({name: buffer.clone() for name, buffer in model.named_buffers()})
 
 
-def _kept_rows(without: Sequence[int] | Tensor, n: int) -> Bool[Tensor, " n"]:
-    """Return which examples are trained on."""
-    stays = torch.ones(n, dtype=torch.bool)
+def _included_rows(without: Sequence[int] | Tensor, n: int) -> Bool[Tensor, " n"]:
+    """Return the mask [n] of the examples that are trained on."""
+    included = torch.ones(n, dtype=torch.bool)
     if len(without):
-        stays[require_indices(without, n).cpu()] = False
-    if not stays.any():
+        included[require_indices(without, n).cpu()] = False
+    if not included.any():
         raise ValueError(f"without names all {n} training examples; leave at least one to train on.")
-    return stays
+    return included
 
 
 def _trainable_copy(model: nn.Module, train: Examples, criterion: Loss) -> nn.Module:
-    """Return a copy in training mode, once model, data and loss are seen to fit together."""
+    """Return a copy in training mode, after checking that model, data and loss fit together."""
     first = next(iter(require_module(model).parameters()), None)
     if first is None:
         raise ValueError("model has no parameters, so there is nothing to train; pass one with layers.")
@@ -155,16 +155,16 @@ def _trainable_copy(model: nn.Module, train: Examples, criterion: Loss) -> nn.Mo
     return private_copy(model).train()
 
 
-def _batch_sizes(n: int, size: int | None, stays: Tensor, epochs: int, seed: int) -> set[int]:
-    """Return the sizes of all batches to come."""
-    if bool(stays.all()):
+def _batch_sizes(n: int, size: int | None, included: Tensor, epochs: int, seed: int) -> set[int]:
+    """Return the sizes of all batches."""
+    if bool(included.all()):
         return {n} if size is None else {size, n % size or size}
     generator = torch.Generator().manual_seed(seed)
-    return {int(stays[drawn].sum()) for _ in range(epochs) for drawn in _batches(n, size, generator)}
+    return {int(included[indices].sum()) for _ in range(epochs) for indices in _batches(n, size, generator)}
 
 
 def _require_statistics(model: nn.Module, train: Examples, batch_size: int | None, sizes: set[int]) -> None:
-    """Raise before training starts if a batch of one example would meet a BatchNorm that needs more."""
+    """Raise if a batch of one example would reach a BatchNorm layer, which needs more."""
     names = [name for name, layer in model.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if not names or 1 not in sizes:
         return
@@ -203,22 +203,22 @@ def _one_step(
     criterion: Loss,
     train: Examples,
     batch: Tensor,
-    tracked: Float[Tensor, "n C"] | None,
+    importance: Float[Tensor, "n C"] | None,
 ) -> float:
     stepper.zero_grad()
     outputs = model(train.x[batch])
-    if tracked is not None:
+    if importance is not None:
         outputs.retain_grad()
     losses = criterion.value(outputs, train.y[batch])
     losses.mean().backward()
     stepper.step()
-    if tracked is not None:  # Tsai et al. 2023, eq. (10); the rate, one for all steps, comes at the end
-        tracked.index_add_(0, batch, outputs.grad, alpha=-1)  # what the backward pass knows: dl/df / batch size
+    if importance is not None:  # Tsai et al. 2023, eq. (10); the rate, the same in all steps, is applied at the end
+        importance.index_add_(0, batch, outputs.grad, alpha=-1)  # dl/df / batch size
     return float(losses.detach().sum())
 
 
-def _nothing_yet(model: nn.Module, train: Examples, optimizer: str, swa: int | None) -> Float[Tensor, "n C"]:
-    """Return zeros, one row an example, if the steps to come can be tracked."""
+def _initial_importance(model: nn.Module, train: Examples, optimizer: str, swa: int | None) -> Float[Tensor, "n C"]:
+    """Return zeros [n, C] if the steps can be tracked."""
     if optimizer != "sgd" or swa is not None:
         raise ValueError(
             f"record=True needs plain gradient descent, got optimizer={optimizer!r}, swa={swa}; pass optimizer='sgd' "
@@ -232,7 +232,7 @@ def _batches(n: int, size: int | None, generator: torch.Generator) -> tuple[Tens
     return (torch.arange(n),) if size is None else torch.randperm(n, generator=generator).split(size)
 
 
-def _kept_steps(steps: int, checkpoints: int) -> set[int]:
+def _checkpoint_steps(steps: int, checkpoints: int) -> set[int]:
     return {round(k * steps / (checkpoints - 1)) for k in range(checkpoints)} if checkpoints else set()
 
 

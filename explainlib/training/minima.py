@@ -1,4 +1,4 @@
-"""Where weighted problems came to rest, and what to say where one did not."""
+"""The minima of weighted problems, and the report on those that did not converge."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from explainlib.risk import Risk
 STATUSES = {
     "converged": "the gradient is below the tolerance",
     "max_steps": "the gradient is still above the tolerance; without a ridge separable data have no finite minimum, "
-    "and a network with ReLU kinks may have no stationary point near by",
-    "unbounded": "the gradient fades while the parameters run off: there is no finite minimum, as always for "
+    "and a network with ReLU kinks may have no stationary point nearby",
+    "unbounded": "the gradient vanishes while the parameters diverge: there is no finite minimum, as always for "
     "separable data without a ridge",
     "stalled": "no step along the search direction lowers the risk; likely rounding, or a kink of the model",
     "nonfinite": "NaN or infinity appeared; look for overflow in the model's outputs and losses",
 }
-OFFERS = ("tolerance", "max_steps")  # the options that can help of the function that is called
+OFFERS = ("tolerance", "max_steps")  # options that a remedy may name
 
 
 class MinimiseError(RuntimeError):
-    """A minimisation that did not converge; ``minima`` holds what it reached."""
+    """A minimisation that did not converge; ``minima`` holds the last parameters."""
 
     def __init__(self, message: str, minima: Minima) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class MinimiseWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Minima:
-    """Where g weighted problems came to rest.
+    """The minima of g weighted problems.
 
     Attributes:
         risk: the unweighted problem.
@@ -57,7 +57,7 @@ class Minima:
     steps: Tensor
 
     def __len__(self) -> int:
-        """How many problems."""
+        """The number of problems."""
         return len(self.theta)
 
     def __getitem__(self, g: int) -> Risk:
@@ -66,12 +66,12 @@ class Minima:
 
 
 def report(minima: Minima, on_failure: str, offers: Sequence[str] = OFFERS) -> None:
-    """Return nothing; raise, or with "warn" only warn, where a problem did not come to rest.
+    """Return nothing; raise, or with "warn" only warn, where a problem did not converge.
 
     Args:
         minima: of all problems.
         on_failure: "raise" or "warn".
-        offers: which of ``OFFERS`` the function has that a person called; the message names no other.
+        offers: which of ``OFFERS`` the called function has; the message names no other.
     """
     failed = [g for g, status in enumerate(minima.status) if status != "converged"]
     if not failed:
@@ -88,15 +88,15 @@ def report(minima: Minima, on_failure: str, offers: Sequence[str] = OFFERS) -> N
 
 
 def _remedy(risk: Risk, status: str, offers: Sequence[str]) -> str:
-    """Return what to do, as the end of a sentence: the first that helps comes first."""
+    """Return the remedies as the end of a sentence, the most likely first."""
     ridge = ["add l2 to the Risk"] * (risk.l2 == 0 and getattr(risk, "has_ridge", True))
     steps = ["allow more max_steps"] * ("max_steps" in offers)
-    looser = ["pass a larger tolerance"] * ("tolerance" in offers)
+    tolerance = ["pass a larger tolerance"] * ("tolerance" in offers)
     precise = ["use float64"] * (risk.theta.dtype != torch.float64)
-    found = {
-        "max_steps": [*steps, *ridge, *precise, *looser],
+    remedies = {
+        "max_steps": [*steps, *ridge, *precise, *tolerance],
         "unbounded": ridge,
-        "stalled": [*precise, *looser],
+        "stalled": [*precise, *tolerance],
         "nonfinite": precise,
     }[status]
-    return "; " + ", or ".join(found) if found else ""
+    return "; " + ", or ".join(remedies) if remedies else ""

@@ -1,7 +1,7 @@
-"""The minimum of a risk, or of hundreds of reweighted copies of it at once: truncated Newton with line search.
+"""The minimum of a risk, or of many reweighted copies in one batch, by truncated Newton with line search.
 
 Each step solves H_g d = -grad R_g by conjugate gradients, preconditioned with one shared factorisation of the risk's
-own Hessian: removing some examples changes H little, so a few products suffice, and no second matrix is factored.
+Hessian: removing some examples changes H little, so a few products suffice and no other matrix is factored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from explainlib.training.minima import OFFERS, STATUSES, Minima, report
 from explainlib.training.weighted import WeightedRisks, weighted_risks
 
 ENTRIES = 2**23  # g x n x C numbers in one batch
-KEPT = 64  # problems in one file of a store: what an interruption can lose
+PROBLEMS_PER_FILE = 64  # of a store; an interruption loses at most so many
 
 
 @compute.entry
@@ -55,11 +55,11 @@ def minimise(
         tolerance: on the Euclidean norm of the gradient; in float32 never below 1e-5.
         max_steps: Newton steps.
         on_failure: "raise" or "warn" (then the status stays in the result).
-        store: None, or a folder that the g problems fill batch by batch; an interrupted call, made again, goes on from
-            there. Only with weights [g, n].
+        store: None, or a folder for the results of each batch; an interrupted call resumes from it. Only with weights
+            [g, n].
 
     Raises:
-        MinimiseError: a problem did not converge; it says how many and why.
+        MinimiseError: a problem did not converge; the message gives number and status.
         ValueError: weights of a wrong shape, a row that is all zero, or a folder of another computation.
 
     Example: with a ridge the mean of 1 and 3 shrinks from 2 to 2 / (1 + l2/2).
@@ -85,16 +85,16 @@ def minimise_for(
     store: str | Path | None = None,
     offers: Sequence[str] = OFFERS,
 ) -> Risk | Minima:
-    """Return what ``minimise`` returns, for functions that have not all of its options.
+    """Return what ``minimise`` returns; for callers that lack some of its options.
 
     Args:
-        risk: the start, like all that follow as in ``minimise``.
+        risk: the start; arguments as in ``minimise``.
         weights: of the problems.
         tolerance: on the gradients' norms.
         max_steps: of Newton.
         on_failure: "raise" or "warn".
         store: a folder, or None.
-        offers: which of ``OFFERS`` the function has that a person called; a message names no other.
+        offers: which of ``OFFERS`` the called function has; a message names no other.
     """
     require_choice("on_failure", on_failure, ("raise", "warn"))
     require_positive("tolerance", tolerance)
@@ -103,10 +103,10 @@ def minimise_for(
     if weights is None or require_tensor("weights", weights).ndim == 1:
         if store is not None:
             raise ValueError("store is for many problems and this is one; pass weights of shape [1, n], or drop store.")
-        only = risk if weights is None else risk.reweighted(weights)
-        minima = _newton(only, only.weights_or_ones()[None], tolerance, max_steps)
+        single = risk if weights is None else risk.reweighted(weights)
+        minima = _newton(single, single.weights_or_ones()[None], tolerance, max_steps)
         report(minima, on_failure, offers)
-        return only.at(minima.theta[0])
+        return single.at(minima.theta[0])
     require_shape("weights", weights, [None, risk.n], meaning="(a row per problem, a column per training example)")
     weights = require_finite("weights", weights.to(risk.theta))
     empty = (weights == 0).all(1)
@@ -120,22 +120,22 @@ def minimise_for(
 def _newton(
     risk: Risk, weights: Float[Tensor, "g n"], tolerance: float, max_steps: int, store: str | Path | None = None
 ) -> Minima:
-    """Run the problems in batches that fit in memory, smaller ones where each is kept on disk."""
+    """Solve the problems in batches that fit in memory, smaller ones with a store."""
     batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1 if risk.head is not None else risk.p // 16)))
-    kept = None
+    saved = None
     if store is not None:
-        batch = min(batch, KEPT)
+        batch = min(batch, PROBLEMS_PER_FILE)
         options = {"work": "minimise", "tolerance": tolerance, "max_steps": max_steps, "batch": batch}
-        kept = Store(store, risk_fingerprint(risk, risk.theta, {"start": risk.theta, "weights": weights}, options))
-    factored = functools.cache(lambda: preconditioner(risk))  # not at all where every batch is on disk already
+        saved = Store(store, risk_fingerprint(risk, risk.theta, {"start": risk.theta, "weights": weights}, options))
+    precondition = functools.cache(lambda: preconditioner(risk))  # lazily: not needed if every batch is in the store
     results = []
     with tqdm(total=len(weights), desc="minimise", delay=2.0, leave=False) as bar:
         for k, rows in enumerate(weights.split(batch)):
 
             def solve(rows: Tensor = rows) -> Tensors:
-                return newton_batch(risk, weighted_risks(risk, rows), factored(), tolerance, max_steps)
+                return newton_batch(risk, weighted_risks(risk, rows), precondition(), tolerance, max_steps)
 
-            results.append(solve() if kept is None else kept.cached(f"batch-{k:05d}", solve, weights.device))
+            results.append(solve() if saved is None else saved.cached(f"batch-{k:05d}", solve, weights.device))
             bar.update(len(rows))
     theta, norms, steps, codes = (
         torch.cat([result[key] for result in results]) for key in ("theta", "gradient_norm", "steps", "status")
@@ -146,10 +146,10 @@ def _newton(
 def newton_batch(
     risk: Risk, problems: WeightedRisks, precondition: Operator | None, tolerance: float, max_steps: int
 ) -> Tensors:
-    """Return theta, gradient_norm, steps and status codes of the weighted problems, all begun at the risk's theta.
+    """Return theta, gradient_norm, steps and status codes of the weighted problems, all started at the risk's theta.
 
     Args:
-        risk: where they begin, and whose preconditioner serves.
+        risk: gives the start and the preconditioner.
         problems: the weighted risks.
         precondition: rows -> rows, or None.
         tolerance: on the gradients' norms.
@@ -161,34 +161,36 @@ def newton_batch(
     norms, steps = gradient.norm(dim=1), torch.zeros(count, dtype=torch.int64)
     stalled, lengths = torch.zeros(count, dtype=torch.bool, device=theta.device), torch.zeros_like(norms)
     for _ in range(max_steps):
-        # a problem that overflows drops out, and the others go on
-        live = ((norms > tolerance) & torch.isfinite(norms) & ~stalled).nonzero()[:, 0]
-        if not len(live):
+        # a problem that overflows is dropped
+        active = ((norms > tolerance) & torch.isfinite(norms) & ~stalled).nonzero()[:, 0]
+        if not len(active):
             break
-        part, start, slope = problems[live], theta[live], gradient[live]
-        # loose at first, tight when the goal is near; never tighter than the goal itself asks
-        forcing = torch.minimum(norms[live].sqrt(), torch.full_like(norms[live], 0.1)).clamp(min=1e-4)
-        forcing = torch.maximum(forcing, 0.1 * tolerance / norms[live]).clamp(max=0.5)
-        inner = cg(part.operator(start), -slope, tolerance=forcing, max_steps=500, preconditioner=precondition)
+        part, start, current_gradient = problems[active], theta[active], gradient[active]
+        # inexact Newton: the forcing term shrinks with the gradient, not below what the tolerance needs
+        forcing = torch.minimum(norms[active].sqrt(), torch.full_like(norms[active], 0.1)).clamp(min=1e-4)
+        forcing = torch.maximum(forcing, 0.1 * tolerance / norms[active]).clamp(max=0.5)
+        inner = cg(
+            part.operator(start), -current_gradient, tolerance=forcing, max_steps=500, preconditioner=precondition
+        )
         if count == 1 and precondition is not None and inner.steps > 10:
             precondition = preconditioner(risk.at(start[0])) or precondition
-        moved, ok = _line_search(part, start, slope, inner.value)
-        theta[live] = moved
-        solved = inner.residual <= 0.5  # rounding may leave no curvature to step by; then the step before speaks
-        lengths[live] = torch.where(solved, (moved - start).norm(dim=1), lengths[live])
-        stalled[live] = ~ok
-        gradient[live] = part.gradients(moved)
-        norms[live] = gradient[live].norm(dim=1)
-        steps[live.cpu()] += 1
+        next_theta, accepted = _line_search(part, start, current_gradient, inner.value)
+        theta[active] = next_theta
+        usable = inner.residual <= 0.5  # otherwise rounding left no positive curvature: keep the last length
+        lengths[active] = torch.where(usable, (next_theta - start).norm(dim=1), lengths[active])
+        stalled[active] = ~accepted
+        gradient[active] = part.gradients(next_theta)
+        norms[active] = gradient[active].norm(dim=1)
+        steps[active.cpu()] += 1
     statuses = _statuses(norms, stalled, tolerance)
-    if risk.l2 == 0:  # with a ridge the risk grows in every direction, so nothing can run away
-        for g in _runaways(problems, theta, gradient, lengths, tolerance, precondition):
+    if risk.l2 == 0:  # with a ridge the risk is coercive
+        for g in _unbounded(problems, theta, gradient, lengths, tolerance, precondition):
             statuses[g] = "unbounded"
     codes = torch.tensor([list(STATUSES).index(status) for status in statuses])
     return {"theta": theta, "gradient_norm": norms, "steps": steps, "status": codes}
 
 
-def _runaways(
+def _unbounded(
     problems: WeightedRisks,
     theta: Tensor,
     gradient: Tensor,
@@ -196,54 +198,53 @@ def _runaways(
     tolerance: float,
     precondition: Operator | None,
 ) -> list[int]:
-    """Return the rows whose gradient fades only because the parameters run off to infinity.
+    """Return the rows with a vanishing gradient and diverging parameters: no finite minimum.
 
-    At a minimum one more Newton step ends the gradient and hardly moves. Along exp(-t) every step has the same length,
-    and divides the gradient by e. Where rounding leaves no positive curvature for that step, the last one that had some
-    (``lengths``) has to speak for it.
+    At a minimum one more Newton step is short and removes the gradient. Along exp(-t) every step has the same length
+    and divides the gradient by e. Where rounding leaves no positive curvature for that step, the length of the last
+    step with positive curvature (``lengths``) is used.
     """
     norms = gradient.norm(dim=1)
-    near = ((norms <= 100 * tolerance) & (norms > tolerance / 100)).nonzero()[:, 0]  # rounding may stop it just above
+    # rounding may stop a row just above the tolerance
+    near = ((norms <= 100 * tolerance) & (norms > tolerance / 100)).nonzero()[:, 0]
     if not len(near):
         return []
-    part, start, slope = problems[near], theta[near], gradient[near]
-    solution = cg(part.operator(start), -slope, tolerance=0.1, max_steps=500, preconditioner=precondition)
-    left = part.gradients(start + solution.value).norm(dim=1) / norms[near]
-    far = 1e-3 * start.norm(dim=1)
-    running = (solution.value.norm(dim=1) > far) & (left > 0.1) & (left < 0.7)
-    running |= (solution.residual > 0.1) & (lengths[near] > far)
-    return near[running].tolist()
+    part, start, current_gradient = problems[near], theta[near], gradient[near]
+    solution = cg(part.operator(start), -current_gradient, tolerance=0.1, max_steps=500, preconditioner=precondition)
+    gradient_ratio = part.gradients(start + solution.value).norm(dim=1) / norms[near]
+    large = 1e-3 * start.norm(dim=1)
+    unbounded = (solution.value.norm(dim=1) > large) & (gradient_ratio > 0.1) & (gradient_ratio < 0.7)
+    unbounded |= (solution.residual > 0.1) & (lengths[near] > large)
+    return near[unbounded].tolist()
 
 
 def _line_search(problems: WeightedRisks, theta: Tensor, gradient: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Halve each row's step until the risk falls as Armijo asks; return the new rows and which of them moved."""
+    """Return (rows after backtracking with Armijo's condition, which of them were accepted)."""
     slope = (gradient * direction).sum(1)
-    uphill = ~(slope < 0)
-    direction = torch.where(uphill[:, None], -gradient, direction)
-    slope = torch.where(uphill, -gradient.square().sum(1), slope)
+    ascending = ~(slope < 0)
+    direction = torch.where(ascending[:, None], -gradient, direction)
+    slope = torch.where(ascending, -gradient.square().sum(1), slope)
     before = problems.values(theta)
-    slack = (
-        1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)
-    )  # near the minimum values drown in rounding
-    moved, accepted = theta.clone(), torch.zeros_like(uphill)
+    slack = 1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)  # rounding of the values
+    next_theta, accepted = theta.clone(), torch.zeros_like(ascending)
     step = 1.0
     while not accepted.all() and step > 1e-9:
-        open_rows = (~accepted).nonzero()[:, 0]
-        trial = theta[open_rows] + step * direction[open_rows]
-        after = problems[open_rows].values(trial)
-        fine = after <= before[open_rows] + 1e-4 * step * slope[open_rows] + slack[open_rows]
-        moved[open_rows[fine]] = trial[fine]
-        accepted[open_rows[fine]] = True
+        active = (~accepted).nonzero()[:, 0]
+        candidate = theta[active] + step * direction[active]
+        after = problems[active].values(candidate)
+        lower = after <= before[active] + 1e-4 * step * slope[active] + slack[active]
+        next_theta[active[lower]] = candidate[lower]
+        accepted[active[lower]] = True
         step /= 2
-    return moved, accepted
+    return next_theta, accepted
 
 
 def _statuses(norms: Tensor, stalled: Tensor, tolerance: float) -> list[str]:
-    def status(norm: float, stuck: bool) -> str:
+    def status(norm: float, no_step: bool) -> str:
         if not math.isfinite(norm):
             return "nonfinite"
         if norm <= tolerance:
             return "converged"
-        return "stalled" if stuck else "max_steps"
+        return "stalled" if no_step else "max_steps"
 
-    return [status(norm, stuck) for norm, stuck in zip(norms.tolist(), stalled.tolist(), strict=True)]
+    return [status(norm, no_step) for norm, no_step in zip(norms.tolist(), stalled.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""Many networks of one shape as one network with a further axis: values and gradients by hand-batched products.
+"""Networks of one architecture stacked along a further axis: values and gradients by batched products.
 
 Plain multilayer perceptrons spend their time in small matrix products. With the weights of m networks stacked,
 W [m, out, in], and examples as columns, A [m, in, n], every layer is one batched product, forwards and backwards:
@@ -6,7 +6,7 @@ W [m, out, in], and examples as columns, A [m, in, n], every layer is one batche
     Z_k = W_k A_{k-1},   A_k = act(Z_k),   dZ_k = (W_{k+1}^T dZ_{k+1}) act'(Z_k),   dW_k = dZ_k A_{k-1}^T.
 
 A bias is the weight of a last row of ones in A. All m networks share the first A, the examples themselves, so the
-first layer is one large product. Any other model goes through ``torch.func.vmap``.
+first layer is one large product. Any other model is evaluated by ``torch.func.vmap``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.050700987355480493
 
 
 class Activation(NamedTuple):
-    """An elementwise function and its derivative times what comes back, from z and a = value(z)."""
+    """An elementwise function, and its derivative times an incoming gradient, from z and a = value(z)."""
 
     value: Callable[[Tensor, Tensor], object]  # writes into its second argument
     back: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -53,7 +53,7 @@ ACTIVATIONS = {
 
 
 class Layers(NamedTuple):
-    """A perceptron taken apart: linear layers, and an activation after each but the last."""
+    """The layers of a perceptron: linear layers, and an activation after each but the last."""
 
     linear: tuple[nn.Linear, ...]
     activations: tuple[Activation, ...]
@@ -97,7 +97,7 @@ def _supported(stage: nn.Module) -> bool:
 
 
 class Stacked:
-    """m networks of one model under m weightings, their parameters in an order of its own choice.
+    """m networks of one model under m weightings, their parameters in a packed order.
 
     The general form, for any differentiable model; the order is that of theta.
 
@@ -111,16 +111,16 @@ class Stacked:
 
     @staticmethod
     def numbers(risk: Risk) -> int:
-        """Return how many numbers one network keeps at once, roughly."""
+        """Return roughly how many numbers one network needs in memory."""
         width = risk.n_outputs if risk.head is not None else max(risk.p // 16, risk.train.x[0].numel())
         return risk.n * width
 
     def pack(self, theta: Float[Tensor, "m p"]) -> Tensor:
-        """Return theta in the order that the other methods take."""
+        """Return theta in the packed order."""
         return theta.clone()
 
     def unpack(self, packed: Tensor) -> Float[Tensor, "m p"]:
-        """Return theta from that order."""
+        """Return theta from the packed order."""
         return packed.clone()
 
     def gradients(self, packed: Tensor) -> Tensor:
@@ -133,12 +133,12 @@ class Stacked:
 
 
 class StackedPerceptrons(Stacked):
-    """The same for plain perceptrons: layer after layer, each packed as one block [m, out, in + 1 for a bias].
+    """``Stacked`` for plain perceptrons, each layer packed as one block [m, out, in + 1 for a bias].
 
     Args:
         risk: the objective whose weights are replaced.
         weights: [m, n].
-        layers: its model taken apart.
+        layers: of its model.
     """
 
     def __init__(self, risk: Risk, weights: Float[Tensor, "m n"], layers: Layers) -> None:
@@ -151,7 +151,7 @@ class StackedPerceptrons(Stacked):
         self.shapes = [(layer.out_features, layer.in_features + bias) for layer, bias in self._linear()]
         self.sizes = [self.m * rows * columns for rows, columns in self.shapes]
         # after an activation: its values, then a row of ones for the next layer's bias
-        self.seen = [
+        self.activations = [
             x.new_ones(self.m, layer.out_features + bias, risk.n)
             for layer, bias in zip(layers.linear[:-1], self.biased[1:], strict=True)
         ]
@@ -161,7 +161,7 @@ class StackedPerceptrons(Stacked):
 
     @staticmethod
     def numbers(risk: Risk) -> int:
-        """Return how many numbers one network keeps at once, roughly."""
+        """Return roughly how many numbers one network needs in memory."""
         widths = [layer.out_features + 1 for layer in risk.parameters.module if isinstance(layer, nn.Linear)]
         return risk.n * sum(widths)
 
@@ -195,10 +195,10 @@ class StackedPerceptrons(Stacked):
         return torch.cat(parts, 1)
 
     def _forward(self, blocks: list[Tensor]) -> list[Tensor]:
-        """Return every Z_k; the A_k are left in ``seen``."""
+        """Return every Z_k; the A_k are stored in ``activations``."""
         first, *later = blocks
         z = [(first.view(-1, first.shape[2]) @ self.columns).view(self.m, -1, self.risk.n)]
-        for block, activation, a in zip(later, self.layers.activations, self.seen, strict=True):
+        for block, activation, a in zip(later, self.layers.activations, self.activations, strict=True):
             activation.value(z[-1], a[:, : z[-1].shape[1]])
             z.append(torch.bmm(block, a))
         return z
@@ -209,7 +209,7 @@ class StackedPerceptrons(Stacked):
         z = self._forward(blocks)
         back = self.loss_back(z[-1]).mul_(self.shares)
         for k in range(len(blocks) - 1, 0, -1):
-            a, width = self.seen[k - 1], z[k - 1].shape[1]
+            a, width = self.activations[k - 1], z[k - 1].shape[1]
             torch.bmm(back, a.mT, out=self.slope_blocks[k])
             back = torch.bmm(blocks[k][:, :, :width].mT, back)
             back = self.layers.activations[k - 1].back(back, z[k - 1], a[:, :width])
@@ -233,12 +233,12 @@ def _loss_back(loss: Loss, y: Tensor, outputs: int, dtype: torch.dtype) -> Calla
 
 
 def stack_networks(risk: Risk, weights: Float[Tensor, "m n"]) -> Stacked:
-    """Return the fastest form for this risk."""
+    """Return the fastest implementation for this risk."""
     layers = layers_of(risk) if risk.head is None else None
     return Stacked(risk, weights) if layers is None else StackedPerceptrons(risk, weights, layers)
 
 
 def values_per_network(risk: Risk) -> int:
-    """Return how many numbers one network of ``stack_networks`` keeps at once, roughly."""
+    """Return roughly how many numbers one network of ``stack_networks`` needs in memory."""
     hand_batched = risk.head is None and layers_of(risk) is not None
     return (StackedPerceptrons if hand_batched else Stacked).numbers(risk)

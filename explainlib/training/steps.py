@@ -1,4 +1,4 @@
-"""One optimiser step for many networks at once: exactly the steps of ``torch.optim``, on one packed tensor.
+"""One optimiser step for many networks at once: the steps of ``torch.optim``, on one packed tensor.
 
 Adam and gradient descent work number by number, so one call serves any number of networks; a rate may be one number or
 one for each parameter.
@@ -25,9 +25,9 @@ class Plateau:
 
     Args:
         factor: the rate is multiplied by it, above 0 and below 1.
-        patience: epochs without a better objective that are let pass, >= 0.
+        patience: epochs without a better objective before the rate is lowered, >= 0.
         threshold: better means below (1 - threshold) times the best so far, >= 0.
-        least: the rate never falls below it, >= 0.
+        least: lowest rate, >= 0.
 
     Raises:
         ValueError: a number outside these limits.
@@ -56,7 +56,7 @@ class Watch:
 
     Args:
         plateau: when to lower a rate.
-        rates: [m], to start with.
+        rates: [m], initial.
     """
 
     def __init__(self, plateau: Plateau, rates: Float[Tensor, " m"]) -> None:
@@ -65,22 +65,22 @@ class Watch:
         self.idle = torch.zeros_like(rates)
 
     def update(self, values: Float[Tensor, " m"]) -> bool:
-        """Take in the objectives after an epoch; return whether a rate fell."""
+        """Update with the objectives after an epoch; return whether a rate was lowered."""
         better = values < self.best * (1 - self.plateau.threshold)
         self.best = torch.where(better, values, self.best)
         self.idle = torch.where(better, 0.0, self.idle + 1)
-        tired = self.idle > self.plateau.patience
-        if not tired.any():
+        exhausted = self.idle > self.plateau.patience
+        if not exhausted.any():
             return False
-        self.idle = torch.where(tired, 0.0, self.idle)
+        self.idle = torch.where(exhausted, 0.0, self.idle)
         lower = (self.rates * self.plateau.factor).clamp(min=self.plateau.least)
-        falls = tired & (self.rates - lower > EPSILON)  # torch's own eps: a smaller change is not made
-        self.rates = torch.where(falls, lower, self.rates)
-        return bool(falls.any())
+        lowered = exhausted & (self.rates - lower > EPSILON)  # as torch: smaller changes are skipped
+        self.rates = torch.where(lowered, lower, self.rates)
+        return bool(lowered.any())
 
 
 def stepper(optimizer: str, packed: Tensor) -> Step:
-    """Return (gradient, rates) -> one step, made in ``packed`` itself; rates are a number or a tensor like packed.
+    """Return (gradient, rates) -> one step, in place on ``packed``; rates are a number or a tensor like packed.
 
     Args:
         optimizer: "adam", or "sgd" without momentum.
@@ -90,7 +90,7 @@ def stepper(optimizer: str, packed: Tensor) -> Step:
 
 
 def adam_state(step: Step, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return what an Adam step remembers, to be saved; ``state``, from an earlier call, is put in its place first.
+    """Return the state of an Adam step; ``state``, from an earlier call, is loaded into it first.
 
     Raises:
         TypeError: a step that is not Adam's.

@@ -1,4 +1,4 @@
-"""What training left behind: the model, and its parameters and buffers on the way."""
+"""The result of training: the model, and its parameters and buffers at checkpoints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._Instance
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What training left behind.
+    """The result of training.
 
     Args:
         model: the trained model.
-        checkpoints: [c, p], the flat parameters on the way, first and last included.
-        learning_rates: [c], the rate in force at each checkpoint.
-        batches: the training indices of every step, in order; empty for somebody else's checkpoints.
-        losses: the mean training loss of each epoch, ridge excluded; empty for somebody else's checkpoints.
+        checkpoints: [c, p], the flat parameters at the checkpoints, first and last included.
+        learning_rates: [c], the learning rate at each checkpoint.
+        batches: the training indices of every step, in order; empty for wrapped checkpoints.
+        losses: the mean training loss of each epoch, ridge excluded; empty for wrapped checkpoints.
         importance: [n, C], the sum over steps of minus rate / batch size times dl/df of each example in the batch; None
             unless it was recorded.
         buffers: for each checkpoint the model's buffers by name, such as BatchNorm's running statistics, which training
@@ -60,7 +60,7 @@ class Trajectory:
         """Return every parameter and buffer at checkpoint c, by name.
 
         Raises:
-            ValueError: running statistics that training moved and nobody kept.
+            ValueError: running statistics that training changed and that were not saved.
         """
         named = dict(self.model.named_parameters())
         parts = self.checkpoints[c].split([parameter.numel() for parameter in named.values()])

@@ -1,4 +1,4 @@
-"""Variational training: the evidence lower bound as a risk, so that a Bayesian network is explained like any other.
+"""Variational training: the evidence lower bound as a risk, so that influence applies to Bayesian networks too.
 
     R(theta) = 1/n sum_i w_i l_i(theta) + kl_weight/n KL(q_theta || p),      theta = all means and rhos,
 
@@ -28,7 +28,7 @@ from explainlib.models.moments import gaussian_kl, softmax_moments
 from explainlib.risk import Risk
 from explainlib.training.fit import Trajectory, fit
 
-NOISE = 1e-2  # variance of a one-hot label about its probability: without it a sure network's cost has no lower end
+NOISE = 1e-2  # variance of a one-hot label about its probability; without it the cost is unbounded below
 
 
 def gaussian_cost(moments: Float[Tensor, "n C2"], y: Tensor) -> Float[Tensor, " n"]:
@@ -39,7 +39,7 @@ def gaussian_cost(moments: Float[Tensor, "n C2"], y: Tensor) -> Float[Tensor, " 
     """
     p, variance = softmax_moments(*moments.chunk(2, -1))
     v = variance + NOISE
-    own = (y[..., None] == torch.arange(p.shape[-1], device=y.device)).to(p.dtype)  # torch's one_hot cannot be mapped
+    own = (y[..., None] == torch.arange(p.shape[-1], device=y.device)).to(p.dtype)  # torch's one_hot does not vmap
     return (v.log() + (own - p).square() / v).sum(-1) / 2
 
 
@@ -66,10 +66,10 @@ COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class _ConcaveSomewhere(Loss):
-    """A cost of moments, in which it is not convex: there is no Gauss-Newton matrix of it."""
+    """A cost that is not convex in the moments, so it has no Gauss-Newton matrix."""
 
     def hessian(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Refuse: what is made from it would lack the divergence, and not be positive."""
+        """Raise: a matrix made from it would lack the divergence and not be positive semi-definite."""
         raise ValueError(
             "the bound has no Gauss-Newton matrix (its cost is not convex in means and variances); take influence of "
             "it with loss_influence(..., curvature='hessian') or 'empirical_fisher', and damping > 0."
@@ -77,7 +77,7 @@ class _ConcaveSomewhere(Loss):
 
 
 class _MomentModel(nn.Module):
-    """A Bayesian network that answers with mean and variance side by side, [n, 2C]."""
+    """A Bayesian network with output [mean, variance], [n, 2C]."""
 
     gives_moments = True
 
@@ -110,7 +110,7 @@ class ElboRisk(Risk):
     Args:
         model: from ``bayesian_mlp`` or ``bayesian``. It is copied.
         train: the n examples, with class labels.
-        loss: "expected_cross_entropy", right while the logits' variances are small, or "gaussian" (the paper's own).
+        loss: "expected_cross_entropy", accurate for small variances of the logits, or "gaussian" (the paper's).
         kl_weight: of the divergence, >= 0; 1 is the bound itself.
         prior_variance: of each weight's prior N(0, prior_variance), above zero.
         parameters: "all", "last" (the last layer's means and rhos), or a list of the model's names.
@@ -119,7 +119,7 @@ class ElboRisk(Risk):
         TypeError, ValueError: a model that is not Bayesian, bad labels, numbers outside their range.
     """
 
-    has_ridge = False  # messages about singular curvature name no l2
+    has_ridge = False  # so messages do not name l2
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class ElboRisk(Risk):
         names = model.last_names() if parameters == "last" else parameters
         chosen = names if isinstance(names, str) else [f"net.{name}" for name in names]
         self.cost, self.kl_weight, self.prior_variance = loss, float(kl_weight), float(prior_variance)
-        self.kl_per_example = self.kl_weight / len(train)  # stays when a subset stands for all, as in LiSSA's batches
+        self.kl_per_example = self.kl_weight / len(train)  # also on a subset, as in LiSSA's batches
         name = f"{loss}, kl_weight {self.kl_weight!r} of {len(train)}, prior_variance {self.prior_variance!r}"
         super().__init__(_MomentModel(model), train, loss=_ConcaveSomewhere(name, COSTS[loss]), parameters=chosen)
 
@@ -156,7 +156,7 @@ class ElboRisk(Risk):
         )
 
     def named(self, theta: Float[Tensor, "*m p"]) -> dict[str, Float[Tensor, "..."]]:
-        """Return every parameter by name: the chosen cut from theta (leading dimensions stay), the others frozen."""
+        """Return every parameter by name: the chosen ones from theta (leading dimensions kept), the others frozen."""
         sizes, shapes = self.parameters.sizes, self.parameters.shapes
         parts = zip(self.parameters.names, theta.split(sizes, -1), shapes, strict=True)
         return dict(self.parameters.module.named_parameters()) | {
@@ -164,7 +164,7 @@ class ElboRisk(Risk):
         }
 
     def objectives(self) -> Iterator[Callable[[Float[Tensor, " p"]], Float[Tensor, ""]]]:
-        """Yield functions of theta whose sum is n R, the divergence last: what gradient and Hessian are made from."""
+        """Yield functions of theta whose sum is n R, the divergence last."""
         for outputs, y, weights in super().parts():
 
             def cost(theta: Tensor, outputs=outputs, y=y, weights=weights) -> Tensor:
@@ -175,7 +175,7 @@ class ElboRisk(Risk):
         yield lambda theta: self.n * self.kl_per_example * self.kl(theta)
 
     def parts(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]]:
-        """Refuse: what sums up weighted losses alone would miss the divergence, and not say so."""
+        """Raise: a sum of weighted losses would lack the divergence."""
         raise ValueError(
             "this computation sums weighted losses and would miss the bound's divergence; explain the bound with "
             "xl.influence.loss_influence or parameter_influence, and retrain it with xl.retraining.leave_out."
@@ -228,7 +228,7 @@ def fit_variational(
         train: the examples, with class labels.
         epochs: passes over the data, >= 1.
         loss: "expected_cross_entropy" or "gaussian", as in ``ElboRisk``.
-        kl_weight: of the divergence; every step pays kl_weight/n of it, so an epoch's mean is the bound.
+        kl_weight: of the divergence; each step adds kl_weight/n of it, so an epoch's mean is the bound.
         prior_variance: of each weight's prior, above zero.
         batch_size: None takes all examples in every step.
         lr: learning rate.

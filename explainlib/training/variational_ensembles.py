@@ -11,29 +11,17 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from explainlib import compute
-from explainlib.checks import (
-    require_choice,
-    require_count,
-    require_finite,
-    require_positive,
-    require_same_kind,
-    require_shape,
-    require_tensor,
-)
 from explainlib.models.bayes import RESHAPING
 from explainlib.models.bayes_layers import BayesianLinear, variance_of
 from explainlib.models.moments import DERIVATIVES, elementwise_moments, linear_moments
-from explainlib.risk import minimum_tolerance
-from explainlib.training import ensembles
-from explainlib.training.ensembles import Ensemble, fresh_starts
+from explainlib.training.ensembles import Ensemble, fit_in_batches
 from explainlib.training.stacked import Stacked
+from explainlib.training.starts import starts_or_fresh
 from explainlib.training.steps import Plateau
 from explainlib.training.variational import ElboRisk
 
-NUMBERS = 2**21  # moments that the networks of one batch keep at once, each several times over for the backward pass
+NUMBERS = 2**21  # moments in memory for one batch of networks
 
 
 class StackedBayesian(Stacked):
@@ -59,7 +47,7 @@ class StackedBayesian(Stacked):
 
     @staticmethod
     def numbers(risk: ElboRisk) -> int:
-        """Return how many numbers one network keeps at once, roughly."""
+        """Return roughly how many numbers one network needs in memory."""
         linear = [layer for layer in risk.parameters.module.modules() if isinstance(layer, BayesianLinear)]
         return 2 * risk.n * sum(layer.out_features for layer in linear)
 
@@ -83,7 +71,7 @@ class StackedBayesian(Stacked):
 
 
 def _gaussians(name: str, layer: nn.Module, named: dict[str, Tensor]) -> tuple[tuple, tuple | None]:
-    """Return what ``layer.gaussians`` does, from stacked parameters."""
+    """Return ``layer.gaussians`` for stacked parameters."""
     weight = (named[f"{name}.weight"], variance_of(named[f"{name}.weight_rho"]))
     if layer.bias is None:
         return weight, None
@@ -101,7 +89,7 @@ def fit_variational_ensemble(
     optimizer: str = "adam",
     schedule: Plateau | None = None,
 ) -> Ensemble:
-    """Return m Bayesian perceptrons trained full-batch from their starts; what the risk does not choose stays frozen.
+    """Return m Bayesian perceptrons trained full-batch from their starts; parameters not chosen by the risk are frozen.
 
     Args:
         risk: the bound; with weights given, these replace its own.
@@ -122,25 +110,6 @@ def fit_variational_ensemble(
 
     Cost: each step is one forward and one backward pass of all networks together.
     """
-    require_count("epochs", epochs)
-    require_positive("lr", lr)
-    require_choice("optimizer", optimizer, ("adam", "sgd"))
-    if (starts is None) == (seeds is None):
-        raise ValueError(f"{'neither' if seeds is None else 'both'} of starts and seeds given; pass exactly one.")
-    if starts is None:
-        starts = fresh_starts(risk, seeds)
-    require_shape("starts", require_tensor("starts", starts), [None, risk.p], meaning="(a row per network)")
-    require_finite("starts", require_same_kind("starts", starts, "the risk", risk.theta))
-    weights = ensembles.require_weights(risk, weights, len(starts))
     size = max(1, NUMBERS // StackedBayesian.numbers(risk))
-    parts = []
-    with (
-        compute.settings(risk.n * risk.p),
-        tqdm(total=len(starts) * epochs, desc="networks x epochs", delay=2.0, leave=False, unit_scale=True) as bar,
-    ):
-        for start, problems in zip(starts.split(size), weights.split(size), strict=True):
-            networks = StackedBayesian(risk, problems)
-            parts.append(ensembles.train_networks(networks, start, epochs, lr, optimizer, schedule, bar))
-    theta, losses, norms = (torch.cat([part[key] for part in parts]) for key in ("theta", "losses", "gradient_norm"))
-    statuses = ensembles.statuses(theta, norms, epochs, minimum_tolerance(risk))
-    return Ensemble(risk, weights, theta, losses.detach(), norms, statuses)
+    how = {"epochs": epochs, "lr": lr, "optimizer": optimizer, "schedule": schedule}
+    return fit_in_batches(StackedBayesian, risk, starts_or_fresh(risk, starts, seeds), weights, batch=size, **how)

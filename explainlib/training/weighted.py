@@ -1,4 +1,4 @@
-"""Many weightings of one risk, evaluated together: values, gradients and Hessian products for g rows at once.
+"""Many weightings of one risk in one batch: values, gradients and Hessian products of g rows.
 
 R_g(theta) = 1/n sum_i w_gi l_i(theta) + l2/2 |theta|^2        weights [g, n], theta [g, p]
 """
@@ -54,7 +54,7 @@ class WeightedRisks:
         return lambda v: pull(v)[0]
 
     def third_products(self, theta: Rows, v: Rows) -> Rows:
-        """Return R_g'''[v, v], row by row: how the Hessian along v changes along v."""
+        """Return R_g'''[v, v], row by row: the third derivative applied twice to v."""
         self.risk.require_derivatives(FORWARD_HESSIAN, THIRD)
 
         def along(theta: Tensor, weights: Tensor, v: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class WeightedRisks:
 
 
 class WeightedHeads(WeightedRisks):
-    """The same where only a final linear layer is trained: every row is a matrix product on shared features."""
+    """``WeightedRisks`` where only a final linear layer is trained: matrix products on shared features."""
 
     def _outputs(self, theta: Rows) -> Float[Tensor, "g n C"]:
         if len(theta) > 1 and theta.stride(0) == 0:  # one parameter vector, expanded: its outputs once
@@ -107,5 +107,5 @@ class WeightedHeads(WeightedRisks):
 
 
 def weighted_risks(risk: Risk, weights: Float[Tensor, "g n"]) -> WeightedRisks:
-    """Return the fastest form for this risk."""
+    """Return the fastest implementation for this risk."""
     return (WeightedRisks if risk.head is None else WeightedHeads)(risk, weights)

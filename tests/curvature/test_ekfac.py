@@ -79,10 +79,10 @@ PROBLEMS = {
 
 def blocks_and_truth(risk, fisher, ekfac):
     """Yield each block with the same block of a dense matrix (without ridge) and its eigenvectors Q."""
-    covered = torch.cat([block.places.flatten() for block in ekfac.blocks])
+    covered = torch.cat([block.flat_positions.flatten() for block in ekfac.blocks])
     assert torch.equal(covered.sort().values, torch.arange(risk.p))
     for block in ekfac.blocks:
-        at = block.places.flatten()
+        at = block.flat_positions.flatten()
         yield block, fisher[at][:, at], torch.kron(block.outputs, block.inputs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 
+import pooch
 import pytest
 import torch
 
@@ -53,7 +54,7 @@ def data_root(tmp_path, monkeypatch):
     root = tmp_path / "own"
     root.mkdir()
     monkeypatch.setenv(files.VARIABLE, str(root))
-    monkeypatch.setattr(files.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
     return root
 
 
@@ -61,5 +62,5 @@ def data_root(tmp_path, monkeypatch):
 def cache(tmp_path, monkeypatch):
     """Return an empty cache; EXPLAINLIB_DATA is not set."""
     monkeypatch.delenv(files.VARIABLE, raising=False)
-    monkeypatch.setattr(files.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
     return tmp_path / "cache" / "explainlib"

@@ -69,7 +69,7 @@ class Masked(nn.Module):
     [lambda: Last(nn.LSTM), lambda: Last(nn.GRU), lambda: Last(nn.RNN), Masked],
     ids=["lstm", "gru", "rnn", "mask"],
 )
-@pytest.mark.filterwarnings("ignore::explainlib.batching.LoopWarning")
+@pytest.mark.filterwarnings("ignore::explainlib.derivatives.batching.LoopWarning")
 def test_recurrent_nets_and_masks(make):
     e = Examples(normal(6, 5, 3), torch.arange(6) % 3)
     risk = xl.Risk(make().double(), e, l2=0.1)

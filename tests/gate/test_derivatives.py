@@ -341,11 +341,11 @@ def test_a_gradient_that_is_none_has_an_asymmetric_hessian():
 
 
 MUTANTS = {
-    "any difference is allowed": (routes, "ALLOWED", {torch.float64: 1e9, torch.float32: 1e9}),
+    "any difference is allowed": (routes, "TOLERANCE", {torch.float64: 1e9, torch.float32: 1e9}),
     "one direction is zero": (routes, "DIRECTIONS", 0),
-    "nothing is blamed": (entry, "blamed", lambda *a: ""),
+    "nothing is blamed": (entry, "failing_layer", lambda *a: ""),
     "no random operation is seen": (forward, "_draws", lambda *a: False),
-    "nothing was written": (forward, "_copy_back", lambda *a: []),
+    "nothing was written": (forward, "_restore_tensors", lambda *a: []),
 }
 
 

@@ -300,8 +300,8 @@ def test_a_buffer_that_a_forward_writes_is_named():
 
 
 def test_a_model_is_asked_once(monkeypatch):
-    asked, watched = [], entry.watched_forward
-    monkeypatch.setattr(entry, "watched_forward", lambda *args, **kw: (asked.append(1), watched(*args, **kw))[1])
+    asked, watched = [], entry.monitored_forward
+    monkeypatch.setattr(entry, "monitored_forward", lambda *args, **kw: (asked.append(1), watched(*args, **kw))[1])
     model = linear(nn.Linear(3, 3)).eval()
     for _ in range(3):
         xl.representers.kernel(model, normal(4, 3), normal(5, 3))

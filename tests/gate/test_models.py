@@ -1,6 +1,7 @@
 """Models as people have them: wrapped, scripted, lazy, frozen, half precision; and where they are called."""
 
 import copy
+import importlib.util
 import re
 
 import pytest
@@ -51,6 +52,8 @@ class Uncopyable(nn.Linear):
 
 
 def learn2learn_maml():
+    if importlib.util.find_spec("learn2learn") is None:
+        pytest.skip("learn2learn is not installed")
     from explainlib.datasets.tasks.learn2learn import import_learn2learn
 
     return import_learn2learn().algorithms.MAML(plain(), lr=0.1)

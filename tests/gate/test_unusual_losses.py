@@ -68,7 +68,7 @@ def balanced(outputs, y):
 def test_weights_from_the_batch_are_refused():
     data = classes(30)
     few_of_one = data[torch.tensor([*range(18), 18, 21, 24, 27])]
-    with pytest.raises(ValueError, match="depends on the others beside it"):
+    with pytest.raises(ValueError, match="depends on the other examples of its batch"):
         xl.Risk(net(), few_of_one, loss=balanced).loss_gradients()
 
 

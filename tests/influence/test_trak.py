@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import explainlib as xl
-from explainlib.influence.trak import PROJECTIONS, log_doubt, log_odds_gradients, random_projection, trak
+from explainlib.influence.trak import PROJECTIONS, log_error_probability, log_odds_gradients, random_projection, trak
 from explainlib.solvers import SolverError
 from tests.problems import (
     classes,
@@ -80,7 +80,7 @@ def test_a_sure_model_keeps_every_column(dtype):
     model = torch.nn.Linear(2, 2)
     model.weight.data, model.bias.data = torch.tensor([[-20.0, 0.0], [20.0, 0.0]]), torch.zeros(2)
     risk = xl.Risk(model.to(dtype), train)
-    doubt = log_doubt(risk.outputs(), train.y)
+    doubt = log_error_probability(risk.outputs(), train.y)
     margins = [Decimal(float(40 * v)) for v in train.x[:, 0].abs().double()]
     want = torch.tensor([float((1 / (1 + m.exp())).ln()) for m in margins], dtype=torch.float64)
     assert relative_error(doubt.double(), want) < 20 * torch.finfo(dtype).eps
@@ -99,7 +99,7 @@ def jacobian_of_two(x):
 
 def test_what_the_dtype_cannot_hold_is_said():
     risk = network_risk()
-    with pytest.warns(UserWarning, match="so sure of .* of 24 training labels"):
+    with pytest.warns(UserWarning, match="underflows for .* of 24 training labels"):
         trak(risk.at(1e4 * risk.theta), classes(3), features=5, damping=1e-3)
 
 
@@ -201,8 +201,8 @@ def test_bad_arguments():
 def test_the_projection_is_drawn_in_parts_that_fit(projection, monkeypatch):
     """p x k numbers of 8 bytes never take more than a quarter of the memory, and no fewer parts than fit are drawn."""
     risk, test = network_risk(), classes(5, seed=3)
-    counts, drawn = [], trak_room._drawn
-    monkeypatch.setattr(trak_room, "_drawn", lambda count, *rest: counts.append(count) or drawn(count, *rest))
+    counts, drawn = [], trak_room._draw_rows
+    monkeypatch.setattr(trak_room, "_draw_rows", lambda count, *rest: counts.append(count) or drawn(count, *rest))
     whole = trak(risk, test, features=200, damping=0.1, projection=projection)
     assert counts == [200]
     for memory in (100_000, 50_000, 30_000):

@@ -1,12 +1,13 @@
 """What runs where: the choice, its errors, and the command line on a machine without a GPU."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from explainlib.kernels import __main__ as command
-from explainlib.kernels import available, choice, gram_triton, layer_gram, reference, runs_on_triton, timing, use
+from explainlib.kernels import available, build, choice, gram_triton, layer_gram, reference, runs_on_triton, timing, use
 from explainlib.kernels.gram import require_factors
 from tests.kernels.factors import factors
 
@@ -50,7 +51,7 @@ def test_triton_without_a_gpu_says_what_to_do():
 def test_each_gap_has_its_remedy(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    monkeypatch.setattr(gram_triton, "triton", object())
+    monkeypatch.setattr(gram_triton, "triton", SimpleNamespace(__version__="3.5.1"))
     monkeypatch.setattr(gram_triton, "interpreted", lambda: False)
     assert "capability 7.5, the kernels need 8.0" in choice.missing()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
@@ -59,6 +60,30 @@ def test_each_gap_has_its_remedy(monkeypatch):
     assert "TRITON_INTERPRET=1" in choice.missing()
     monkeypatch.setattr(gram_triton, "triton", None)
     assert "explainlib[cuda]" in choice.missing()
+
+
+def test_a_triton_that_is_too_old_is_refused(monkeypatch):
+    """What torch 2.6 to 2.8 bring has no float64 products; plain PyTorch runs instead."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(gram_triton, "interpreted", lambda: False)
+    for version, fits in (("3.2.0", False), ("3.4.0", False), ("3.5.0", True), ("3.10.0+git1", True)):
+        monkeypatch.setattr(gram_triton, "triton", SimpleNamespace(__version__=version))
+        assert (choice.missing() == "") == fits, version
+        assert inspect.unwrap(runs_on_triton)(OnGpu(), 4) == fits
+        if not fits:
+            with pytest.raises(RuntimeError, match=f"Triton {version} .* need 3.5 or later"):
+                use("triton")
+            with pytest.raises(RuntimeError, match="need 3.5 or later"):
+                build.build(90)
+
+
+def test_an_interpreter_beside_a_numpy_it_does_not_know(monkeypatch):
+    monkeypatch.setattr(gram_triton, "interpreted", lambda: True)
+    for version, beside, fits in (("3.6.0", "2.4.1", False), ("3.6.0", "2.3.5", True), ("3.7.1", "2.10.0", True)):
+        monkeypatch.setattr(gram_triton, "triton", SimpleNamespace(__version__=version))
+        monkeypatch.setattr(choice.numpy, "__version__", beside)
+        assert (choice.missing() == "") == fits and (fits or "numpy<2.4" in choice.missing())
 
 
 def test_who_runs_what(monkeypatch):

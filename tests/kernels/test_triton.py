@@ -13,10 +13,15 @@ import sys
 import pytest
 import torch
 
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None,
-    reason="Triton is not installed (it has builds for Linux only): pip install 'explainlib[cuda]'",
-)
+from explainlib.kernels import choice
+
+
+def needs_triton(*, interpreted):
+    """Skip a test where Triton is missing or does not fit, with the reason."""
+    reason = "Triton is not installed (it has builds for Linux only): pip install 'explainlib[cuda]'"
+    if importlib.util.find_spec("triton") is not None:
+        reason = choice.unfit_versions(interpreted=interpreted)
+    return pytest.mark.skipif(bool(reason), reason=reason)
 
 
 def fresh(code, folder, **variables):
@@ -42,7 +47,7 @@ print(json.dumps([available(), found, refusal]))
 """
 
 
-@needs_triton
+@needs_triton(interpreted=True)
 def test_interpreted_kernel_equals_the_reference(tmp_path):
     here, found, refusal = fresh(TRIALS.format(device="cpu"), tmp_path, TRITON_INTERPRET="1")
     assert here["interpreter"] and here["missing"] == "" and len(found) == 5 * (4 + 3 * 2) + 7
@@ -64,7 +69,7 @@ print(json.dumps([
 """
 
 
-@needs_triton
+@needs_triton(interpreted=False)
 def test_builds_for_gpus_that_are_not_here(tmp_path):
     found = fresh(BUILDS, tmp_path, TRITON_DEFAULT_FP_FUSION="1")
     assert {sm for sm, *_ in found} == {80, 90} and len(found) == 3 + 6
@@ -75,7 +80,7 @@ def test_builds_for_gpus_that_are_not_here(tmp_path):
         assert (products > 0) == tensor_cores, f"sm_{sm} {name}"
 
 
-@needs_triton
+@needs_triton(interpreted=False)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 def test_kernel_on_the_gpu(tmp_path):
     here, found, _ = fresh(TRIALS.format(device="cuda"), tmp_path)

@@ -66,9 +66,9 @@ def test_processes_change_nothing():
 def test_an_interrupted_hessian_goes_on(tmp_path, monkeypatch):
     learner, tasks = tanh_maml(), random_tasks(5)
     whole = meta_hessian(learner, learner.w0, tasks)
-    monkeypatch.setattr("explainlib.meta.hessian.PIECE", 2)
+    monkeypatch.setattr("explainlib.meta.hessian.TASKS_PER_WRITE", 2)
     calls, room = [], sys.modules["explainlib.meta.hessian"]
-    real = room._spread
+    real = room._distribute
 
     def counted(*arguments):
         calls.append(1)
@@ -76,7 +76,7 @@ def test_an_interrupted_hessian_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(room, "_spread", counted)
+    monkeypatch.setattr(room, "_distribute", counted)
     with pytest.raises(KeyboardInterrupt):
         meta_hessian(learner, learner.w0, tasks, store=tmp_path / "h", route="general")
     before = len(calls)
@@ -103,8 +103,8 @@ def test_gauss_newton_rows_make_the_matrix(make):
     total = torch.zeros(learner.q, learner.q, dtype=DOUBLE)
     for k in range(3):
         e = episode(tasks, k)
-        jacobian = jacrev(lambda w, e=e: learner._answers(w, e, 3))(learner.w0)
-        s = learner._answers(learner.w0, e, 3).softmax(-1)
+        jacobian = jacrev(lambda w, e=e: learner._query_outputs(w, e, 3))(learner.w0)
+        s = learner._query_outputs(learner.w0, e, 3).softmax(-1)
         middle = torch.diag_embed(s) - s[:, :, None] * s[:, None]
         total += torch.einsum("ncp,ncd,ndq->pq", jacobian, middle, jacobian) / 12
     torch.testing.assert_close(rows.T @ rows, total, rtol=1e-11, atol=1e-13)

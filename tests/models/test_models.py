@@ -98,6 +98,41 @@ def test_mlp_is_its_formula(activation, function):
     assert torch.allclose(model(x), by_hand)
 
 
+def two_convolutions() -> list[nn.Module]:
+    first, second = (nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in ((3, 8), (8, 16)))
+    return [first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 7)]
+
+
+def three_convolutions() -> list[nn.Module]:
+    a, b, c = (nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in ((3, 32), (32, 64), (64, 128)))
+    return [a, nn.ReLU(), b, nn.ReLU(), c, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 7)]
+
+
+@pytest.mark.parametrize(
+    ("build", "by_hand", "names"),
+    [
+        (cnn2, two_convolutions, ["conv1", "relu1", "conv2", "relu2", "quarters", "flatten", "output"]),
+        (
+            cnn3,
+            three_convolutions,
+            ["conv1", "relu1", "conv2", "relu2", "conv3", "relu3", "mean", "flatten", "output"],
+        ),
+    ],
+)
+def test_a_cnn_has_these_layers_and_draws_them_in_this_order(build, by_hand, names):
+    """A seed names the same network in every version: the same layers, drawn one after the other."""
+    model = build(3, 7, seed=5)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        expected = nn.Sequential(*by_hand())
+    assert [name for name, _ in model.named_children()] == names
+    assert [repr(layer) for layer in model] == [repr(layer) for layer in expected]
+    pairs = list(zip(model.parameters(), expected.parameters(), strict=True))
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    x = torch.rand(2, 3, 9, 12)
+    assert torch.equal(model(x), expected(x))
+
+
 @pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32), (1, 8)])
 def test_cnn3_takes_any_image_size(channels, side):
     assert cnn3(channels, 7)(torch.rand(2, channels, side, side)).shape == (2, 7)

@@ -258,7 +258,7 @@ def test_redrawing_recomputes_nothing(panel, influence, monkeypatch):
 
     for name in ("gradients", "losses", "outputs"):
         monkeypatch.setattr(influence.learner, name, fails)
-    monkeypatch.setattr(influence.spectrum.__class__, "solved", fails)
+    monkeypatch.setattr(influence.spectrum.__class__, "solve", fails)
     times = []
     for k in range(1, M):
         started = time.perf_counter()

@@ -181,9 +181,9 @@ def computed(name: str, store: Path | None, **changed: object) -> Tensor:
 
 def many_files() -> None:
     """Let every store be written in several steps."""
-    sys.modules["explainlib.training.minimise"].KEPT = 2
+    sys.modules["explainlib.training.minimise"].PROBLEMS_PER_FILE = 2
     sys.modules["explainlib.training.ensembles"].CACHED = 1
-    sys.modules["explainlib.meta.hessian"].PIECE = 2
+    sys.modules["explainlib.meta.hessian"].TASKS_PER_WRITE = 2
     sys.modules["explainlib.meta.train"].SAVE_EVERY = 2
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from explainlib.storage import FINGERPRINT, Store, write_bytes, write_new
-from explainlib.storage.store import LONGEST
+from explainlib.storage.store import LARGEST_FINGERPRINT
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_other_formats_and_crafted_fingerprints(tmp_path, change, message):
 
 def test_a_long_fingerprint_is_not_read(tmp_path):
     with (tmp_path / FINGERPRINT).open("wb") as file:
-        file.truncate(LONGEST + 1)
+        file.truncate(LARGEST_FINGERPRINT + 1)
     with pytest.raises(ValueError, match="more than 67,108,864 bytes"):
         Store(tmp_path, {"a": 1})
 

@@ -26,7 +26,11 @@ NAMES = {k: name for k, name in enumerate(CASES)}
 
 @pytest.fixture(scope="module", autouse=True)
 def several_files():
-    rooms = {"training.minimise": "KEPT", "training.ensembles": "CACHED", "meta.hessian": "PIECE"}
+    rooms = {
+        "training.minimise": "PROBLEMS_PER_FILE",
+        "training.ensembles": "CACHED",
+        "meta.hessian": "TASKS_PER_WRITE",
+    }
     rooms |= {"meta.train": "SAVE_EVERY"}
     before = {room: getattr(sys.modules[f"explainlib.{room}"], name) for room, name in rooms.items()}
     many_files()
@@ -70,7 +74,7 @@ def test_another_computation_is_refused_or_right(copy, name, change):
     changed = {change: CHANGED[change]}
     truth = computed(name, None, **changed)
     assert truth.shape == result.shape and not torch.allclose(truth, result, rtol=1e-3), "the change changes something"
-    with pytest.raises(ValueError, match=r"another computation: |has come to 6 batches"):
+    with pytest.raises(ValueError, match=r"another computation: |has done 6 batches"):
         computed(name, folder, **changed)
     assert same(computed(name, folder), result), "the store is as it was"
 

@@ -284,7 +284,7 @@ class Interrupted:
 def test_an_interrupted_ensemble_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     risk = xl.Risk(perceptron(), TRAIN, l2=1e-2)
     call = dict(starts=fresh_starts(risk, range(6)), weights=weights(6), epochs=20, lr=0.05)
-    monkeypatch.setattr(ensembles, "CACHED", 2 * ensembles.numbers_kept(risk))
+    monkeypatch.setattr(ensembles, "CACHED", 2 * ensembles.values_per_network(risk))
     want = fit_risks(risk, **call)
     monkeypatch.setattr(ensembles, "train_networks", Interrupted(2))
     with pytest.raises(KeyboardInterrupt):

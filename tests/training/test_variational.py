@@ -253,6 +253,18 @@ def test_ensemble_weights_remove_examples_and_keep_the_divergence():
     assert part.theta.shape == (2, 30) and not torch.equal(part.theta[0], part.theta[1])
 
 
+def test_batches_of_an_ensemble_do_not_change_the_networks(monkeypatch):
+    risk = bound()
+    weights = torch.linspace(0.5, 1.5, 3 * 24, dtype=D).view(3, 24)
+    how = {"seeds": [0, 1, 2], "weights": weights, "epochs": 20, "lr": 0.02, "schedule": Plateau(patience=1)}
+    whole = fit_variational_ensemble(risk, **how)
+    monkeypatch.setattr(variational_ensembles, "NUMBERS", 1)
+    single = fit_variational_ensemble(risk, **how)
+    assert len(whole) == len(single) == 3 and torch.equal(whole.weights, weights)
+    assert torch.allclose(whole.theta, single.theta, rtol=1e-12, atol=0)
+    assert whole.status == single.status and not whole.losses.requires_grad
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
@@ -265,6 +277,10 @@ def test_ensemble_weights_remove_examples_and_keep_the_divergence():
         (lambda: fit_variational(net(), classes(), epochs=0), ValueError, "epochs"),
         (lambda: fit_variational_ensemble(bound(), epochs=1), ValueError, "neither of starts and seeds"),
         (lambda: fit_variational_ensemble(bound(), epochs=1, starts=torch.zeros(1, 3, dtype=D)), ValueError, "starts"),
+        (lambda: fit_variational_ensemble(bound(), epochs=1, starts=bound().theta[:0, None]), ValueError, "starts"),
+        (lambda: fit_variational_ensemble(bound(), epochs=1, starts=bound().theta[None][:0]), ValueError, "no rows"),
+        (lambda: fit_variational_ensemble(bound(), epochs=0, seeds=[0]), ValueError, "epochs=0"),
+        (lambda: fit_variational_ensemble(bound(), epochs=1, seeds=[0], optimizer="lion"), ValueError, "'lion'"),
         (
             lambda: fit_variational_ensemble(
                 ElboRisk(

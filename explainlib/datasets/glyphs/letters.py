@@ -126,7 +126,7 @@ def difference(codes: Sequence[int], *, side: int = 56) -> Float[Tensor, "k k"]:
     return least
 
 
-def too_alike(codes: Sequence[int], differences: Float[Tensor, "k k"]) -> Bool[Tensor, "k k"]:
+def too_similar(codes: Sequence[int], differences: Float[Tensor, "k k"]) -> Bool[Tensor, "k k"]:
     """Return which pairs of letters cannot both be classes: their difference is below ``ALIKE``, or ``CASES``.
 
     Args:
@@ -144,7 +144,7 @@ def distinct_letters() -> dict[str, list[int]]:
     script has fewer than ``MOST``.
     """
     candidates = [code for code in code_points(FONTS[0]) if script_and_name(code)]
-    alike = too_alike(candidates, difference(candidates))
+    alike = too_similar(candidates, difference(candidates))
     chosen: dict[str, list[int]] = {script: [] for script in SCRIPTS.values()}
     kept: list[int] = []
     for k, code in enumerate(candidates):

@@ -46,10 +46,10 @@ def drawings(codes: Sequence[int]) -> Float[Tensor, "k 20 28 28"]:
     depth = signed_distance(inside, FINE * REACH) / FINE
     width = 2 * depth.clamp(min=0).sum((1, 2), dtype=torch.float64) / inside.sum((1, 2))  # of half a stroke
     place = {letter: k for k, letter in enumerate(letters)}
-    chance = torch.stack([_chance(code, (WRITERS, 6 + 2 * CONTROL**2)) for code in codes])
+    chance = torch.stack([_uniform(code, (WRITERS, 6 + 2 * CONTROL**2)) for code in codes])
     pages = []
     for writer in range(WRITERS):
-        hand = 2 * _chance(writer, (6,)) - 1
+        hand = 2 * _uniform(writer, (6,)) - 1
         rows = torch.tensor([place[font, code] for font, code in zip(fonts[writer], codes, strict=True)])
         change = 2 * chance[:, writer] - 1
         pages.append(_render(depth[rows].double(), width[rows], sizes[rows] * LENGTH / 2, hand, change))
@@ -117,7 +117,7 @@ def _font(writer: int, code: int) -> str:
     return own if has_letter(own, code) and (own, code) not in OTHER_FORMS else FONTS[0]
 
 
-def _chance(number: int, shape: tuple[int, ...]) -> Float[Tensor, "..."]:
+def _uniform(number: int, shape: tuple[int, ...]) -> Float[Tensor, "..."]:
     """Return numbers from 0 to 1 that depend on ``number`` alone.
 
     Uniform numbers come straight from the generator's bits, by a method that numpy has never changed.

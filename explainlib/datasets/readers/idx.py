@@ -1,7 +1,7 @@
 """Idx files: a magic number, the lengths of the dimensions, then plain bytes; read strictly, for nothing else checks.
 
 Layout, big endian: two zero bytes, a type code (0x08 is unsigned byte), the number of dimensions, one 4-byte length
-for each, the values row by row. Packed (gzip) and unpacked files are told apart by their first bytes.
+for each, the values row by row. Compressed (gzip) and plain files are distinguished by their first bytes.
 Source: the description published with MNIST (LeCun, Cortes, Burges).
 """
 

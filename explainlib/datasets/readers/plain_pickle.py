@@ -1,13 +1,11 @@
 """Plain pickles: arrays, dicts, lists, strings and numbers come out of a pickle, and nothing it asks for is ever run.
 
 A pickle is a program, and one of its instructions calls anything that Python can import. This reader knows seven
-names. Even those stand for small functions of this file, which rebuild an array from its bytes; numpy's own ones trust
-what they are told. Any other name is refused before anything happens.
+names, which it replaces by small functions that check their arguments; any other name is refused before anything runs.
 
-It extends the unpickler that Python has in Python: the one in C takes memory by the numbers it reads in the file, and
-a single flipped bit can ask for all there is. Instructions are counted (``bounds.most_things``), keys are plain, no
-call makes more bytes than the file has, and what comes out is at most eight containers deep: a key of nested tuples
-takes for ever to hash, or more stack than there is, and a container that stands twice must not be copied twice.
+It extends Python's pure Python unpickler: the one in C allocates memory by numbers in the file, which a flipped bit can
+make huge. Instructions are counted (``bounds.max_objects``), keys are plain, no call makes more bytes than the file,
+and containers nest at most eight deep: nested keys are costly to hash, and shared containers must not be copied.
 """
 
 from __future__ import annotations
@@ -21,12 +19,12 @@ from typing import BinaryIO
 import numpy as np
 
 from explainlib.datasets.bounds import (
-    BYTES_A_THING,
+    BYTES_PER_OBJECT,
     LONGEST_NAME,
-    THINGS,
+    OBJECTS,
     format_size,
     format_value,
-    most_things,
+    max_objects,
     require_values,
     truncate,
     unreadable_error,
@@ -124,11 +122,11 @@ class _Reader(pickle._Unpickler):
 
     def __init__(self, file: _BoundedStream) -> None:
         super().__init__(file, encoding="latin1")
-        self.steps_left = self.most_steps = most_things(file.size)
+        self.steps_left = self.most_steps = max_objects(file.size)
         self.bytes_left = file.size
 
     def find_class(self, module: str, name: str) -> object:
-        """Return what stands for a name."""
+        """Return the replacement of a name."""
         inside = next((module.removeprefix(start) for start in MODULES if module.startswith(start)), module)
         found = {
             ("multiarray", "_reconstruct"): self.empty_array,
@@ -198,7 +196,7 @@ class _Reader(pickle._Unpickler):
         return self.stack[-1]
 
     def dtype(self, *arguments: object) -> _Dtype:
-        """Return what stands for ``numpy.dtype(text, align, copy)``."""
+        """Return the replacement of ``numpy.dtype(text, align, copy)``."""
         return _Dtype(*arguments)
 
     def ordered(self, pairs: object = ()) -> dict:
@@ -246,8 +244,8 @@ class _Reader(pickle._Unpickler):
         self.steps_left -= steps
         if self.steps_left < 0:
             raise pickle.UnpicklingError(
-                f"it has more than {self.most_steps:,} instructions, expected at most one for {BYTES_A_THING} bytes "
-                f"beyond {THINGS:,}"
+                f"it has more than {self.most_steps:,} instructions, expected at most one for {BYTES_PER_OBJECT} bytes "
+                f"beyond {OBJECTS:,}"
             )
 
     def pay(self, count: int) -> None:

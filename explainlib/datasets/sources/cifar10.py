@@ -34,7 +34,7 @@ FILES = tuple(
 
 
 def cifar10(split_seed: int = 0) -> Split:
-    """Return the training and test images, as many as the batches at hand hold.
+    """Return the training and test images, of the available batches.
 
     Args:
         split_seed: of the stratified split, where there are training batches only or the test batch only; 0 or more.
@@ -64,7 +64,7 @@ def cifar10(split_seed: int = 0) -> Split:
 
 
 def describe() -> str | None:
-    """Return a sentence about the batches at hand, or None without any.
+    """Return a sentence about the available batches, or None.
 
     Raises:
         ValueError: a damaged batch.

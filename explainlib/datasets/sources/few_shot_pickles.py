@@ -113,7 +113,7 @@ def few_shot_pickle(name: str, split: str | None = None) -> ClassPool:
 
 
 def describe(name: str) -> str | None:
-    """Return a sentence about the parts at hand, or None without any; nothing is read."""
+    """Return a sentence about the available parts, or None; nothing is read."""
     found = _parts(name)
     if not found:
         return None

@@ -71,7 +71,7 @@ def mnist(name: str, split_seed: int = 0) -> Split:
 
 
 def describe(name: str) -> str | None:
-    """Return a sentence about the files at hand ("t10k only, 10,000 images, in <folder>"), or None without any.
+    """Return a sentence about the available files ("t10k only, 10,000 images, in <folder>"), or None without any.
 
     Raises:
         ValueError: a file that is not an idx file of images.

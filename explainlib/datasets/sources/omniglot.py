@@ -1,4 +1,4 @@
-"""Omniglot: the characters of fifty alphabets, each drawn by twenty people, read straight out of the official zips.
+"""Omniglot: the characters of fifty alphabets, each drawn by twenty people, read from the official zips.
 
 A drawing is a black and white PNG of 105 by 105 pixels with dark ink on white paper. Here ink is 1 and paper 0, and
 each of the 28 by 28 pixels is the mean over the area it covers, so no ink is gained or lost.
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
 from explainlib.checks import require_choice
@@ -42,12 +41,12 @@ SIDE, SMALL = 105, 28
 LARGEST_DRAWING = 100_000  # bytes; the official ones have a few hundred, so more is a bomb
 NOT_A_PNG = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, MemoryError,
-    struct.error, zlib.error, Image.DecompressionBombError,
+    struct.error, zlib.error,
 )  # fmt: skip
 
 
 def omniglot(split: str | None = None) -> ClassPool:
-    """Return the characters of the zips at hand.
+    """Return the characters of the available zips.
 
     Args:
         split: "background" (964 characters of 30 alphabets), "evaluation" (659 of 20 others), "small1" or "small2"
@@ -69,7 +68,7 @@ def omniglot(split: str | None = None) -> ClassPool:
 
 
 def describe() -> str | None:
-    """Return a sentence about the zips at hand, or None without any.
+    """Return a sentence about the available zips, or None.
 
     Raises:
         ValueError: a damaged zip.
@@ -176,6 +175,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 
 def _drawing(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
     """Return the ink of one drawing, bool [105, 105]."""
+    from PIL import Image  # not with the package, which imports faster without it
+
     name = format_value(member.filename)
     if member.file_size > LARGEST_DRAWING:
         raise unreadable_error(path, f"its member {name} has {member.file_size:,} bytes, too many for a drawing")
@@ -184,7 +185,7 @@ def _drawing(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> n
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             size = image.size
             grey = np.asarray(image.convert("L")) if size == (SIDE, SIDE) else None
-    except NOT_A_PNG as error:
+    except (*NOT_A_PNG, Image.DecompressionBombError) as error:
         raise unreadable_error(path, f"its member {name} is no readable PNG ({truncate(str(error))})") from None
     if grey is None:
         raise unreadable_error(path, f"its member {name} has {size} pixels, expected {(SIDE, SIDE)}")

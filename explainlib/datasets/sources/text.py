@@ -107,7 +107,7 @@ def load_tokenized(
 
 
 def describe(name: str) -> str | None:
-    """Return a sentence about the files at hand ("test.csv only, 7,600 texts, in <folder>"), or None without any.
+    """Return a sentence about the available files ("test.csv only, 7,600 texts, in <folder>"), or None without any.
 
     Raises:
         ValueError: a broken row.

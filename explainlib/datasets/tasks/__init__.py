@@ -1,12 +1,13 @@
 """Few-shot tasks: drawn from pools of classes, corrupted, rotated, and exchanged with learn2learn."""
 
 from explainlib.datasets.tasks.corruptions import darken, flip_labels, flip_task_labels, noise_tasks, with_images
-from explainlib.datasets.tasks.learn2learn import from_learn2learn, to_learn2learn
+from explainlib.datasets.tasks.learn2learn import INSTALL_LEARN2LEARN, from_learn2learn, to_learn2learn
 from explainlib.datasets.tasks.rotations import rotate, rotation_augmentation
 from explainlib.datasets.tasks.sampling import fresh_queries, sample_tasks
 from explainlib.datasets.tasks.tasks import Tasks, task_features
 
 __all__ = [
+    "INSTALL_LEARN2LEARN",
     "Tasks",
     "darken",
     "flip_labels",

@@ -54,7 +54,7 @@ def with_images(pool: ClassPool, tasks: Tasks) -> Tasks:
 
 
 def noise_tasks(tasks_like: Tasks, n_tasks: int, *, seed: int) -> Tasks:
-    """Return tasks of which nothing can be learned: every pixel is uniform in [0, 1], whatever the label.
+    """Return tasks of pure noise: every pixel is uniform in [0, 1], independent of the label.
 
     Args:
         tasks_like: image tasks whose sizes, dtype and device the new ones share; the labels are those of the first.

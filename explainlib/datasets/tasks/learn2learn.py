@@ -35,28 +35,31 @@ REPLACEABLE = (
     "learn2learn.vision.datasets",
     "learn2learn.vision.benchmarks",
 )
-INSTALL = 'pip install --no-deps --config-settings="--build-option=build_ext" learn2learn==0.2.0'
+INSTALL_LEARN2LEARN = 'pip install --no-deps --config-settings="--build-option=build_ext" learn2learn==0.2.0'
 
 
 def import_learn2learn() -> ModuleType:
     """Return the module learn2learn, imported with stand-ins for those of its parts that cannot be imported.
 
     Using a stand-in raises an AttributeError that says why the part is missing. Modules that are imported already,
-    real or somebody's own stand-ins, stay as they are.
+    real or replaced by the user, are not changed.
 
     Raises:
         ImportError: learn2learn is not installed, or fails for another reason than gym and torchvision.
     """
     if "learn2learn" not in sys.modules and importlib.util.find_spec("learn2learn") is None:
         raise ImportError(
-            f"learn2learn is not installed; run: {INSTALL} (it is compiled, and needs gcc and the headers of Python)."
+            f"learn2learn is not installed; run: {INSTALL_LEARN2LEARN} "
+            "(it is compiled, and needs gcc and the headers of Python)."
         )
     finder = _StandInFinder()
     sys.meta_path.insert(0, finder)
     try:
         return importlib.import_module("learn2learn")
     except Exception as error:
-        raise ImportError(f"learn2learn cannot be imported ({error}); install it again: {INSTALL}.") from error
+        raise ImportError(
+            f"learn2learn cannot be imported ({error}); install it again: {INSTALL_LEARN2LEARN}."
+        ) from error
     finally:
         sys.meta_path.remove(finder)
 
@@ -87,7 +90,7 @@ class _LenientLoader(Loader):
         before = set(sys.modules)
         try:
             self.loader.exec_module(module)
-        except Exception as error:  # whatever gym or torchvision raise: torchvision beside another torch, RuntimeError
+        except Exception as error:  # any error of gym or torchvision: torchvision beside another torch, RuntimeError
             for name in [name for name in sys.modules if name.startswith(module.__name__ + ".") and name not in before]:
                 del sys.modules[name]
             for name in [name for name in vars(module) if not name.startswith("__")]:

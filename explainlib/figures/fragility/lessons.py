@@ -1,4 +1,4 @@
-"""The figures of the notebook on fragility: two pictures, like with like, the sweeps, restless truths."""
+"""The figures of the notebook on fragility: one Spearman for two scatters, matched parameters, sweeps, retraining."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def sweeps(summary: pandas.DataFrame, measure: str, label: str) -> Picture:
 
     Args:
         summary: the study's table ``iris`` or ``spectrum``.
-        measure: a column with ``_low`` and ``_high`` beside it.
+        measure: a column, with columns ``_low`` and ``_high``.
         label: of the y axis.
     """
     with style():

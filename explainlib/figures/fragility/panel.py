@@ -1,4 +1,4 @@
-"""The picture of the fragility panel: one correlation in its sweep, the scatter behind it, the spectrum beside it."""
+"""The picture of the fragility panel: one correlation in its sweep, its scatter plot, and the spectrum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outer curvature S behind bilevel influence, and one door to its inverse.
+"""The outer curvature S of bilevel influence, and its inverse.
 
 Exact (Ren et al., Definition 4.2), and their Gamma (Theorem 5.1) with C_i = partial_lam partial_theta f_i dtheta/dlam:
 
@@ -11,7 +11,7 @@ c_i are the tasks' weights, 1 unless given. For the proximal problem the second 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -30,10 +30,10 @@ from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution
 
 Operator = Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]
-AT_REST = 1e-6  # a gradient below this share of the tasks' own is a minimum for all purposes
+STATIONARY = 1e-6  # relative to a single task's gradient norm: below it lam counts as stationary
 REMEDIES = Remedies(shift="solve a Bilevel with a larger l2")
 ITERATIVE = {
-    "definite": "pass solver='dense', which gives the response of a saddle with a warning",
+    "definite": "pass solver='dense', which solves at a saddle too, with a warning",
     "longer": "pass a larger max_steps or tolerance",
     "scale": "pass scale=...",
     "direct": "pass solver='dense'",
@@ -46,90 +46,74 @@ def stationarity(gradient: float, size: float, strict: bool) -> str:
 
     Args:
         gradient: |D F|.
-        size: of a single task's gradient, to compare it with.
+        size: mean gradient norm of a single task.
         strict: raise instead of warning.
 
     Raises:
         ValueError: not stationary and ``strict``.
     """
-    if gradient <= AT_REST * size:
+    if gradient <= STATIONARY * size:
         return "stationary"
-    said = (
+    finding = (
         f"lam is not a stationary point of these tasks: |gradient| = {gradient:.1e}, a single task's is {size:.1e}. "
         "Influence then says how a Newton step would move, not where retraining ends"
     )
     if strict:
         remedy = "use xl.meta.solve, and pass its weights here too (weights=xl.meta.TaskWeights.of(...))"
-        raise ValueError(f"{said}; {remedy}, or pass strict=False.")
-    warn_caller(f"{said}.", NotAtMinimumWarning)
+        raise ValueError(f"{finding}; {remedy}, or pass strict=False.")
+    warn_caller(f"{finding}.", NotAtMinimumWarning)
     return "not_stationary"
 
 
-def outer_operator(
-    bilevel: Bilevel,
-    lam: Float[Tensor, " q"],
-    tasks: Tasks,
-    *,
-    hessian: str,
-    inverse: MakeInverse | None = None,
-    weights: TaskWeights | None = None,
-) -> Operator:
-    """Return v -> S v on rows [k, q].
+@dataclass(frozen=True, eq=False)
+class OuterCurvature:
+    """S at lam, as products or as a matrix.
 
-    Args:
+    Attributes:
         bilevel: the learner.
-        lam: where.
+        lam: meta-parameters [q].
         tasks: M tasks.
-        hessian: "exact" or "gamma".
-        inverse: makes the inner inverses; None is exact.
-        weights: of tasks and examples; None is all ones.
+        weights: of tasks and examples.
+        inverse: builds the inner inverses; None is exact.
 
     Source: Ren et al., Definition 4.2 and Theorem 5.1.
     """
-    if hessian == "exact":
-        total = bilevel.hessian_operator(lam, tasks, inverse=inverse, weights=weights)
-        return lambda v: total(v) + bilevel.l2 * v
-    c = TaskWeights.checked(tasks, weights).tasks
-    states = [(c[rows], state) for rows, state in bilevel.inner_states(lam, tasks, inverse=inverse, weights=weights)]
-    shift = bilevel.l2 + sum(float(own @ state.of_theta.abs().sum(1)) for own, state in states)  # Theorem 5.1
-    if bilevel.inner == "proximal":
-        return lambda v: shift * v
 
-    def product(v: Tensor) -> Tensor:
-        kept = shift * v
-        for own, state in states:
-            straight, across = state.partial_products(v.expand(len(state.theta), -1, -1))
-            kept = kept + torch.einsum("m,mkq->kq", own, straight + across)
-        return kept
+    bilevel: Bilevel
+    lam: Float[Tensor, " q"]
+    tasks: Tasks
+    weights: TaskWeights
+    inverse: MakeInverse | None = None
 
-    return product
+    def operator(self, hessian: str) -> Operator:
+        """Return v -> S v on rows [k, q], ``hessian`` "exact" or "gamma"."""
+        options = {"weights": self.weights, "inverse": self.inverse}
+        if hessian == "exact":
+            total = self.bilevel.hessian_operator(self.lam, self.tasks, **options)
+            return lambda v: total(v) + self.bilevel.l2 * v
+        c = self.weights.tasks
+        states = [(c[rows], state) for rows, state in self.bilevel.inner_states(self.lam, self.tasks, **options)]
+        shift = self.bilevel.l2 + sum(float(own @ state.partial_theta.abs().sum(1)) for own, state in states)  # Thm 5.1
+        if self.bilevel.inner == "proximal":
+            return lambda v: shift * v
 
+        def product(v: Tensor) -> Tensor:
+            total = shift * v
+            for own, state in states:
+                direct, mixed = state.partial_products(v.expand(len(state.theta), -1, -1))
+                total = total + torch.einsum("m,mkq->kq", own, direct + mixed)
+            return total
 
-def outer_matrix(
-    bilevel: Bilevel,
-    lam: Float[Tensor, " q"],
-    tasks: Tasks,
-    *,
-    hessian: str,
-    inverse: MakeInverse | None = None,
-    weights: TaskWeights | None = None,
-) -> Float[Tensor, "q q"]:
-    """Return S [q, q].
+        return product
 
-    Args:
-        bilevel: the learner.
-        lam: where.
-        tasks: M tasks.
-        hessian: "exact" or "gamma".
-        inverse: makes the inner inverses; None is exact.
-        weights: of tasks and examples; None is all ones.
-    """
-    if hessian == "exact":
-        total = bilevel.total_hessian(lam, tasks, inverse=inverse, weights=weights)
-        total.diagonal().add_(bilevel.l2)
-        return total
-    total = dense(outer_operator(bilevel, lam, tasks, hessian=hessian, inverse=inverse, weights=weights), lam)
-    return (total + total.T) / 2
+    def matrix(self, hessian: str) -> Float[Tensor, "q q"]:
+        """Return S [q, q], ``hessian`` "exact" or "gamma"."""
+        if hessian == "exact":
+            total = self.bilevel.total_hessian(self.lam, self.tasks, weights=self.weights, inverse=self.inverse)
+            total.diagonal().add_(self.bilevel.l2)
+            return total
+        total = dense(self.operator(hessian), self.lam)
+        return (total + total.T) / 2
 
 
 def dense(product: Operator, like: Float[Tensor, " q"]) -> Float[Tensor, "q q"]:
@@ -141,7 +125,7 @@ def dense(product: Operator, like: Float[Tensor, " q"]) -> Float[Tensor, "q q"]:
 def solver_of(
     solver: str, product: Operator | Float[Tensor, "q q"], **options: int | float | None
 ) -> Callable[[Float[Tensor, "k q"]], Solution]:
-    """Return b -> S^-1 b on rows, of a matrix factored here or of products.
+    """Return b -> S^-1 b on rows, from a factored matrix or from products.
 
     Args:
         solver: "dense" (``product`` is the matrix), "cg" or "neumann".
@@ -149,8 +133,8 @@ def solver_of(
         options: ``scale`` (Neumann), ``tolerance`` and ``max_steps`` (both); None is the solver's own.
 
     Returns:
-        A function of rows [k, q] that returns a Solution. An indefinite S is the status not_positive_definite: from its
-        lowest eigenvalue for "dense", whose value is the solution all the same, and from the curvature that it meets
+        A function of rows [k, q] that returns a Solution. An indefinite S has the status not_positive_definite: by its
+        lowest eigenvalue for "dense", which returns the solution all the same, and by a direction of negative curvature
         for "cg"; a Neumann series diverges.
     """
     given = {key: value for key, value in options.items() if value is not None}
@@ -167,20 +151,20 @@ def solver_of(
 
 
 def _checked_solver(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution]:
-    """Return the solve whose status also says that the matrix has a negative eigenvalue."""
+    """Return a solve with status not_positive_definite where the matrix has a negative eigenvalue."""
 
     def solve(rhs: Float[Tensor, "k q"]) -> Solution:
-        found = factor.solve(rhs)
-        if not found.converged or factor.lowest is None or factor.lowest > 0:
-            return found
+        solution = factor.solve(rhs)
+        if not solution.converged or factor.lowest is None or factor.lowest > 0:
+            return solution
         detail = f"the lowest eigenvalue is {factor.lowest:.2g}, so this is a saddle and not a minimum"
-        return replace(found, status="not_positive_definite", detail=detail, rows=(), eigenvalue=factor.lowest)
+        return replace(solution, status="not_positive_definite", detail=detail, rows=(), eigenvalue=factor.lowest)
 
     return solve
 
 
-def _fit(risk: Risk) -> Ekfac:
-    """Return a task's fit; what it does not cover is a matter of the learner."""
+def _fit_ekfac(risk: Risk) -> Ekfac:
+    """Return EK-FAC of a task's risk; an uncovered layer raises with remedies for the learner."""
     try:
         return Ekfac(risk)
     except UncoveredError as error:
@@ -193,11 +177,11 @@ class EkfacInverse:
 
     Args:
         problem: both levels; every layer that theta holds is Linear or a convolution.
-        lam: where.
+        lam: meta-parameters [q].
         theta: the inner solutions [m, p].
         batch: their tasks.
 
-    Source: Ren et al., appendix B.3; G stands for the Hessian of the training losses.
+    Source: Ren et al., appendix B.3; G replaces the Hessian of the training losses.
     """
 
     def __init__(
@@ -214,7 +198,7 @@ class EkfacInverse:
                 model = problem.head_at(at)
                 x = problem.features(lam, x)[:, : model.in_features].detach()
             risk = Risk(model, Examples(x, y), l2=problem.strength / self._size, parameters=chosen)
-            self._fits.append(_fit(risk.reweighted(batch.training[k])))
+            self._fits.append(_fit_ekfac(risk.reweighted(batch.training[k])))
 
     def solve(self, rows: Float[Tensor, "m k p"]) -> Float[Tensor, "m k p"]:
         """Return the approximate H_in^-1 rows."""

@@ -1,9 +1,8 @@
-"""Editing the meta-parameters by one Newton step of the problem that is left when tasks or examples are taken out.
+"""Editing the meta-parameters by one Newton step of the remaining problem, without some tasks or examples.
 
-    lam - S_-^-1 grad F_-(lam),     F_- = F - (what the changed tasks gave) + (what they give now)
+    lam - S_-^-1 grad F_-(lam),     F_- = F - (terms of the changed tasks before) + (their terms now)
 
-S_- and grad F_- are exact, so the step also sees how the curvature itself loses what was removed; the formula
-lam - influence is its first order.
+S_- and grad F_- are exact, so the step includes the change of the curvature; lam - influence is its first order.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ def newton_edit(
 
     Args:
         bilevel: the learner.
-        lam: where.
+        lam: meta-parameters [q].
         gradient: grad F(lam), the outer ridge included.
         whole: the exact S as a matrix for solver "dense", otherwise as products.
         changed: the tasks that change.
         before: their weights, and their examples', in F.
-        now: the same from now on; None means that they are gone.
+        now: the weights after the edit; None removes the tasks.
         solver: "dense", "cg" or "neumann".
         options: of the solver.
 
     Returns:
-        Solution, not yet judged.
+        Solution; its status is not checked here.
     """
     gradient = gradient - before.tasks @ bilevel.total_gradients(lam, changed, weights=before)
     if now is not None:
@@ -53,11 +52,11 @@ def newton_edit(
         if now is not None:
             system = system + bilevel.total_hessian(lam, changed, weights=now)
         return solver_of(solver, system)(gradient[None])
-    taken = bilevel.hessian_operator(lam, changed, weights=before)
-    given = None if now is None else bilevel.hessian_operator(lam, changed, weights=now)
+    old_operator = bilevel.hessian_operator(lam, changed, weights=before)
+    new_operator = None if now is None else bilevel.hessian_operator(lam, changed, weights=now)
 
     def product(v: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
-        left = whole(v) - taken(v)
-        return left if given is None else left + given(v)
+        left = whole(v) - old_operator(v)
+        return left if new_operator is None else left + new_operator(v)
 
     return solver_of(solver, product, **(options or {}))(gradient[None])

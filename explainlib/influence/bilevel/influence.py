@@ -5,11 +5,10 @@ r"""Ren et al.: the influence of tasks and of single examples, inner and outer, 
     training example     dlam/deps   = +S^-1 D_lam P,   P = -partial_theta f_k . inner   Theorems 4.6, 4.7
     on a new task        df'/deps    = (D f')^T dlam/deps                            Definition 5.2, corrected
 
-S = l2 I + H_total. Sums, not means: removing is eps = -1, so removal subtracts the influence, always. Under weights,
-c_k of tasks, a and b of examples, S and D f hold them, eps is added to one of them, and an example's influence is c_k
-times that above; removing is eps = -c_k, -a or -b. Where this differs from the paper: Theorem 4.5 prints the plain
-gradient; Proposition 4.8 is minus ours and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam
-(``shortcut=True`` does so too).
+S = l2 I + H_total; objectives and symbols are explained in ``xl.meta.Bilevel``. eps is added to one weight c, a or b,
+and an example's influence is c_k times that above. Removal is eps = -c_k, -a or -b, -1 without weights, so it subtracts
+the influence. Where this differs from the paper: Theorem 4.5 prints the plain gradient; Proposition 4.8 is minus ours
+and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam (``shortcut=True`` does so too).
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from explainlib.influence.bilevel.curvature import (
     SOLVERS,
     EkfacInverse,
     Operator,
-    outer_matrix,
-    outer_operator,
+    OuterCurvature,
     solver_of,
     stationarity,
 )
@@ -45,15 +43,15 @@ class BilevelInfluence:
     Args:
         bilevel: the learner.
         lam: its meta-parameters [q], at a stationary point of these tasks (``xl.meta.solve``).
-        tasks: the M training tasks; support = training, query = validation.
-        hessian: "exact", or the paper's "gamma", which ranks but cannot edit (slip 5).
+        tasks: the M training tasks.
+        hessian: "exact", or the paper's "gamma", which ranks but is too small for edits (slip 5).
         solver: "dense" (one factorisation), "cg" or "neumann" (products only).
         inner_hessian: "exact", or "ekfac" for networks of Linear and convolution layers.
-        weights: of tasks and examples, as in ``xl.meta.solve``; made by ``xl.meta.TaskWeights.of``. None is all ones.
+        weights: those that lam was solved with, from ``xl.meta.TaskWeights.of``.
         strict: raise unless lam is stationary; otherwise warn.
         scale: of the Neumann series; None is 1.1 times the largest eigenvalue of S.
-        tolerance: relative residual of "cg" and "neumann"; None is theirs.
-        max_steps: likewise.
+        tolerance: relative residual of "cg" and "neumann"; None is their default.
+        max_steps: of "cg" and "neumann"; None is their default.
         on_failure: "raise" or "warn" when a solve fails.
 
     Attributes:
@@ -61,8 +59,9 @@ class BilevelInfluence:
         gradient_norm: |sum_i c_i D f_i + l2 lam|.
         status: "stationary" or "not_stationary".
         solution: the last solve's ``Solution``, its status, steps and residual; None before the first. Its status is
-            "not_positive_definite" where S is indefinite: lam is a saddle then, and influence says how that stationary
-            point moves, not where retraining ends. "dense" returns it with a ``SolverWarning``, the others raise.
+            "not_positive_definite" where S is indefinite: lam is then a saddle, and influence is the response of that
+            stationary point, not the result of retraining. "dense" returns it with a ``SolverWarning``, the others
+            raise.
 
     Raises:
         ValueError: parameters of another learner, a point that is not stationary under ``strict``.
@@ -98,21 +97,21 @@ class BilevelInfluence:
         self.options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
         self._inverse = None if inner_hessian == "exact" else EkfacInverse
         self.solution: Solution | None = None
-        self._kept: dict[str, object] = {}
-        exact = bilevel.total_gradients(self.lam, tasks, weights=self.weights)
-        self.gradient = self.weights.tasks @ exact + bilevel.l2 * self.lam
+        self._cache: dict[str, object] = {}
+        exact_gradients = bilevel.total_gradients(self.lam, tasks, weights=self.weights)
+        self.gradient = self.weights.tasks @ exact_gradients + bilevel.l2 * self.lam
         self.gradient_norm = float(self.gradient.norm())
-        self.gradients: Float[Tensor, "M q"] = exact
+        self.gradients: Float[Tensor, "M q"] = exact_gradients
         if self._inverse is not None:
             self.gradients = torch.cat([state.total_gradients() for _, state in self._inner_states()])
-        self.status = stationarity(self.gradient_norm, float(exact.norm(dim=1).mean()), strict)
+        self.status = stationarity(self.gradient_norm, float(exact_gradients.norm(dim=1).mean()), strict)
 
     @compute.entry
     def tasks(self) -> Float[Tensor, "M q"]:
         """Return dlam/deps for every task, one factorisation for all (Theorem 4.3)."""
-        if "tasks" not in self._kept:
-            self._kept["tasks"] = -self._solved(self.gradients)
-        return self._kept["tasks"]
+        if "tasks" not in self._cache:
+            self._cache["tasks"] = -self._solve(self.gradients)
+        return self._cache["tasks"]
 
     def task(self, k: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of task k; > 0 means that more of it raises that meta-parameter."""
@@ -122,7 +121,7 @@ class BilevelInfluence:
     def validation_examples(self, k: int) -> Float[Tensor, "r q"]:
         """Return dlam/deps for every validation (query) example of task k (Theorem 4.5 with the total gradient)."""
         state = self._state(k)
-        return -self._solved(self.weights.tasks[k] * state.validation_gradients()[0])
+        return -self._solve(self.weights.tasks[k] * state.validation_gradients()[0])
 
     def validation_example(self, k: int, i: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of validation example i of task k."""
@@ -132,7 +131,7 @@ class BilevelInfluence:
     def training_examples(self, k: int) -> Float[Tensor, "s q"]:
         """Return dlam/deps for every training (support) example of task k: +S^-1 D_lam P (Theorems 4.6, 4.7)."""
         state = self._state(k)
-        return -self._solved(self.weights.tasks[k] * state.training_derivatives()[0])  # d(D f)/db = -D_lam P
+        return -self._solve(self.weights.tasks[k] * state.training_derivatives()[0])  # d(D f)/db = -D_lam P
 
     def training_example(self, k: int, i: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of training example i of task k."""
@@ -142,17 +141,17 @@ class BilevelInfluence:
     def direct_tasks(self) -> Float[Tensor, "M q"]:
         """Return the paper's direct-IF of every task (eq. 2): identically zero for the proximal problem (slip 4).
 
-        Where l2 I + sum_i partial_lam^2 f_i is indefinite, the value is no minimum's response: a ``SolverWarning`` says
-        so, and ``solution.status`` is "not_positive_definite".
+        Where l2 I + sum_i partial_lam^2 f_i is indefinite, lam is not a minimum of that problem: a ``SolverWarning`` is
+        given, and ``solution.status`` is "not_positive_definite".
         """
-        if "direct" not in self._kept:
+        if "direct" not in self._cache:
             rows, states = zip(*self._inner_states(), strict=True)
             c = [self.weights.tasks[k] for k in rows]
             matrix = sum(s.direct_hessian(own, third_order=False) for s, own in zip(states, c, strict=True))
             matrix = (matrix + matrix.T) / 2  # eq. (3) and its ridge
             matrix.diagonal().add_(self.bilevel.l2)
-            self._kept["direct"] = solver_of("dense", matrix)(torch.cat([state.of_lam for state in states]))
-        self.solution = self._kept["direct"]
+            self._cache["direct"] = solver_of("dense", matrix)(torch.cat([state.partial_lam for state in states]))
+        self.solution = self._cache["direct"]
         if not self.solution.converged:
             warn_caller(self.solution.sentence, SolverWarning)
         return -self.solution.value
@@ -163,17 +162,17 @@ class BilevelInfluence:
 
     @compute.entry
     def first_order_tasks(self) -> Float[Tensor, "M q"]:
-        """Return -S^-1 partial_theta f_k, S exact: dtheta/dlam taken as I, usually run as "direct" (slip 4).
+        """Return -S^-1 partial_theta f_k, S exact: dtheta/dlam taken as I, often called "direct" (slip 4).
 
         Raises:
-            ValueError: inner="head", where theta has not the shape of lam.
+            ValueError: inner="head", where theta and lam differ in shape.
         """
         self._require_proximal("first_order")
-        if "first order" not in self._kept:
-            product = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
-            rows = torch.cat([state.of_theta for _, state in self._inner_states()])
-            self._kept["first order"] = self._required(solver_of(self.solver, product, **self.options)(rows))
-        self.solution = self._kept["first order"]
+        if "first order" not in self._cache:
+            product = self._curvature("exact")
+            rows = torch.cat([state.partial_theta for _, state in self._inner_states()])
+            self._cache["first order"] = self._require_solved(solver_of(self.solver, product, **self.options)(rows))
+        self.solution = self._cache["first order"]
         return -self.solution.value
 
     def first_order(self, k: int) -> Float[Tensor, " q"]:
@@ -185,8 +184,8 @@ class BilevelInfluence:
         """Return lam after removing several tasks at once: lam minus their influences, or one leave-out Newton step.
 
         Args:
-            indices: distinct tasks; at least one has to stay.
-            newton: take the Newton step of the remaining problem from lam instead.
+            indices: distinct tasks, not all.
+            newton: one Newton step of the remaining problem from lam.
 
         Raises:
             ValueError: all tasks removed, an index outside the tasks; newton with hessian="gamma".
@@ -206,7 +205,7 @@ class BilevelInfluence:
 
         Args:
             k: the task.
-            i: the example's place in its part.
+            i: index of the example in its part.
             part: "training" (support) or "validation" (query).
             newton: one Newton step of the problem without it; for a training example the task is adapted again.
         """
@@ -222,14 +221,14 @@ class BilevelInfluence:
                 "newton=True takes the exact step of the remaining problem; make it with "
                 "BilevelInfluence(..., hessian='exact', inner_hessian='exact'), or pass newton=False."
             )
-        whole = self._matrix("exact") if self.solver == "dense" else self._operator("exact")
+        whole = self._curvature("exact")
         options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
         self.solution = newton_edit(self.bilevel, self.lam, self.gradient, whole, self.tasks_given[rows], **options)
-        return self.lam - self._required(self.solution).value[0]
+        return self.lam - self._require_solved(self.solution).value[0]
 
     @compute.entry
     def performance(self, new_tasks: Tasks, *, shortcut: bool = False) -> Float[Tensor, "T M"]:
-        """Return df'/deps: how each new task's summed validation loss moves with an extra weight on each training task.
+        """Return df'/deps: the derivative of each new task's outer loss in the weight of each training task.
 
         Args:
             new_tasks: T tasks that the learner can read.
@@ -239,7 +238,7 @@ class BilevelInfluence:
             [T, M]; > 0 is harmful, and minus this predicts the removal.
 
         Raises:
-            ValueError: the shortcut for inner="head", where its shapes do not meet.
+            ValueError: the shortcut with inner="head", whose shapes differ.
         """
         if shortcut:
             self._require_proximal("performance(shortcut=True)")
@@ -252,9 +251,9 @@ class BilevelInfluence:
     def example_index(self, k: int, i: int, part: str) -> int:
         """Return i if task k has such an example."""
         require_choice("part", part, ("training", "validation"))
-        held = (self.tasks_given.support_y if part == "training" else self.tasks_given.query_y).shape[1]
+        count = (self.tasks_given.support_y if part == "training" else self.tasks_given.query_y).shape[1]
         of = f"{part} examples of task {k}; every task counts its own"
-        return int(require_indices([i], held, name="i", of=of)[0])
+        return int(require_indices([i], count, name="i", of=of)[0])
 
     def _task_index(self, k: int) -> int:
         return int(require_indices([k], len(self.tasks_given), name="k", of="training tasks")[0])
@@ -274,27 +273,25 @@ class BilevelInfluence:
         options = {"weights": self.weights[row], "inverse": self._inverse}
         return next(state for _, state in self.bilevel.inner_states(self.lam, self.tasks_given[row], **options))
 
-    def _operator(self, hessian: str) -> Operator:
-        options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
-        return outer_operator(self.bilevel, self.lam, self.tasks_given, **options)
-
-    def _matrix(self, hessian: str) -> Float[Tensor, "q q"]:
+    def _curvature(self, hessian: str) -> Float[Tensor, "q q"] | Operator:
+        """Return S as this solver takes it: a matrix, made once, or products."""
+        outer = OuterCurvature(self.bilevel, self.lam, self.tasks_given, self.weights, self._inverse)
+        if self.solver != "dense":
+            return outer.operator(hessian)
         key = f"{hessian} matrix"
-        if key not in self._kept:
-            options = {"hessian": hessian, "inverse": self._inverse, "weights": self.weights}
-            self._kept[key] = outer_matrix(self.bilevel, self.lam, self.tasks_given, **options)
-        return self._kept[key]
+        if key not in self._cache:
+            self._cache[key] = outer.matrix(hessian)
+        return self._cache[key]
 
-    def _solved(self, rhs: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
-        """Return S^-1 rhs; what can be factored is factored once."""
-        if "solver" not in self._kept:
-            product = self._matrix(self.hessian) if self.solver == "dense" else self._operator(self.hessian)
-            self._kept["solver"] = solver_of(self.solver, product, **self.options)
-        self.solution = self._kept["solver"](rhs)
-        return self._required(self.solution).value
+    def _solve(self, rhs: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
+        """Return S^-1 rhs; a dense S is factored once."""
+        if "solver" not in self._cache:
+            self._cache["solver"] = solver_of(self.solver, self._curvature(self.hessian), **self.options)
+        self.solution = self._cache["solver"](rhs)
+        return self._require_solved(self.solution).value
 
-    def _required(self, found: Solution) -> Solution:
-        """Return a solve that may be used: a dense one of an indefinite S too, whose value is a saddle's response."""
+    def _require_solved(self, found: Solution) -> Solution:
+        """Return the solution if it may be used; a dense solve of an indefinite S (a saddle) only warns."""
         saddle = self.solver == "dense" and found.status == "not_positive_definite"
         return found.require_converged("warn" if saddle else self.on_failure)
 

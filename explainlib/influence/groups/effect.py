@@ -1,4 +1,4 @@
-"""Group influence: where the minimum moves when whole groups of examples leave.
+"""Group influence: the change of the minimum when whole groups of examples are removed.
 
     "preserve"   R(theta, eps) = 1/n [ sum_U (1 + eps) l_i + sum_rest (1 - f/(1-f) eps) l_i ] + l2/2 |theta|^2
     "plain"      R(theta, eps) = 1/n [ sum_U (1 + eps) l_i + sum_rest l_i ] + l2/2 |theta|^2
@@ -12,7 +12,7 @@ With g_U = sum_U grad l_i, H_U the group's mean Hessian without ridge, and H_d =
 
 Damping only solves: the terms are those of the minimum of R(., eps) + damping/2 |. - theta|^2. Slip 15: eq. (15) of
 the paper, f/(1-f) [I - H^-1 (H_U + l2 I)] theta1, is the same without damping; read literally with a damped inverse it
-keeps f/(1-f) damping H_d^-1 theta1, even where group and rest have one curvature and there is no second order at all.
+keeps f/(1-f) damping H_d^-1 theta1, even where group and rest have the same curvature and the second order is zero.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
 from explainlib.solvers.preconditioner import preconditioner
-from explainlib.solvers.remedies import AS_THEY_ARE, risk_remedies
+from explainlib.solvers.remedies import DENSE_INDEFINITE, risk_remedies
 from explainlib.training.variational import ElboRisk
 from explainlib.training.weighted import weighted_risks
 
@@ -42,7 +42,7 @@ class SeriesWarning(UserWarning):
     """A series in a group's weight whose terms do not shrink."""
 
 
-ENTRIES = 2**23  # g x n x C numbers in one batch
+ENTRIES = 2**23  # g x n x C numbers of one batch
 
 
 @alternatives("pass solver='cg' (no p x p matrix), fewer groups at a time, or a Risk(..., parameters='last')")
@@ -74,11 +74,12 @@ def removal_effect(
         on_failure: "raise" or "warn" when a solve does not converge.
 
     Returns:
-        Removal; ``theta [g, p]``, and ``theta1``, ``theta2`` for orders 1 and 2; ``status`` says of each group whether
-        its own solves converged, and which did not.
+        Removal; ``theta [g, p]``, and ``theta1``, ``theta2`` for orders 1 and 2; ``status`` says for each group whether
+        its solves converged, and which did not.
 
     Raises:
-        SolverError: a singular curvature without ridge or damping, or a solve that did not converge; it names groups.
+        SolverError: a singular curvature without ridge or damping, or a solve that did not converge; the message names
+            the groups.
         ValueError: a bad group or option.
 
     Source: Basu et al. 2020, eqs (8), (15), (17), which have no ridge; Koh et al. 2019 for "plain". Deviation: their
@@ -93,7 +94,7 @@ def removal_effect(
     if third_derivative and order != 2:
         raise ValueError(f"third_derivative=True belongs to order=2, got order={order!r}; leave it out.")
     rest = removal_weights(risk, checked, weighting)
-    size = require_minimum(risk, strict=strict, user="group influence")
+    gradient_norm = require_minimum(risk, strict=strict, user="group influence")
     batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1)))
     f = risk.theta.new_tensor([len(group) / risk.n for group in checked])
     if order == "newton":
@@ -101,15 +102,15 @@ def removal_effect(
     else:
         inverse = inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping"))
         step = _terms(risk, inverse, damping, order, weighting, third_derivative)
-    pieces, statuses = [], []
+    results, statuses = [], []
     with tqdm(total=len(checked), desc="removal effect", delay=2.0, leave=False) as bar:
         for weights, share in zip(rest.split(batch), f.split(batch), strict=True):
             solutions, terms = step(weights, share[:, None])
             require_solved(solutions, len(statuses), on_failure)
-            statuses += [f"{status}, |gradient| {size:.1e}" for status in group_statuses(solutions)]
-            pieces.append(terms)
+            statuses += [f"{status}, |gradient| {gradient_norm:.1e}" for status in group_statuses(solutions)]
+            results.append(terms)
             bar.update(len(weights))
-    theta1, theta2 = (torch.cat([piece[k] for piece in pieces]) for k in range(2))
+    theta1, theta2 = (torch.cat([piece[k] for piece in results]) for k in range(2))
     if order == 2:
         _warn_of_large_terms(theta1, theta2)
     name = {"1": "first order", "2": "second order", "newton": "Newton step"}[str(order)]
@@ -120,16 +121,16 @@ def removal_effect(
 
 
 def _require_ridge_alone(risk: Risk, order: int | str) -> None:
-    """Refuse the series for a bound: beside the losses its terms know of a ridge, and not of a divergence."""
+    """Refuse the series for an evidence lower bound: its terms assume a ridge, not a divergence."""
     if order != "newton" and isinstance(risk, ElboRisk):
         raise ValueError(
-            f"order={order!r} takes what is beside the losses for a ridge, and this bound has a divergence; pass "
+            f"order={order!r} assumes losses and a ridge, and this evidence lower bound has a divergence; pass "
             "order='newton', or take -1/n times xl.influence.parameter_influence."
         )
 
 
 def _warn_of_large_terms(theta1: Tensor, theta2: Tensor) -> None:
-    """Warn of groups whose second term is as large as the first."""
+    """Warn about groups with a second term larger than the first."""
     sizes = theta2.norm(dim=1) / theta1.norm(dim=1).clamp(min=torch.finfo(theta1.dtype).tiny)
     large = (sizes > 1).nonzero()[:, 0].tolist()
     if large:
@@ -146,21 +147,23 @@ def _terms(risk: Risk, inverse: Inverse, damping: float, order: int, weighting: 
     keep = weighting == "preserve"
 
     def step(rest: Float[Tensor, "g n"], f: Float[Tensor, "g 1"]) -> tuple[list, tuple[Tensor, Tensor]]:
-        members = torch.where(rest == 0, risk.weights_or_ones(), 0.0)  # the group's own weights, 0 elsewhere
-        group = weighted_risks(risk, members)
+        group_weights = torch.where(rest == 0, risk.weights_or_ones(), 0.0)  # the group's own weights, 0 elsewhere
+        group = weighted_risks(risk, group_weights)
         theta = risk.theta.expand(len(rest), -1)
-        pull = group.gradients(theta) - risk.l2 * theta  # g_U / n
-        first = inverse((pull + f * risk.l2 * theta) / (1 - f) if keep else pull)  # eq. (8), ridge added
+        group_gradient = group.gradients(theta) - risk.l2 * theta  # g_U / n
+        first = inverse(
+            (group_gradient + f * risk.l2 * theta) / (1 - f) if keep else group_gradient
+        )  # eq. (8), ridge added
         theta1 = -first.value
         if order == 1:
             return [first], (theta1, torch.zeros_like(theta1))
-        curved = group.operator(theta)(theta1) - risk.l2 * theta1  # f H_U theta1
+        group_product = group.operator(theta)(theta1) - risk.l2 * theta1  # f H_U theta1
         if keep:
-            # H_d theta1 less what is solved for leaves H - l2 I - H_U: the damping belongs to both
-            second = inverse((curved + f * (risk.l2 + damping) * theta1) / (1 - f))
-            theta2 = f / (1 - f) * theta1 - second.value  # eq. (15), ridge added, slip 15 mended
+            # H_d theta1 minus this right-hand side is (H - l2 I - H_U) theta1: damping cancels
+            second = inverse((group_product + f * (risk.l2 + damping) * theta1) / (1 - f))
+            theta2 = f / (1 - f) * theta1 - second.value  # eq. (15), ridge added, slip 15 corrected
         else:
-            second = inverse(curved)
+            second = inverse(group_product)
             theta2 = -second.value
         if not third_derivative:
             return [first, second], (theta1, theta2)
@@ -178,7 +181,7 @@ def _newton_steps(risk: Risk, damping: float):
     options = {"offers": ("damping",), "curvature": "hessian", "solver": "cg", "has_ridge": not bound}
     remedies = risk_remedies(risk.theta.dtype, **options)
     if not bound:
-        remedies = replace(remedies, direct="pass order=2", definite=f"pass order=1 with {AS_THEY_ARE}")
+        remedies = replace(remedies, direct="pass order=2", definite=f"pass order=1 with {DENSE_INDEFINITE}")
 
     def step(rest: Float[Tensor, "g n"], f: Float[Tensor, "g 1"]) -> tuple[list, tuple[Tensor, Tensor]]:
         remaining = weighted_risks(risk, rest)

@@ -1,4 +1,4 @@
-"""The second-order influence of a group as a quadratic form in its indicator w, and the products it is made of.
+"""The second-order influence of a group as a quadratic form in its indicator w, and its products.
 
     q(w) = c1 w^T a + c2 w^T B w,     c1 = (1 - 2f) / ((1-f)^2 n),  c2 = 1 / ((1-f)^2 n^2),  f = k/n
     v = H_d^-1 grad l_t,    a_i = v^T G_i,    B_ij = A_i^T H_d^-1 G_j,    H_d = H + damping I
@@ -6,7 +6,7 @@
 
 l_t is the mean test loss, H the Hessian of the risk, ridge included, and damping only solves (slip 15); rows G_i and
 A_i are [p]. B has n x n entries but is a product of two thin factors, so w -> B w costs two passes over the data and
-one solve, and B is never formed. It is not symmetric. On groups, q is the change of the mean test loss on removal
+one solve, and B is never materialised. It is not symmetric. On groups, q is the change of the mean test loss on removal
 (weighting "preserve"), to second order in the parameters and linear in the test loss.
 """
 
@@ -37,7 +37,7 @@ class GroupQuadratic:
 
     Args:
         risk: unweighted, at a minimum; otherwise a warning, or with ``strict`` an error.
-        test: the examples whose mean loss is l_t.
+        test: the examples; l_t is their mean loss.
         solver: as in ``parameter_influence``.
         damping: absolute, added to H only to solve with it.
         strict: raise where the risk is not at a minimum.
@@ -45,7 +45,7 @@ class GroupQuadratic:
 
     Raises:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
-        ValueError, TypeError: a reweighted risk, or a test set the risk cannot judge.
+        ValueError, TypeError: a reweighted risk, or a test set that does not fit the risk.
 
     Source: Basu et al. 2020, eqs (17) and (18), which have no ridge, no damping and one test example.
     """
@@ -82,13 +82,13 @@ class GroupQuadratic:
     def value(self, w: Weights, k: int | Float[Tensor, " s"]) -> Float[Tensor, " s"]:
         """Return q of each row of weights, indicators or not, with the coefficients of k; cheaper than a product."""
         c1, c2 = self.coefficients(k)
-        pulled, curved = self._sides.weighted_sums(w)
-        return c1 * (w @ self.a) + c2 * (curved * self.solve(pulled)).sum(1)  # eq. (18)
+        gradient_sum, curvature_sum = self._sides.weighted_sums(w)
+        return c1 * (w @ self.a) + c2 * (curvature_sum * self.solve(gradient_sum)).sum(1)  # eq. (18)
 
     def product(self, w: Weights) -> Weights:
         """Return (B + B^T) w, row by row."""
-        pulled, curved = self._sides.weighted_sums(w)
-        solved = self.solve(torch.cat([pulled, curved]))
+        gradient_sums, curvature_sums = self._sides.weighted_sums(w)
+        solved = self.solve(torch.cat([gradient_sums, curvature_sums]))
         from_curvature, from_gradients = self._sides.products(solved[len(w) :], solved[: len(w)])
         return from_curvature + from_gradients
 
@@ -104,56 +104,61 @@ class GroupQuadratic:
 
 
 class HeadFactors:
-    """The rows G and A where only a final linear layer is trained: both are outer products with shared features.
+    """The rows G and A where only a final linear layer is trained: outer products with shared features.
 
     Args:
         risk: with a recognised ``head``.
         v: [p].
-        damping: joins the ridge in A, not in G.
+        damping: added to the ridge in A, not in G.
     """
 
     def __init__(self, risk: Risk, v: Float[Tensor, " p"], damping: float = 0.0) -> None:
-        self.risk, self.v, self.lift = risk, v, risk.l2 + damping
+        self.risk, self.v, self.shift = risk, v, risk.l2 + damping
         outputs, y = risk.outputs(), risk.train.y
         self.slope = risk.loss.gradient(outputs, y)  # [n, C], grad l_i = slope_i x features_i
-        self.bend = risk.loss.hessian_product(outputs, y, risk.features() @ risk.head.matrix(v).T)
+        self.curvature = risk.loss.hessian_product(outputs, y, risk.features() @ risk.head.matrix(v).T)
 
     def weighted_sums(self, w: Weights) -> tuple[Rows, Rows]:
         """Return G^T w and A^T w."""
         features, flat = self.risk.features(), self.risk.head.flat
-        pulled, curved = (flat((w[:, :, None] * side).mT @ features) for side in (self.slope, self.bend))
-        mass = w.sum(1, keepdim=True)
-        return pulled + self.risk.l2 * mass * self.risk.theta, curved + self.lift * mass * self.v
+        gradient_sum, curvature_sum = (
+            flat((w[:, :, None] * side).mT @ features) for side in (self.slope, self.curvature)
+        )
+        total_weight = w.sum(1, keepdim=True)
+        return (
+            gradient_sum + self.risk.l2 * total_weight * self.risk.theta,
+            curvature_sum + self.shift * total_weight * self.v,
+        )
 
     def products(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
         """Return G z and A u, row by row."""
         features, matrix = self.risk.features(), self.risk.head.matrix
-        moved = (((features @ matrix(r).mT) * side).sum(-1) for r, side in ((z, self.slope), (u, self.bend)))
-        from_gradients, from_curvature = moved
+        both = (((features @ matrix(r).mT) * side).sum(-1) for r, side in ((z, self.slope), (u, self.curvature)))
+        from_gradients, from_curvature = both
         l2 = self.risk.l2
-        return from_gradients + l2 * (z @ self.risk.theta)[:, None], from_curvature + self.lift * (u @ self.v)[:, None]
+        return from_gradients + l2 * (z @ self.risk.theta)[:, None], from_curvature + self.shift * (u @ self.v)[:, None]
 
     def rows(self) -> Float[Tensor, "n p"]:
         """Return A."""
-        outer = self.bend[:, :, None] * self.risk.features()[:, None, :]
-        return self.risk.head.flat(outer) + self.lift * self.v
+        outer = self.curvature[:, :, None] * self.risk.features()[:, None, :]
+        return self.risk.head.flat(outer) + self.shift * self.v
 
 
 class GeneralFactors:
     """The rows G and A of any differentiable model, through the losses [n] as one function of theta.
 
     A weighted sum of rows is one backward pass; all inner products v^T grad^2 l_i u at once are one pass of forward
-    over forward derivatives, so no per-example gradient is formed.
+    over forward derivatives, so no per-example gradient is materialised.
 
     Args:
         risk: any.
         v: [p].
-        damping: joins the ridge in A, not in G.
+        damping: added to the ridge in A, not in G.
     """
 
     def __init__(self, risk: Risk, v: Float[Tensor, " p"], damping: float = 0.0) -> None:
         risk.require_derivatives(GRADIENT, FORWARD, FORWARD_HESSIAN)
-        self.risk, self.v, self.lift = risk, v, risk.l2 + damping
+        self.risk, self.v, self.shift = risk, v, risk.l2 + damping
 
     def _losses(self):
         start = 0
@@ -171,18 +176,18 @@ class GeneralFactors:
                 return jvp(grad(lambda at: (weights * losses(at)).sum()), (theta,), (self.v,))
 
             total = [t + more for t, more in zip(total, vmap(one)(w[:, part]), strict=True)]
-        mass = w.sum(1, keepdim=True)
-        return total[0] + l2 * mass * theta, total[1] + self.lift * mass * self.v
+        total_weight = w.sum(1, keepdim=True)
+        return total[0] + l2 * total_weight * theta, total[1] + self.shift * total_weight * self.v
 
     def products(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
         """Return G z and A u, row by row."""
-        theta, l2, pieces = self.risk.theta, self.risk.l2, []
+        theta, l2, parts = self.risk.theta, self.risk.l2, []
         for _, losses in self._losses():
             slope = lambda at, row, losses=losses: jvp(losses, (at,), (row,))[1]  # noqa: E731
-            bend = lambda row, slope=slope: jvp(lambda at: slope(at, self.v), (theta,), (row,))[1]  # noqa: E731
-            pieces.append((vmap(lambda row, slope=slope: slope(theta, row))(z), vmap(bend)(u)))
-        from_gradients, from_curvature = (torch.cat(side, dim=1) for side in zip(*pieces, strict=True))
-        return from_gradients + l2 * (z @ theta)[:, None], from_curvature + self.lift * (u @ self.v)[:, None]
+            second = lambda row, slope=slope: jvp(lambda at: slope(at, self.v), (theta,), (row,))[1]  # noqa: E731
+            parts.append((vmap(lambda row, slope=slope: slope(theta, row))(z), vmap(second)(u)))
+        from_gradients, from_curvature = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
+        return from_gradients + l2 * (z @ theta)[:, None], from_curvature + self.shift * (u @ self.v)[:, None]
 
     def rows(self) -> Float[Tensor, "n p"]:
         """Return A, one example's Hessian product a row, in chunks."""
@@ -194,7 +199,7 @@ class GeneralFactors:
 
         train = self.risk.train
         chunk = max(16, 2**24 // max(self.risk.p, train.x[0].numel() * 64))
-        return vmap(one, chunk_size=chunk)(train.x, train.y) + self.lift * self.v
+        return vmap(one, chunk_size=chunk)(train.x, train.y) + self.shift * self.v
 
 
 @compute.entry
@@ -212,7 +217,7 @@ def second_order_influence(
 
     Args:
         risk: unweighted, at a minimum; otherwise a warning, or with ``strict`` an error.
-        test: the examples whose mean loss is meant.
+        test: the examples of the mean loss.
         groups: g lists of distinct training examples, none empty, none all of them; sizes may differ.
         solver: as in ``parameter_influence``.
         damping: absolute, added to the Hessian only to solve with it.
@@ -225,7 +230,7 @@ def second_order_influence(
 
     Raises:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
-        ValueError, TypeError: a bad group, a reweighted risk, or a test set the risk cannot judge.
+        ValueError, TypeError: a bad group, a reweighted risk, or a test set that does not fit the risk.
 
     Source: Basu et al. 2020, eq. (17). Deviations: the ridge is kept, and several tests are averaged.
     """

@@ -1,4 +1,4 @@
-"""What becomes of the parameters when groups leave: the shape shared by predictions and by the retrained truth."""
+"""The parameters after groups are removed: the result shared by predictions and by retraining."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from explainlib.solvers.solution import Solution
 
 WEIGHTINGS = ("preserve", "plain")
 TERMS = ("theta1", "theta2", "R'''")  # the order in which a group's systems are solved
-NAMED = 10  # failed groups that a message names
+GROUPS_IN_MESSAGE = 10  # failed groups that a message names
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Parameters after each of g groups was removed, as a formula predicts them.
+    """Predicted parameters after the removal of each of g groups.
 
     Attributes:
         risk: the full problem, at the parameters before.
         groups: g LongTensors of training examples.
         theta: [g, p], the parameters afterwards.
         weighting: "preserve" (the mean over the rest, same ridge) or "plain" (every other weight stays 1/n).
-        status: one sentence or word per group, of its own solves: which of them failed, and how.
-        method: how it was found, for legends.
-        theta1: [g, p], the first-order movement per unit of eps, where it was used; removal subtracts it.
-        theta2: [g, p], the second-order movement, where it was used; removal adds it.
+        status: one word or sentence per group: whether its solves converged, and which failed.
+        method: name of the method, for legends.
+        theta1: [g, p], the first-order term, per unit of eps, if computed; removal subtracts it.
+        theta2: [g, p], the second-order term, per squared unit of eps, if computed; removal adds it.
     """
 
     risk: Risk
@@ -55,11 +55,11 @@ class Removal:
         """Return each test loss after removal minus the loss now, [t, g], in units of the loss.
 
         Args:
-            test: t examples the risk can judge.
-            evaluate: True puts the new parameters into the model; False stays on the tangent, grad l_t . change.
+            test: t examples that fit the risk.
+            evaluate: True evaluates the loss at the new parameters; False is linear, grad l_t . change.
 
         Returns:
-            Positive: the loss rises when the group leaves, so the group was helpful.
+            Positive: the loss rises on removal, so the group was helpful.
         """
         if not evaluate:
             return self.risk.loss_gradients(test) @ self.change.T
@@ -81,12 +81,12 @@ class Removal:
             return vmap(lambda theta: parameters.outputs(theta, x), chunk_size=64)(self.theta)
 
     def model(self, g: int) -> torch.nn.Module:
-        """Return a copy of the model as it would be without group g."""
+        """Return a copy of the model with the parameters after the removal of group g."""
         return self.risk.parameters.model_at(self.theta[g])
 
 
 def removal_weights(risk: Risk, groups: Sequence[Int[Tensor, " _"]], weighting: str) -> Float[Tensor, "g n"]:
-    """Return the weights [g, n] of the problem that remains: 0 on the group, and on the rest 1 or 1/(1 - f).
+    """Return the weights [g, n] of the remaining problem: 0 on the group, and 1 or 1/(1 - f) on the rest.
 
     Args:
         risk: its own weights, if any, are kept on the rest; "preserve" needs an unweighted risk.
@@ -109,11 +109,11 @@ def removal_weights(risk: Risk, groups: Sequence[Int[Tensor, " _"]], weighting: 
 
 
 def group_statuses(solutions: Sequence[Solution]) -> tuple[str, ...]:
-    """Return one word for each group: "converged", or the first of its solves that failed and how.
+    """Return one word for each group: "converged", or the status of its first failed solve.
 
     Args:
         solutions: of theta1, theta2 and the part with R''', as many as were solved, a row for each group; or of a
-            Newton step alone.
+            Newton step.
     """
     names = TERMS if len(solutions) > 1 else ("",)
     found = []
@@ -136,7 +136,7 @@ def require_solved(solutions: Sequence[Solution], first: int, on_failure: str) -
         if solution.converged:
             continue
         failed = [first + k for k, row in enumerate(solution.row_status) if row != "converged"]
-        which = ", ".join(map(str, failed[:NAMED])) + (", ..." if len(failed) > NAMED else "")
+        which = ", ".join(map(str, failed[:GROUPS_IN_MESSAGE])) + (", ..." if len(failed) > GROUPS_IN_MESSAGE else "")
         detail = (
             solution.detail + ("; " if solution.detail else "") + f"groups {which}"
             if solution.rows

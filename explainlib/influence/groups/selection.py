@@ -2,10 +2,10 @@
 
     maximise q(w) = c1 w^T a + c2 w^T B w over indicators of k examples          (the quadratic of ``quadratic``)
 
-Choosing the k largest a_i is best for the first term alone; the second makes members count together. Relaxed to the
-capped simplex {0 <= w <= 1, sum w = k}, whose corners are exactly the groups of k, q can be climbed by projected
-gradients. Relaxed as published, to the L1 ball without the box, it ends with weights of hundreds on a few examples.
-q is a prediction: which of two groups is the more influential, only retraining says.
+Choosing the k largest a_i is best for the first term alone; the second adds interactions of the members. Relaxed to the
+capped simplex {0 <= w <= 1, sum w = k}, whose corners are exactly the groups of k, q is maximised by projected
+gradient ascent. Relaxed as published, to the L1 ball without the box, it ends with weights of hundreds on a few
+examples. q is a prediction; which of two groups is more influential is decided by retraining.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from explainlib.solvers.inverse import Solver, inverse_curvature
 from explainlib.training.minimise import minimise_for
 
 METHODS = ("relaxed", "printed", "greedy", "refit", "swap", "random")
-POLISHED = 2**25  # n x p numbers up to which "relaxed" also swaps; swapping holds two such tables
+SWAP_LIMIT = 2**25  # n x p up to which "relaxed" also swaps, with two tables of that size
 RANDOM_STARTS = 2
 STEPS = 300
 TENTHS = 10
@@ -54,14 +54,14 @@ def influential_group(
 
     Args:
         risk: unweighted, at a minimum; otherwise a warning, or with ``strict`` an error.
-        test: the examples whose mean loss is meant.
+        test: the examples of the mean loss.
         size: k, at least 1 and below n.
         method: "relaxed": projected gradient ascent of q on the capped simplex from greedy's group, from equal weights
             and from random groups; each end is rounded to its k largest weights, and the best of those and greedy's
             group is returned, after pairwise swaps where n x p is at most 2^25. So its q is never below greedy's.
             "greedy": the k largest a_i, first-order influence. "refit": greedy a tenth of the group at a time, the
             remaining problem solved again before each. "swap": pairwise swaps from greedy's group until none raises q.
-            "printed": the published relaxation, rounded; see ``printed_weights``. "random": without looking.
+            "printed": the published relaxation, rounded; see ``printed_weights``. "random": a random group.
         seed: of "random", and of the random starts of "relaxed".
         solver: as in ``parameter_influence``.
         damping: absolute, added to the Hessian only to solve with it.
@@ -75,14 +75,14 @@ def influential_group(
     Raises:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
         MinimiseError: a re-solved problem of "refit" that did not converge.
-        ValueError, TypeError: a bad size or option, a reweighted risk, or a test set the risk cannot judge.
+        ValueError, TypeError: a bad size or option, a reweighted risk, or a test set that does not fit the risk.
 
     Cost: two passes over the data and one solve an ascent step. Swaps hold 2 n p numbers and solve n right-hand sides;
     "refit" minimises and factors up to ten times.
 
     Source: Basu et al. 2020, eq. (18). Deviations: the box 0 <= w <= 1 (not in "printed"), the ridge, the mean over
     several tests; "refit" and "swap" are not in the paper. c1 is not positive from f = 1/2 on, where the printed first
-    term would prefer the least influential; "greedy" ranks by a_i at every size.
+    term prefers the least influential; "greedy" ranks by a_i at every size.
     """
     require_choice("method", method, METHODS)
     _require_size(risk, size)
@@ -119,14 +119,14 @@ def printed_weights(
     strict: bool = False,
     on_failure: str = "raise",
 ) -> Float[Tensor, " n"]:
-    """Return the weights where the relaxation as published comes to rest: few, and as large as hundreds.
+    """Return the weights to which the relaxation as published converges: few, and as large as hundreds.
 
-    They belong to no group: q at them is not the influence of anything that could be removed, and is never reported
-    as one. ``influential_group(method="printed")`` rounds them to the k largest, ties by first-order influence.
+    They belong to no group, so q at them is not the influence of a group, and is not reported as one.
+    ``influential_group(method="printed")`` rounds them to the k largest, ties by first-order influence.
 
     Args:
         risk: unweighted, at a minimum; otherwise a warning, or with ``strict`` an error.
-        test: the examples whose mean loss is meant.
+        test: the examples of the mean loss.
         size: k, the radius of the ball sum |w| <= k; at least 1 and below n.
         solver: as in ``parameter_influence``.
         damping: absolute, added to the Hessian only to solve with it.
@@ -138,10 +138,10 @@ def printed_weights(
 
     Raises:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
-        ValueError, TypeError: a bad size, a reweighted risk, or a test set the risk cannot judge.
+        ValueError, TypeError: a bad size, a reweighted risk, or a test set that does not fit the risk.
 
-    Source: Basu et al. 2020, eq. (18) with |w|_0 <= k relaxed to |w|_1 <= k, climbed with the projection of Duchi et
-    al. 2008. The paper prints no box; with one see ``influential_group(method="relaxed")``.
+    Source: Basu et al. 2020, eq. (18) with |w|_0 <= k relaxed to |w|_1 <= k, by gradient ascent with the projection of
+    Duchi et al. 2008. The paper has no box; with one see ``influential_group(method="relaxed")``.
     """
     _require_size(risk, size)
     quadratic = GroupQuadratic(risk, test, solver=solver, damping=damping, strict=strict, on_failure=on_failure)
@@ -151,10 +151,11 @@ def printed_weights(
 def projected_gradient_ascent(
     quadratic: GroupQuadratic, starts: Float[Tensor, "s n"], size: int, project: Projection
 ) -> Float[Tensor, "s n"]:
-    """Return where spectral projected gradient ascent of q leads from each start, all in one batch.
+    """Return the result of spectral projected gradient ascent of q from each start, all in one batch.
 
     Along each projected direction q is a parabola, so the step length is exact and q never falls; the next gradient
-    comes from the same product. Convex directions are followed to the boundary, so the end is one of many peaks.
+    comes from the same product. Convex directions are followed to the boundary, so the result is one of many local
+    maxima.
 
     Args:
         quadratic: gives q.
@@ -167,22 +168,24 @@ def projected_gradient_ascent(
     """
     c2 = quadratic.coefficients(size)[1]
     w = project(starts, size)
-    slope = quadratic.gradient(w, size)
-    first = 1 / slope.abs().amax(1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
-    step, scale = first, (w * slope).sum(1).abs()
+    gradient = quadratic.gradient(w, size)
+    first = 1 / gradient.abs().amax(1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
+    step, scale = first, (w * gradient).sum(1).abs()
     for _ in range(STEPS):
-        direction = project(w + step * slope, size) - w
-        rise = (direction * slope).sum(1, keepdim=True)
-        if (rise[:, 0] <= 1e-9 * scale).all():
+        direction = project(w + step * gradient, size) - w
+        predicted_increase = (direction * gradient).sum(1, keepdim=True)
+        if (predicted_increase[:, 0] <= 1e-9 * scale).all():
             break
-        turned = c2 * quadratic.product(direction)
-        bend = (direction * turned).sum(1, keepdim=True)
-        down = bend < 0
-        length = torch.where(down, rise / -bend.clamp(max=-torch.finfo(w.dtype).tiny), 1.0).clamp(0, 1)
-        w, slope = w + length * direction, slope + length * turned
-        spectral = direction.square().sum(1, keepdim=True) / -bend.clamp(max=-torch.finfo(w.dtype).tiny)
-        step = torch.where(down, spectral, 10 * step).clamp(min=1e-3 * first, max=1e6 * first)
-        scale = torch.maximum(scale, (w * slope).sum(1).abs())
+        gradient_change = c2 * quadratic.product(direction)
+        curvature = (direction * gradient_change).sum(1, keepdim=True)
+        concave = curvature < 0
+        length = torch.where(concave, predicted_increase / -curvature.clamp(max=-torch.finfo(w.dtype).tiny), 1.0).clamp(
+            0, 1
+        )
+        w, gradient = w + length * direction, gradient + length * gradient_change
+        spectral = direction.square().sum(1, keepdim=True) / -curvature.clamp(max=-torch.finfo(w.dtype).tiny)
+        step = torch.where(concave, spectral, 10 * step).clamp(min=1e-3 * first, max=1e6 * first)
+        scale = torch.maximum(scale, (w * gradient).sum(1).abs())
     return w
 
 
@@ -194,7 +197,7 @@ def _select_relaxed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"], seed: 
     ends = projected_gradient_ascent(quadratic, starts, size, capped_simplex_projection)
     found = [greedy, *(_largest(w, size, ties=quadratic.a) for w in ends)]
     best = found[int(quadratic.value(indicators(risk, found), size).argmax())]
-    return Swaps(quadratic, size).improve(best) if risk.n * risk.p <= POLISHED else best
+    return Swaps(quadratic, size).improve(best) if risk.n * risk.p <= SWAP_LIMIT else best
 
 
 def _select_printed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"]) -> Float[Tensor, " n"]:
@@ -209,19 +212,19 @@ def _select_printed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"]) -> Flo
 def _select_refitted(
     risk: Risk, test: Examples, size: int, solver: str | Solver, damping: float, on_failure: str
 ) -> Int[Tensor, " k"]:
-    """Return greedy's choice a tenth at a time, each tenth ranked by the problem that is left ("preserve")."""
+    """Return greedy's choice a tenth at a time, each tenth ranked by the remaining problem ("preserve")."""
     weights, chosen = risk.weights_or_ones(), []
     tenths = [part for part in torch.arange(size).tensor_split(TENTHS) if len(part)]
-    now = risk
+    remaining = risk
     for part in tqdm(tenths, desc="refit", delay=2.0, leave=False):
         if chosen:
-            taken = sum(len(c) for c in chosen)
-            weights = torch.where(weights == 0, 0.0, risk.n / (risk.n - taken))
-            now = minimise_for(risk.at(now.theta), weights=weights, on_failure=on_failure, offers=())
-        inverse = inverse_curvature(now, solver=solver, damping=damping, offers=("solver", "damping"))
-        v = inverse(now.loss_gradients(test).mean(0, keepdim=True)).require_converged(on_failure).value[0]
-        # grad l_i + l2 theta differs from grad l_i by the same vector for everyone, so the order is the same
-        first_order = (now.loss_gradients() @ v).masked_fill(weights == 0, -torch.inf)
+            removed = sum(len(c) for c in chosen)
+            weights = torch.where(weights == 0, 0.0, risk.n / (risk.n - removed))
+            remaining = minimise_for(risk.at(remaining.theta), weights=weights, on_failure=on_failure, offers=())
+        inverse = inverse_curvature(remaining, solver=solver, damping=damping, offers=("solver", "damping"))
+        v = inverse(remaining.loss_gradients(test).mean(0, keepdim=True)).require_converged(on_failure).value[0]
+        # grad l_i + l2 theta and grad l_i differ by the same vector for all i, so the order is the same
+        first_order = (remaining.loss_gradients() @ v).masked_fill(weights == 0, -torch.inf)
         chosen.append(_largest(first_order, len(part)))
         weights = weights.clone()
         weights[chosen[-1]] = 0

@@ -1,9 +1,9 @@
-"""Pairwise swaps: exchange one member of a group for one outsider as long as the second-order influence rises.
+"""Pairwise swaps: exchange a member of a group and a non-member as long as the second-order influence rises.
 
     q(w + e_j - e_i) - q(w) = (g_j + c2 B_jj) - (g_i - c2 B_ii) - c2 (B_ij + B_ji),     g = dq/dw
 
-The first bracket belongs to the one that enters, the second to the one that leaves, and only the last term to the pair.
-So sorting both brackets gives many swaps to try at once; a full table is needed only to prove that none is left.
+The first bracket depends on the example that enters, the second on the one that leaves, only the last term on the pair.
+So sorting both brackets gives many candidate swaps at once; the full table is needed only to prove optimality.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from explainlib.influence.groups.quadratic import GroupQuadratic
 
-TABLE = 2**23  # pairs looked at in one batch
-Pairs = tuple[Tensor, Tensor, Tensor]  # leaving [r], entering [r], what each swap alone would gain [r]
+TABLE = 2**23  # pairs of one batch
+Pairs = tuple[Tensor, Tensor, Tensor]  # leaving [r], entering [r], gain of each swap alone [r]
 
 
 class Swaps:
@@ -30,18 +30,18 @@ class Swaps:
         self.k, self.n = k, quadratic.risk.n
         self.c1, self.c2 = quadratic.coefficients(k)
         self.a = quadratic.a
-        self.curved, self.solved = quadratic.factors()  # A, S
-        self.own = self.c2 * (self.curved * self.solved).sum(1)  # c2 B_ii
-        self.norms = self.curved.norm(dim=1), self.solved.norm(dim=1)
+        self.curvature_rows, self.solved_rows = quadratic.factors()  # A, S
+        self.own = self.c2 * (self.curvature_rows * self.solved_rows).sum(1)  # c2 B_ii
+        self.norms = self.curvature_rows.norm(dim=1), self.solved_rows.norm(dim=1)
 
     def gradient(self, w: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Return dq/dw."""
-        both = self.curved @ (self.solved.T @ w) + self.solved @ (self.curved.T @ w)
+        both = self.curvature_rows @ (self.solved_rows.T @ w) + self.solved_rows @ (self.curvature_rows.T @ w)
         return self.c1 * self.a + self.c2 * both
 
     def value(self, w: Float[Tensor, " n"]) -> float:
         """Return q(w)."""
-        return float(self.c1 * (w @ self.a) + self.c2 * (self.curved.T @ w) @ (self.solved.T @ w))
+        return float(self.c1 * (w @ self.a) + self.c2 * (self.curvature_rows.T @ w) @ (self.solved_rows.T @ w))
 
     def improve(self, group: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
         """Return a group that no single swap improves by more than rounding, reached by swaps that each raise q."""
@@ -61,29 +61,29 @@ class Swaps:
     def _apply_pairs(
         self, w: Float[Tensor, " n"], value: float, pairs: Pairs, slack: float
     ) -> tuple[Float[Tensor, " n"], float] | None:
-        """Return the weights after as many of the pairs as together raise q, halving their number; None if none do."""
+        """Return the weights after as many pairs as together raise q, halving their number; None if none do."""
         leaving, entering, _ = pairs
         count = len(leaving)
         while count:
-            trial = w.clone()
-            trial[leaving[:count]], trial[entering[:count]] = 0, 1
-            reached = self.value(trial)
-            if reached > value + slack:
-                return trial, reached
+            candidate = w.clone()
+            candidate[leaving[:count]], candidate[entering[:count]] = 0, 1
+            candidate_value = self.value(candidate)
+            if candidate_value > value + slack:
+                return candidate, candidate_value
             count //= 2
         return None
 
     def _brackets(self, w: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
-        """Return what entering adds, what leaving costs, and who is in."""
+        """Return the gain of entering, the cost of leaving, and the membership, each [n]."""
         g = self.gradient(w)
         return g + self.own, g - self.own, w > 0.5
 
     def _pair_terms(self, i: Int[Tensor, " r"], j: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
-        a, s = self.curved, self.solved
+        a, s = self.curvature_rows, self.solved_rows
         return self.c2 * ((a[i] * s[j]).sum(1) + (a[j] * s[i]).sum(1))
 
     def _sorted_pairs(self, w: Float[Tensor, " n"], slack: float) -> Pairs:
-        """Return the cheapest to leave with the best to enter, the second with the second, while the swap gains."""
+        """Return pairs by rank: the cheapest to leave with the best to enter, and so on, where the swap gains."""
         enter, leave, member = self._brackets(w)
         most = min(self.k, self.n - self.k)
         i = leave.masked_fill(~member, torch.inf).topk(most, largest=False).indices
@@ -95,25 +95,28 @@ class Swaps:
     def _best_pairs(self, w: Float[Tensor, " n"], slack: float) -> Pairs:
         """Return disjoint gaining swaps, the best of all pairs first; empty only if no pair gains.
 
-        The pair term of i and j is at most |A_i||S_j| + |A_j||S_i|, so whoever could not gain against the largest
-        norms on the other side is left out of the table; nobody who could is.
+        The pair term of i and j is at most |A_i||S_j| + |A_j||S_i|, so an example that cannot gain against the largest
+        norms on the other side is left out of the table; no gaining pair is lost.
         """
         enter, leave, member = self._brackets(w)
-        inside, outside = member.nonzero()[:, 0], (~member).nonzero()[:, 0]
-        outside = outside[enter[outside] + self._bound(outside, inside) > leave[inside].min()]
-        if len(outside):
-            inside = inside[leave[inside] - self._bound(inside, outside) < enter[outside].max()]
-        if not len(outside) or not len(inside):
-            return inside[:0], outside[:0], enter[:0]
-        best = []
-        for i in inside.split(max(1, TABLE // len(outside))):
-            terms = self.curved[i] @ self.solved[outside].T + self.solved[i] @ self.curved[outside].T
-            best.append((enter[outside] - leave[i][:, None] - self.c2 * terms).max(1))
-        gain, j = torch.cat([b.values for b in best]), outside[torch.cat([b.indices for b in best])]
-        return _disjoint(inside, j, gain, slack)
+        members, others = member.nonzero()[:, 0], (~member).nonzero()[:, 0]
+        others = others[enter[others] + self._bound(others, members) > leave[members].min()]
+        if len(others):
+            members = members[leave[members] - self._bound(members, others) < enter[others].max()]
+        if not len(others) or not len(members):
+            return members[:0], others[:0], enter[:0]
+        found = []
+        for i in members.split(max(1, TABLE // len(others))):
+            terms = (
+                self.curvature_rows[i] @ self.solved_rows[others].T
+                + self.solved_rows[i] @ self.curvature_rows[others].T
+            )
+            found.append((enter[others] - leave[i][:, None] - self.c2 * terms).max(1))
+        gain, j = torch.cat([b.values for b in found]), others[torch.cat([b.indices for b in found])]
+        return _disjoint(members, j, gain, slack)
 
     def _bound(self, own: Int[Tensor, " r"], other: Int[Tensor, " m"]) -> Float[Tensor, " r"]:
-        """Return what each one's pair term cannot exceed, whichever of the others it is paired with."""
+        """Return an upper bound of each example's pair term with any of the others."""
         a, s = self.norms
         return self.c2 * (s[own] * a[other].max() + a[own] * s[other].max())
 
@@ -123,9 +126,9 @@ def _disjoint(i: Int[Tensor, " r"], j: Int[Tensor, " r"], gain: Float[Tensor, " 
     order = gain.argsort(descending=True, stable=True)
     order = order[gain[order] > slack]
     i, j, gain = i[order], j[order], gain[order]
-    name, place = j.unique(return_inverse=True)
-    first = torch.full((len(name),), len(j), device=j.device).scatter_reduce(
-        0, place, torch.arange(len(j), device=j.device), "amin"
+    entering, position = j.unique(return_inverse=True)
+    first = torch.full((len(entering),), len(j), device=j.device).scatter_reduce(
+        0, position, torch.arange(len(j), device=j.device), "amin"
     )
     keep = first.sort().values
     return i[keep], j[keep], gain[keep]

@@ -6,8 +6,8 @@ For a quadratic risk every further term is the one before times a fixed matrix:
 
     preserve:  f/(1-f) H_d^-1 (H - l2 I - H_U)        plain:  -f H_d^-1 H_U        H_d = H + damping I
 
-so the series converges exactly when that matrix has spectral radius below 1. For other risks the third derivative has
-its say as well, and |theta2| / |theta1| is what the series itself shows of it.
+so the series converges exactly when that matrix has spectral radius below 1. For other risks the third derivative
+matters too, and |theta2| / |theta1| is an observed measure of it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from explainlib.training.weighted import WeightedRisks, weighted_risks
 
 POWER_STEPS = 60
 TRUSTED, DOUBTFUL = 0.25, 0.5
-ROUNDING = 1e3  # eps: a matrix that shortens a vector to less is zero
+ROUNDING = 1e3  # in eps: a matrix that shrinks a vector below it counts as zero
 
 
 @dataclass(frozen=True)
 class Trust:
-    """The diagnosis of g series.
+    """The diagnosis of the series of g groups.
 
     Attributes:
         fraction: f = |U|/n [g].
@@ -64,21 +64,21 @@ def series_trust(removal: Removal, *, solver: str | Solver = "dense", damping: f
         Trust; the ratio by power iteration, all groups in one batch.
 
     Raises:
-        ValueError: a Newton step, which is no series.
+        ValueError: a Newton step, which is not a series.
 
-    Source: Basu et al. 2020, eq. (15), whose matrix it is. Deviations: the paper does not ask when its series
-    converges; damping only solves (slip 15).
+    Source: Basu et al. 2020, the matrix of eq. (15). Deviations: the paper does not discuss convergence; damping only
+    solves (slip 15).
     """
     if removal.theta1 is None:
         raise ValueError(f"a {removal.method} is not a term of a series; pass removal_effect(..., order=1 or 2).")
     risk = removal.risk
-    members = torch.zeros(len(removal.groups), risk.n, dtype=risk.theta.dtype, device=risk.theta.device)
-    for row, group in zip(members, removal.groups, strict=True):
+    group_weights = torch.zeros(len(removal.groups), risk.n, dtype=risk.theta.dtype, device=risk.theta.device)
+    for row, group in zip(group_weights, removal.groups, strict=True):
         row[group.to(row.device)] = 1.0
-    members = members * risk.weights_or_ones()
+    group_weights = group_weights * risk.weights_or_ones()
     fraction = risk.theta.new_tensor([len(group) / risk.n for group in removal.groups])
     ratio = _spectral_radius(
-        weighted_risks(risk, members),
+        weighted_risks(risk, group_weights),
         fraction,
         removal,
         inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping")),
@@ -96,8 +96,8 @@ def _spectral_radius(
 ) -> Float[Tensor, " g"]:
     """Return the radius by power iteration; the operator is symmetric in the inner product of H + damping I.
 
-    So the radius is read from the Rayleigh quotient, whose error falls twice as fast as the vector's. The product with
-    H is carried along instead of computed: ``c`` is what the next solve inverts.
+    So the radius is a Rayleigh quotient, with an error that is the square of the vector's. The product with H is
+    updated instead of computed: ``c`` is the right-hand side of the next solve.
     """
     risk, f = removal.risk, fraction[:, None]
     product = group.operator(risk.theta.expand(len(fraction), -1))
@@ -108,15 +108,15 @@ def _spectral_radius(
     for _ in range(POWER_STEPS):
         c = product(v) - risk.l2 * v  # f H_U v
         if removal.weighting == "plain":
-            moved, h_moved = inverse(c).require_converged().value, c
+            image, h_image = inverse(c).require_converged().value, c
         else:
             c = (c + f * (risk.l2 + damping) * v) / (1 - f)
-            moved, h_moved = f / (1 - f) * v - inverse(c).require_converged().value, f / (1 - f) * hv - c
-        size = moved.norm(dim=1, keepdim=True)
-        none = size <= ROUNDING * torch.finfo(v.dtype).eps * v.norm(dim=1, keepdim=True)  # two equal curvatures
-        radius, before = torch.where(none[:, 0], 0.0, ((hv * moved).sum(1) / (hv * v).sum(1)).abs()), radius
-        v, hv = (torch.where(none, old, new / size) for old, new in ((v, moved), (hv, h_moved)))
-        if ((radius - before).abs() <= 1e-3 * radius).all():
+            image, h_image = f / (1 - f) * v - inverse(c).require_converged().value, f / (1 - f) * hv - c
+        size = image.norm(dim=1, keepdim=True)
+        vanished = size <= ROUNDING * torch.finfo(v.dtype).eps * v.norm(dim=1, keepdim=True)  # equal curvatures
+        radius, previous = torch.where(vanished[:, 0], 0.0, ((hv * image).sum(1) / (hv * v).sum(1)).abs()), radius
+        v, hv = (torch.where(vanished, old, new / size) for old, new in ((v, image), (hv, h_image)))
+        if ((radius - previous).abs() <= 1e-3 * radius).all():
             break
     return radius
 
@@ -124,7 +124,7 @@ def _spectral_radius(
 def _diagnosis(ratio: float, sizes: float) -> str:
     """Return the diagnosis of one group, by the larger of its two numbers.
 
-    If terms shrink by a factor r, what follows the second is r^2/(1-r) of the first: 8% at r = 1/4, 50% at r = 1/2.
+    If terms shrink by a factor r, the sum after the second is r^2/(1-r) of the first: 8% at r = 1/4, 50% at r = 1/2.
     """
     seen = f"ratio {ratio:.2f}" + ("" if sizes != sizes else f", second term {sizes:.2f} of the first")
     worst = ratio if sizes != sizes else max(ratio, sizes)

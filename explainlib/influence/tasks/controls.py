@@ -1,7 +1,7 @@
-"""Controls for task influence: simple scores that any claim about the Hessian has to beat.
+"""Controls for task influence: scores without a Hessian, as baselines.
 
 All have the sign of ``TaskInfluence.performance`` (negative is helpful) and its shape [T, M], but no unit: only their
-order means anything. The identity in the place of H^+ is ``TaskInfluence(..., curvature="identity")``.
+order has a meaning. The identity in place of H^+ is ``TaskInfluence(..., curvature="identity")``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def cosine_scores(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, test_t
 def random_projector_scores(
     learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, test_tasks: Tasks, *, rank: int, seed: int = 0
 ) -> Float[Tensor, "T M"]:
-    """Return gradient products with a random projector of the same rank in the place of H^+.
+    """Return gradient products with a random projector of the same rank in place of H^+.
 
     Args:
         learner: MAML or ProtoNet.

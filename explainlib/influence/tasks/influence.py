@@ -36,12 +36,12 @@ from explainlib.solvers.solution import SolverWarning
 from explainlib.storage import FINGERPRINT, Store, differences
 
 CURVATURES = ("hessian", "gauss_newton", "identity")
-AT_REST = 1e-6  # a mean gradient below this share of a single task's is a minimum for all purposes
-BEYOND = 1e-9  # of the largest eigenvalue; negatives above it may be rounding
+STATIONARY = 1e-6  # relative to a single task's gradient norm: below it w counts as a minimum
+ROUNDING = 1e-9  # relative to the largest eigenvalue: smaller negative ones may be rounding
 
 
 class NegativeCount(NamedTuple):
-    """How many eigenvalues are negative, counted both ways.
+    """How many eigenvalues are negative, with and without those at rounding level.
 
     Attributes:
         plain: below zero, rounding of zero eigenvalues included.
@@ -64,23 +64,24 @@ class TaskInfluence:
             above it relative to the largest absolute value; the default is the pseudo-inverse), "positive", None (all).
         damping: added to the curvature only to solve with it, >= 0.
         l2: the ridge (weight decay) that w was trained with, part of H.
-        strict: raise unless w is at a minimum; otherwise only warn, because meta-training seldom ends at one.
-        store: a folder that the gradients, the curvature and I_meta fill; an interrupted call resumes from it, and
+        strict: raise unless w is at a minimum; otherwise warn.
+        store: a folder for the gradients, the curvature and I_meta; an interrupted call resumes from it, and
             ``TaskInfluence.stored`` scores new tasks from it without the training data.
-        processes: the Hessian's tasks are spread over so many.
+        processes: number of processes that share the tasks of the Hessian.
 
     Attributes:
         meta: I_meta [M, q].
-        eigenvalues: of H (l2 and damping included), downwards [q]; of the Gauss-Newton matrix those that are not zero.
+        eigenvalues: of H (l2 and damping included), in descending order [q]; of the Gauss-Newton matrix those that are
+            not zero.
         gradient_norm: |grad L(w) + l2 w|.
-        negative: how many eigenvalues are negative, counted both ways.
+        negative: how many eigenvalues are negative, with and without those at rounding level.
         kept: how many eigenvalues are inverted.
 
     Raises:
         ValueError: parameters of another learner, first-order MAML, no minimum under ``strict``, a store of other data
             or options, a singular H with keep=None.
 
-    Source: TLXML, eqs (4) to (7), (12), (13).
+    Source: TLXML, eqs (4) to (7), (12).
     """
 
     @alternatives("pass curvature='identity', fewer tasks, or a learner of fewer parameters, parameters=[...]")
@@ -107,35 +108,35 @@ class TaskInfluence:
         self.curvature, self.keep = curvature, keep
         learner.require_tasks(tasks)
         self.group: Int[Tensor, " M"] = tasks.group
-        self.store = None if store is None else Store(store, _made_from(learner, w, tasks, curvature, l2, damping))
+        self.store = None if store is None else Store(store, _fingerprint(learner, w, tasks, curvature, l2, damping))
         gradients = self._cached("gradients", lambda: learner.gradients(w, tasks))
         self.gradient_norm = float((gradients.mean(0) + l2 * w).norm())
         self._check_stationarity(gradients, strict)
         options = {"l2": l2, "damping": damping, "processes": processes, "store": self.store}
         self._set_spectrum(task_spectrum(learner, w, tasks, curvature, **options), gradients)
-        if self.store is not None and "influence" not in self.store:  # a finished one may be read-only
+        if self.store is not None and "influence" not in self.store:  # a finished store may be read-only
             self.store.save("influence", {"w": w, "group": self.group, "norm": torch.tensor(self.gradient_norm)})
 
     def _check_stationarity(self, gradients: Float[Tensor, "M q"], strict: bool) -> None:
         size = float(gradients.norm(dim=1).mean())
-        if self.gradient_norm <= AT_REST * size:
+        if self.gradient_norm <= STATIONARY * size:
             return
-        said = (
+        finding = (
             f"the learner is not at a minimum: |gradient| = {self.gradient_norm:.1e}, a single task's is {size:.1e}. "
             "Influence then says how a Newton step would move, not where retraining ends"
         )
         if strict:
-            raise ValueError(f"{said}; train longer, use xl.meta.minimise, or pass strict=False.")
-        warn_caller(f"{said}.", NotAtMinimumWarning)
+            raise ValueError(f"{finding}; train longer, use xl.meta.minimise, or pass strict=False.")
+        warn_caller(f"{finding}.", NotAtMinimumWarning)
 
     def _set_spectrum(self, spectrum: Spectrum, gradients: Float[Tensor, "M q"]) -> None:
-        """Take in the spectrum, and what all pruning shares."""
+        """Set the spectrum and what every choice of ``keep`` shares."""
         self.spectrum, self._gradients = spectrum, gradients
         self._coordinates = spectrum.coordinates(gradients)
         self.eigenvalues = spectrum.values.flip(0)
         largest = float(self.eigenvalues.abs().max())
         self.negative = NegativeCount(
-            int((self.eigenvalues < 0).sum()), int((self.eigenvalues < -BEYOND * largest).sum())
+            int((self.eigenvalues < 0).sum()), int((self.eigenvalues < -ROUNDING * largest).sum())
         )
         self.kept = spectrum.rank(self.keep)
         unmet = spectrum.unmet(self.keep)
@@ -144,7 +145,7 @@ class TaskInfluence:
         self.meta: Float[Tensor, "M q"] = -spectrum.solve(gradients, self._coordinates, self.keep)
 
     def pruned(self, keep: Keep) -> TaskInfluence:
-        """Return the same influence with another choice of eigenvalues; nothing is computed again but products."""
+        """Return the same influence with another choice of eigenvalues; only products are computed again."""
         other = object.__new__(TaskInfluence)
         other.__dict__.update(self.__dict__)
         other.keep = require_keep(keep)
@@ -153,7 +154,7 @@ class TaskInfluence:
 
     @classmethod
     def stored(cls, learner: Learner, store: str | Path, *, keep: Keep = 1e-9) -> TaskInfluence:
-        """Return the influence that a store holds, able to score new tasks; the training data are not needed.
+        """Return the influence saved in a store; it scores new tasks without the training data.
 
         Raises:
             ValueError: a folder without a finished influence, or one of another learner.
@@ -162,22 +163,31 @@ class TaskInfluence:
         if not (Path(store) / FINGERPRINT).is_file():
             raise ValueError(f"store={str(store)!r} holds no influence; pass the folder a TaskInfluence was made with.")
         folder = Store.open(store)
-        found = folder.fingerprint
-        if found.get("what") != "TaskInfluence":
-            raise ValueError(f"store={str(store)!r} holds {found.get('what')!r}, no influence; pass a TaskInfluence's.")
+        saved_from = folder.fingerprint
+        if saved_from.get("what") != "TaskInfluence":
+            raise ValueError(
+                f"store={str(store)!r} holds {saved_from.get('what')!r}, no influence; pass a TaskInfluence's."
+            )
         if "influence" not in folder:
             raise ValueError(f"store={str(store)!r} is not finished; make its TaskInfluence again to resume it.")
-        known = folder.load("influence", learner.w0.device)
-        wanted = learner_entries(learner, learner.require_w(known["w"]), found[SHAPE])
-        other = [*differences({key: found.get(key) for key in wanted if key != "model"}, {**wanted, "model": None})]
-        if other:
+        saved = folder.load("influence", learner.w0.device)
+        expected = learner_entries(learner, learner.require_w(saved["w"]), saved_from[SHAPE])
+        differing = [
+            *differences({key: saved_from.get(key) for key in expected if key != "model"}, {**expected, "model": None})
+        ]
+        if differing:
             raise ValueError(
-                f"store={str(store)!r} belongs to another learner ({'; '.join(other)}); "
+                f"store={str(store)!r} belongs to another learner ({'; '.join(differing)}); "
                 "build the learner as it was trained."
             )
         self = object.__new__(cls)
-        self.learner, self.curvature, self.keep, self.store = learner, found["curvature"], require_keep(keep), folder
-        self.w, self.group, self.gradient_norm = known["w"], known["group"], float(known["norm"])
+        self.learner, self.curvature, self.keep, self.store = (
+            learner,
+            saved_from["curvature"],
+            require_keep(keep),
+            folder,
+        )
+        self.w, self.group, self.gradient_norm = saved["w"], saved["group"], float(saved["norm"])
         self._set_spectrum(
             Spectrum.load(folder, learner.w0.device), folder.load("gradients", learner.w0.device)["value"]
         )
@@ -185,14 +195,14 @@ class TaskInfluence:
 
     @compute.entry
     def adaptation(self, test_tasks: Tasks) -> Float[Tensor, "T M P"]:
-        """Return I_adpt: how each test task's adapted parameters move with an extra weight on each training task."""
+        """Return I_adpt: the derivative of each test task's adapted parameters in the weight of each training task."""
         self.learner.require_derivatives(self.learner.require_tasks(test_tasks), GRADIENT, FORWARD_HESSIAN)
 
         def one(task: Episode) -> Float[Tensor, "M P"]:
-            def along(direction: Tensor) -> Tensor:
+            def adaptation_jvp(direction: Tensor) -> Tensor:
                 return jvp(lambda v: self.learner.adapted_one(v, task), (self.w,), (direction,))[1]
 
-            return vmap(along)(self.meta)
+            return vmap(adaptation_jvp)(self.meta)
 
         numbers = len(test_tasks) * self.meta.numel()
         what = f"the adaptation of {len(test_tasks):,} tasks to {len(self.meta):,}, q = {self.learner.q:,} numbers each"
@@ -204,13 +214,13 @@ class TaskInfluence:
     def performance(
         self, test_tasks: Tasks, *, groups: Sequence[Sequence[int]] | Int[Tensor, " M"] | None = None
     ) -> Float[Tensor, "T M_or_G"]:
-        """Return I_perf: how each test task's loss moves with an extra weight on each training task; < 0 is helpful.
+        """Return I_perf: the derivative of each test task's loss in the weight of each training task; < 0 is helpful.
 
         Args:
             test_tasks: T tasks that the learner can read.
             groups: None gives one column a training task. A list of index lists, or a LongTensor [M] of group numbers
-                (such as ``tasks.group``: copies belong to their origin), gives one column a group: the sum over its
-                members, in the order of the list or of the numbers.
+                (such as ``tasks.group``: copies share their original's number), gives one column a group: the sum over
+                its members, in the order of the list or of the numbers.
 
         Raises:
             ValueError: an index outside the training tasks, or numbers of another length.
@@ -218,8 +228,8 @@ class TaskInfluence:
         Source: TLXML, eqs (7) and (9).
         """
         tests = self.learner.gradients(self.w, test_tasks)
-        inside = self.spectrum.coordinates(tests)
-        table = -self.spectrum.products(tests, inside, self._gradients, self._coordinates, self.keep)
+        coordinates = self.spectrum.coordinates(tests)
+        table = -self.spectrum.products(tests, coordinates, self._gradients, self._coordinates, self.keep)
         return table if groups is None else table @ self._membership(groups).to(table)
 
     def _membership(self, groups: Sequence[Sequence[int]] | Int[Tensor, " M"]) -> Float[Tensor, "M G"]:
@@ -238,7 +248,7 @@ class TaskInfluence:
         return columns
 
     def __repr__(self) -> str:
-        """Return one line: how far from a minimum, what was inverted."""
+        """Return one line: sizes, eigenvalues, gradient norm."""
         return (
             f"TaskInfluence(M={len(self.meta)}, q={self.w.numel()}, {self.curvature}, {self.kept} eigenvalues inverted"
             f", {self.negative.plain} negative ({self.negative.certain} beyond rounding), |gradient| "
@@ -251,7 +261,7 @@ class TaskInfluence:
         return self.store.cached(name, lambda: {"value": make()}, self.w.device)["value"]
 
 
-def _made_from(
+def _fingerprint(
     learner: Learner, w: Tensor, tasks: Tasks, curvature: str, l2: float, damping: float
 ) -> dict[str, object]:
     options = {"what": "TaskInfluence", "curvature": curvature, "l2": l2, "damping": damping}

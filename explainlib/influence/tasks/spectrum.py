@@ -1,10 +1,10 @@
-"""The curvature behind task influence, as eigenvalues and eigenvectors, so that any pruning is one product away.
+"""The curvature of task influence as eigenvalues and eigenvectors, so that any pruning costs one product.
 
     H^+ g = sum over kept k of u_k (u_k . g) / lambda_k
 
-A Gauss-Newton matrix of few rows has a large null space; its vectors are never formed. With damping the null space has
-the eigenvalue ``damping`` and takes part in the inverse. Eigenvalues are found in float64; those that the dtype of the
-matrix, or of the rows, leaves undetermined are never inverted, whatever ``keep`` asks for, and a warning says so.
+A Gauss-Newton matrix of few rows has a large null space; its vectors are not materialised. With damping the null space
+has the eigenvalue ``damping`` and is inverted too. Eigenvalues are computed in float64; those at the rounding level of
+the matrix, or of the rows, are never inverted, for any ``keep``, and a warning is given.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from explainlib.storage import Store
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A symmetric q x q matrix A + damping I by its eigenvalues.
+    """The eigendecomposition of a symmetric q x q matrix A + damping I.
 
     Attributes:
-        values: of the directions in ``vectors``, upwards [r].
-        vectors: orthonormal columns [q, r]; None stands for the identity matrix.
+        values: eigenvalues of ``vectors``, in ascending order [r].
+        vectors: orthonormal columns [q, r]; None is the identity matrix.
         rest: the eigenvalue of the q - r directions that are not in ``vectors``.
-        floor: the share of the largest eigenvalue below which another is rounding; None is ``rounding_share`` of q.
+        floor: rounding level relative to the largest eigenvalue; None is ``rounding_share`` of q.
     """
 
     values: Float[Tensor, " r"]
@@ -47,14 +47,14 @@ class Spectrum:
         return filled, floor * float(filled.abs().max())
 
     def coordinates(self, rows: Float[Tensor, "k q"]) -> Float[Tensor, "k r"]:
-        """Return rows in the eigenvectors' coordinates."""
+        """Return rows in the basis of the eigenvectors."""
         return rows if self.vectors is None else rows @ self.vectors
 
     def weights(self, keep: Keep, q: int) -> tuple[Float[Tensor, " r"], float]:
         """Return (1/lambda where kept, else 0 [r]; the same for the rest)."""
         if self.vectors is None:
             return torch.ones_like(self.values), 0.0
-        hidden = q - len(self.values)
+        null_size = q - len(self.values)
         filled, rounding = self._all_values(q)
         order = filled.argsort(stable=True)
         mask = torch.empty_like(order, dtype=torch.bool)
@@ -65,8 +65,8 @@ class Spectrum:
                 "a count, or make TaskInfluence(..., damping=...) with damping > 0."
             )
         inverse = torch.where(mask, 1 / torch.where(mask, filled, 1.0), 0.0)
-        whole = hidden > 0 and self.rest > 0 and bool(mask[:hidden].all())
-        return inverse[hidden:], (1 / self.rest if whole else 0.0)
+        invert_rest = null_size > 0 and self.rest > 0 and bool(mask[:null_size].all())
+        return inverse[null_size:], (1 / self.rest if invert_rest else 0.0)
 
     def rank(self, keep: Keep) -> int:
         """Return how many eigenvalues are inverted."""
@@ -75,40 +75,40 @@ class Spectrum:
         return int((weights != 0).sum()) + (q - len(weights) if rest else 0)
 
     def unmet(self, keep: Keep) -> str | None:
-        """Return a sentence where ``keep`` asks for more than is inverted, else None."""
+        """Return a warning if ``keep`` selects more than is inverted, else None."""
         if self.vectors is None or keep is None or keep == "positive":
             return None
         q, rank = len(self.vectors), self.rank(keep)
         filled, rounding = self._all_values(q)
         largest = float(filled.abs().max())
-        words = f"the {rank} that are inverted lie above rounding, {rounding / max(largest, 1e-300):.1e} of the largest"
+        above = f"the {rank} that are inverted lie above rounding, {rounding / max(largest, 1e-300):.1e} of the largest"
         if isinstance(keep, int):
             if rank >= min(keep, q):
                 return None
-            asked = f"keep={keep} eigenvalues were asked for, and only {rank} are inverted: {words}, and above zero."
-            return f"{asked} Pass keep={rank} or fewer, or a float such as 1e-9."
-        lost = int(((filled.abs() > keep * largest) & (filled.abs() <= rounding)).sum())
-        unknown = q - len(self.values) if keep * largest < rounding and self.rest <= rounding else 0
-        if not lost and not unknown:
+            request = f"keep={keep} eigenvalues were asked for, and only {rank} are inverted: {above}, and above zero."
+            return f"{request} Pass keep={rank} or fewer, or a float such as 1e-9."
+        below_rounding = int(((filled.abs() > keep * largest) & (filled.abs() <= rounding)).sum())
+        undetermined = q - len(self.values) if keep * largest < rounding and self.rest <= rounding else 0
+        if not below_rounding and not undetermined:
             return None
         precise = "Pass " if filled.dtype == torch.float64 else "Use float64, or pass "
-        return f"keep={keep:g} reaches below what {filled.dtype} determines: {words}. {precise}a larger keep."
+        return f"keep={keep:g} reaches below what {filled.dtype} determines: {above}. {precise}a larger keep."
 
-    def solve(self, rows: Float[Tensor, "k q"], inside: Float[Tensor, "k r"], keep: Keep) -> Float[Tensor, "k q"]:
-        """Return H^+ applied to rows, given also in the eigenvectors' coordinates."""
+    def solve(self, rows: Float[Tensor, "k q"], coordinates: Float[Tensor, "k r"], keep: Keep) -> Float[Tensor, "k q"]:
+        """Return H^+ applied to rows, given also in the basis of the eigenvectors."""
         weights, rest = self.weights(keep, rows.shape[1])
         if self.vectors is None:
             return rows
-        value = (inside * weights) @ self.vectors.T
-        return value + rest * (rows - inside @ self.vectors.T) if rest else value
+        value = (coordinates * weights) @ self.vectors.T
+        return value + rest * (rows - coordinates @ self.vectors.T) if rest else value
 
     def products(
-        self, left: Tensor, left_inside: Tensor, right: Tensor, right_inside: Tensor, keep: Keep
+        self, left: Tensor, left_coordinates: Tensor, right: Tensor, right_coordinates: Tensor, keep: Keep
     ) -> Float[Tensor, "k m"]:
-        """Return left^T H^+ right for all rows, both given also in the eigenvectors' coordinates."""
+        """Return left^T H^+ right for all rows, both given also in the basis of the eigenvectors."""
         weights, rest = self.weights(keep, left.shape[1])
-        value = (left_inside * weights) @ right_inside.T
-        return value + rest * (left @ right.T - left_inside @ right_inside.T) if rest else value
+        value = (left_coordinates * weights) @ right_coordinates.T
+        return value + rest * (left @ right.T - left_coordinates @ right_coordinates.T) if rest else value
 
     def save(self, store: Store) -> None:
         """Write the spectrum to a store."""
@@ -139,14 +139,14 @@ def task_spectrum(
     """Return the spectrum of H (or G, or the identity) + (l2 + damping) I.
 
     Args:
-        learner: whose objective it is.
-        w: where.
+        learner: MAML or ProtoNet.
+        w: meta-parameters [q].
         tasks: the M training tasks.
         curvature: "hessian", "gauss_newton" or "identity".
         l2: ridge, >= 0.
         damping: >= 0.
         processes: for the Hessian.
-        store: resumes from it and fills it.
+        store: saved to and resumed from.
     """
     if store is not None and "spectrum" in store:
         return Spectrum.load(store, w.device)
@@ -164,9 +164,9 @@ def task_spectrum(
 
 
 def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spectrum:
-    """Return the spectrum of V^T V + shift I for rows V; the smaller of V V^T and V^T V is taken apart, in float64.
+    """Return the spectrum of V^T V + shift I for rows V, in float64 from the smaller of V V^T and V^T V.
 
-    Directions whose eigenvalue is rounding of the rows, below ``gram_floor`` of the largest whatever q is, belong to
+    Directions with an eigenvalue at the rounding level of the rows, below ``gram_floor`` of the largest, belong to
     the rest; ``len(values)`` is the rank.
 
     Args:

@@ -1,8 +1,8 @@
-"""The inner solutions of many tasks at once, to rounding: Newton, never an unrolled descent.
+"""The inner solutions of many tasks in one batch, to rounding, by Newton's method; nothing is unrolled.
 
 Softmax heads are convex: Newton with line search. Networks are not: Levenberg's damped steps (H + mu I)^-1 g, mu raised
-where the quadratic model misleads and lowered to nothing near the end. Every task starts at its centre unless told, so
-its solution is a function of lam and of nothing else.
+where the quadratic model is poor and lowered to 0 near the end. Without ``start`` every task begins at its centre, so
+its solution is a function of lam alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Thetas = Float[Tensor, "m p"]
 
 
 def quadratic_tolerance(dtype: torch.dtype) -> float:
-    """Return the relative gradient from which one more Newton step, squaring it, ends at rounding."""
+    """Return the relative gradient norm from which one more Newton step, which squares it, ends at rounding."""
     return torch.finfo(dtype).eps ** 0.5
 
 
@@ -43,15 +43,15 @@ def inner_solutions(
 
     Args:
         problem: both levels.
-        lam: where.
+        lam: meta-parameters [q].
         batch: m tasks with weights.
-        start: where Newton begins; None is the centre.
+        start: initial theta [m, p]; None is the centre.
 
     Raises:
         InnerError: some task did not converge.
     """
     theta = problem.centre(lam).expand(len(batch.support_y), -1) if start is None else start
-    return (_net if problem.linear is None else _solve_heads)(problem, lam, batch, theta.clone())
+    return (_solve_networks if problem.linear is None else _solve_heads)(problem, lam, batch, theta.clone())
 
 
 def inner_inverse(problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, batch: WeightedTask) -> InnerInverse:
@@ -59,7 +59,7 @@ def inner_inverse(problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, bat
 
     Args:
         problem: both levels.
-        lam: where.
+        lam: meta-parameters [q].
         theta: the inner solutions.
         batch: their tasks.
 
@@ -74,10 +74,10 @@ def inner_inverse(problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, bat
 
 
 def features(problem: Problem, lam: Float[Tensor, " q"], x: Tensor) -> Float[Tensor, "m n d"]:
-    """Return what the heads of m tasks see of x [m, n, ...], in one pass through the body.
+    """Return the features that the heads of m tasks read from x [m, n, ...], by one forward pass of the body.
 
     Args:
-        problem: whose body.
+        problem: gives the body.
         lam: its meta-parameters.
         x: examples of m tasks.
     """
@@ -97,20 +97,22 @@ def _solve_heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tens
     def gradients(rows: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         outputs = phi[rows] @ head.matrix(theta).mT
         errors = outputs.softmax(-1) - vmap(lambda y: one_hot(y, outputs.shape[-1], outputs))(batch.support_y[rows])
-        pulled = head.flat((batch.training[rows][..., None] * errors).mT @ phi[rows])
-        return pulled + strength * (theta - centre), outputs
+        loss_gradient = head.flat((batch.training[rows][..., None] * errors).mT @ phi[rows])
+        return loss_gradient + strength * (theta - centre), outputs
 
     def steps(rows: Tensor, gradient: Tensor, outputs: Tensor) -> Tensor:
         inverse = head_inverse(head, phi[rows], outputs, batch.training[rows], strength)
         return inverse.solve(gradient[:, None])[:, 0]
 
     rows = torch.arange(len(theta), device=theta.device)
-    goal = quadratic_tolerance(theta.dtype) * ((batch.training * phi.norm(dim=2)).sum(1) + strength * centre.norm())
+    tolerance = quadratic_tolerance(theta.dtype) * (
+        (batch.training * phi.norm(dim=2)).sum(1) + strength * centre.norm()
+    )
     for _ in range(MAX_STEPS):
         gradient, outputs = gradients(rows, theta[rows])
         step = steps(rows, gradient, outputs)
-        last = gradient.norm(dim=1) <= goal[rows]
-        theta[rows[last]] -= step[last]  # the last step ends at rounding, where values say nothing any more
+        last = gradient.norm(dim=1) <= tolerance[rows]
+        theta[rows[last]] -= step[last]  # after it values differ by rounding only, so no line search
         rows, gradient, step = rows[~last], gradient[~last], step[~last]
         if not len(rows):
             return theta
@@ -121,18 +123,21 @@ def _solve_heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tens
 def _line_search(
     values: Callable[[Tensor, Tensor], Tensor], rows: Tensor, theta: Tensor, gradient: Tensor, step: Tensor
 ) -> Tensor:
-    """Halve each task's step until its value falls as Armijo asks; return the new parameters."""
-    before, fall = values(rows, theta), (gradient * step).sum(1)
+    """Return the parameters after backtracking: each task's step is halved until Armijo's condition holds."""
+    before, predicted_decrease = values(rows, theta), (gradient * step).sum(1)
     slack = 1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)
-    moved, waiting, size = theta.clone(), torch.ones_like(rows, dtype=torch.bool), 1.0
-    while waiting.any() and size > 1e-9:
-        open_rows = waiting.nonzero()[:, 0]
-        trial = theta[open_rows] - size * step[open_rows]
-        fine = values(rows[open_rows], trial) <= before[open_rows] - 1e-4 * size * fall[open_rows] + slack[open_rows]
-        moved[open_rows[fine]] = trial[fine]
-        waiting[open_rows[fine]] = False
-        size /= 2
-    return moved
+    next_theta, active, step_size = theta.clone(), torch.ones_like(rows, dtype=torch.bool), 1.0
+    while active.any() and step_size > 1e-9:
+        active_rows = active.nonzero()[:, 0]
+        candidate = theta[active_rows] - step_size * step[active_rows]
+        accepted = (
+            values(rows[active_rows], candidate)
+            <= before[active_rows] - 1e-4 * step_size * predicted_decrease[active_rows] + slack[active_rows]
+        )
+        next_theta[active_rows[accepted]] = candidate[accepted]
+        active[active_rows[accepted]] = False
+        step_size /= 2
+    return next_theta
 
 
 def _hessians(problem: Problem, lam: Tensor, theta: Tensor, batch: WeightedTask) -> Tensor:
@@ -140,7 +145,7 @@ def _hessians(problem: Problem, lam: Tensor, theta: Tensor, batch: WeightedTask)
     return vmap(lambda t, task: jacrev(lambda v: problem.inner_gradient(lam, v, task))(t))(theta, batch)
 
 
-def _net(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> Tensor:
+def _solve_networks(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> Tensor:
     value = vmap(lambda t, task: problem.inner(lam, t, task))
     model = vmap(lambda t, task: _quadratic(lambda v: problem.inner(lam, v, task), t))
     m, p = theta.shape
@@ -149,41 +154,43 @@ def _net(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tensor) -> T
     eye = torch.eye(p, dtype=theta.dtype, device=theta.device)
     rows = torch.arange(len(theta), device=theta.device)
     mu = theta.new_full((len(theta),), 0.1 * problem.strength)
-    goal = None
+    tolerance = None
     for _ in range(MAX_STEPS):
         part = WeightedTask(*(tensor[rows] for tensor in batch))
-        at = theta[rows]
-        hessian, (gradient, before) = model(at, part)
-        goal = quadratic_tolerance(theta.dtype) * gradient.norm(dim=1).clamp(min=1.0) if goal is None else goal
-        last = gradient.norm(dim=1) <= goal[rows]
+        current = theta[rows]
+        hessian, (gradient, before) = model(current, part)
+        tolerance = (
+            quadratic_tolerance(theta.dtype) * gradient.norm(dim=1).clamp(min=1.0) if tolerance is None else tolerance
+        )
+        last = gradient.norm(dim=1) <= tolerance[rows]
         damping = torch.where(last | (mu[rows] < 1e-4 * problem.strength), 0.0, mu[rows])
         triangle, failed = torch.linalg.cholesky_ex(hessian + damping[:, None, None] * eye)
-        bad = failed != 0
-        triangle = torch.where(bad[:, None, None], eye, triangle)  # such a task only raises its damping this time
+        not_definite = failed != 0
+        triangle = torch.where(not_definite[:, None, None], eye, triangle)  # it only raises its damping now
         step = torch.cholesky_solve(gradient[..., None], triangle)[..., 0]
-        expected = (gradient * step).sum(1) - torch.einsum("mp,mpk,mk->m", step, hessian, step) / 2
-        slack = 1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)  # below it values say nothing
-        gained = (before - value(at - step, part) + slack) / (expected + slack)
-        good = ~bad & (last | (gained > 1e-3))
-        theta[rows[good]] = (at - step)[good]
+        predicted_decrease = (gradient * step).sum(1) - torch.einsum("mp,mpk,mk->m", step, hessian, step) / 2
+        slack = 1e2 * torch.finfo(theta.dtype).eps * before.abs().clamp(min=1.0)  # rounding of the values
+        gain_ratio = (before - value(current - step, part) + slack) / (predicted_decrease + slack)
+        accepted = ~not_definite & (last | (gain_ratio > 1e-3))
+        theta[rows[accepted]] = (current - step)[accepted]
         mu[rows] = torch.where(
-            bad | (gained < 0.25), 4 * mu[rows].clamp(min=1e-4 * problem.strength),
-            torch.where(gained > 0.75, mu[rows] / 8, mu[rows]),
+            not_definite | (gain_ratio < 0.25), 4 * mu[rows].clamp(min=1e-4 * problem.strength),
+            torch.where(gain_ratio > 0.75, mu[rows] / 8, mu[rows]),
         )  # fmt: skip
-        rows = rows[~(last & good)]
+        rows = rows[~(last & accepted)]
         if not len(rows):
             return theta
     raise InnerError(_unsolved_error(rows, problem))
 
 
 def _quadratic(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Return (Hessian, (gradient, value)), one pass forwards for all three."""
+    """Return (Hessian, (gradient, value)) from one forward pass."""
 
-    def slope(v: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def gradient_with_value(v: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         gradient, value = grad_and_value(function)(v)
         return gradient, (gradient, value)
 
-    return jacrev(slope, has_aux=True)(at)
+    return jacrev(gradient_with_value, has_aux=True)(at)
 
 
 def _unsolved_error(rows: Tensor, problem: Problem) -> str:
@@ -191,5 +198,5 @@ def _unsolved_error(rows: Tensor, problem: Problem) -> str:
     return (
         f"{len(rows)} inner problems, the first of task {int(rows[0])} of its batch, did not converge in {MAX_STEPS} "
         f"Newton steps; build the Bilevel with a strength above {problem.strength:.3g}, scale the examples, "
-        f"{precise}or smooth the activations (tanh, not ReLU, whose kinks have no gradient to end at)."
+        f"{precise}or smooth the activations (tanh, not ReLU: at a kink no gradient vanishes)."
     )

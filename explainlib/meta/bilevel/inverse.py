@@ -1,4 +1,4 @@
-"""The inverse of every task's inner Hessian, factored once for a batch of tasks: the one door to H_in^-1.
+"""The inverse of every task's inner Hessian, factored once for a batch of tasks.
 
     H_in = sum over training b_z Phi_z^T S_z Phi_z + strength I,     S_z = B_z B_z^T,   Phi_z = I (x) phi_z^T
 
@@ -6,7 +6,7 @@ for a softmax head. With fewer outputs (s C) than parameters the small matrix is
 
     H_in^-1 = 1/strength [ I - Phi^T B (strength I + B^T Phi Phi^T B)^-1 B^T Phi ].
 
-Any other network gives its dense Hessian.
+For any other network the dense Hessian is factored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Rows = Float[Tensor, "m k p"]
 
 @runtime_checkable
 class InnerInverse(Protocol):
-    """What stands for H_in^-1 of m tasks; an approximation needs this one method to take its place."""
+    """H_in^-1 of m tasks, exact or approximate."""
 
     def solve(self, rows: Rows) -> Rows:
         """Return H_in^-1 applied to k rows of every task."""
@@ -44,11 +44,14 @@ class DenseInverse:
         if failed.any() or not torch.isfinite(self._triangles).all():
             k = int(failed.ne(0).nonzero()[0]) if failed.any() else 0
             status = "not_positive_definite" if failed.any() else "nonfinite"
-            nothing = matrices.new_zeros(1, matrices.shape[1])
+            zeros = matrices.new_zeros(1, matrices.shape[1])
             detail = f"the inner Hessian of task {k} of this batch"
-            lost, remedies = matrices.new_full((1,), float("inf")), Remedies(shift="make the Bilevel's strength larger")
-            raise_for = Solution(nothing, status, 0, lost, detail, remedies=remedies)
-            raise SolverError(raise_for.sentence, raise_for)
+            residual, remedies = (
+                matrices.new_full((1,), float("inf")),
+                Remedies(shift="make the Bilevel's strength larger"),
+            )
+            solution = Solution(zeros, status, 0, residual, detail, remedies=remedies)
+            raise SolverError(solution.sentence, solution)
 
     def solve(self, rows: Rows) -> Rows:
         """Return H_in^-1 rows."""
@@ -56,11 +59,11 @@ class DenseInverse:
 
 
 class HeadInverse:
-    """The same for softmax heads with fewer outputs than parameters, through the small matrix.
+    """H_in^-1 for softmax heads with fewer outputs than parameters, by the Woodbury identity.
 
     Args:
-        head: lays theta out.
-        phi: what the head sees of the training examples [m, s, d].
+        head: the layout of theta.
+        phi: features of the training examples [m, s, d].
         roots: B_z, weights included [m, s, C, C].
         strength: > 0.
     """
@@ -70,32 +73,32 @@ class HeadInverse:
     ) -> None:
         self.head, self.phi, self.roots, self.strength = head, phi, roots, strength
         m, s, c, _ = roots.shape
-        tall = roots.permute(0, 1, 3, 2).reshape(m, s * c, c)  # row (i, k) is column k of B_i
+        stacked_roots = roots.permute(0, 1, 3, 2).reshape(m, s * c, c)  # row (i, k) is column k of B_i
         grams = (phi @ phi.mT)[:, :, None, :, None].expand(m, s, c, s, c).reshape(m, s * c, s * c)
-        small = (tall @ tall.mT).mul_(grams)
+        small = (stacked_roots @ stacked_roots.mT).mul_(grams)
         small.diagonal(dim1=1, dim2=2).add_(strength)
         self._triangles = torch.linalg.cholesky(small)
 
     def solve(self, rows: Rows) -> Rows:
         """Return H_in^-1 rows."""
         matrix = self.head.matrix(rows)  # [m, k, C, d]
-        inside = torch.einsum("mkcd,msd->mksc", matrix, self.phi)
-        inside = torch.einsum("mksc,msce->mkse", inside, self.roots).flatten(2)
-        inside = torch.cholesky_solve(inside.mT, self._triangles).mT.unflatten(2, self.roots.shape[1:3])
-        inside = torch.einsum("mkse,msce->mksc", inside, self.roots)
-        back = torch.einsum("mksc,msd->mkcd", inside, self.phi)
-        return (rows - self.head.flat(back)) / self.strength
+        coordinates = torch.einsum("mkcd,msd->mksc", matrix, self.phi)
+        coordinates = torch.einsum("mksc,msce->mkse", coordinates, self.roots).flatten(2)
+        coordinates = torch.cholesky_solve(coordinates.mT, self._triangles).mT.unflatten(2, self.roots.shape[1:3])
+        coordinates = torch.einsum("mkse,msce->mksc", coordinates, self.roots)
+        correction = torch.einsum("mksc,msd->mkcd", coordinates, self.phi)
+        return (rows - self.head.flat(correction)) / self.strength
 
-    def spread(self, x: Float[Tensor, "m n d"]) -> Float[Tensor, "m n C C d"]:
+    def feature_products(self, x: Float[Tensor, "m n d"]) -> Float[Tensor, "m n C C d"]:
         """Return strength Phi_x H_in^-1, one row for each example of x and each output."""
         m, s, c, _ = self.roots.shape
         small = torch.cholesky_inverse(self._triangles).view(m, s, c, s, c)
         middle = torch.einsum("miak,mikjl->miajl", self.roots, small)
         middle = torch.einsum("miajl,mjbl->miabj", middle, self.roots).reshape(m, s * c * c, s)
-        spread = -(x @ self.phi.mT) @ (middle @ self.phi).view(m, s, -1)
-        spread = spread.view(m, x.shape[1], c, c, -1)
-        spread.diagonal(dim1=2, dim2=3).add_(x[..., None])
-        return spread
+        products = -(x @ self.phi.mT) @ (middle @ self.phi).view(m, s, -1)
+        products = products.view(m, x.shape[1], c, c, -1)
+        products.diagonal(dim1=2, dim2=3).add_(x[..., None])
+        return products
 
 
 def head_inverse(
@@ -108,8 +111,8 @@ def head_inverse(
     """Return the inverse for softmax heads, by the smaller of the two matrices.
 
     Args:
-        head: lays theta out.
-        phi: what the heads see [m, s, d].
+        head: the layout of theta.
+        phi: features of the training examples [m, s, d].
         outputs: their logits [m, s, C].
         weights: of the training examples [m, s].
         strength: > 0.
@@ -122,14 +125,14 @@ def head_inverse(
         return HeadInverse(head, phi, weights.sqrt()[..., None, None] * roots, strength)
     s = torch.diag_embed(probability) - probability[..., :, None] * probability[..., None, :]
     matrices = quadratic_forms(phi, weights[..., None, None] * s)
-    place = matrix_places(head, phi.new_zeros(c, d))
-    matrices = matrices[:, place[:, None], place]
+    positions = matrix_positions(head, phi.new_zeros(c, d))
+    matrices = matrices[:, positions[:, None], positions]
     matrices.diagonal(dim1=1, dim2=2).add_(strength)
     return DenseInverse(matrices)
 
 
-def matrix_places(head: LinearHead, like: Float[Tensor, "C d"]) -> Int[Tensor, " p"]:
-    """Return where each entry of a flat theta stands in its matrix [C, d], row by row."""
+def matrix_positions(head: LinearHead, like: Float[Tensor, "C d"]) -> Int[Tensor, " p"]:
+    """Return the position of each entry of a flat theta in its matrix [C, d], row-major."""
     return head.flat(torch.arange(like.numel(), dtype=like.dtype, device=like.device).view_as(like)).long()
 
 

@@ -1,11 +1,4 @@
-r"""Meta-learning as two nested problems: every task solves its own, and lam makes their solutions do well.
-
-    theta_i(lam) = argmin_theta g_i(lam, theta)           sums over the training (support) examples
-    F(lam) = sum_i f_i(lam, theta_i(lam)) + l2/2 |lam|^2  sums over the validation (query) examples
-
-The inner problems are solved to rounding and differentiated implicitly; nothing is unrolled. ``strength`` (of the inner
-problem) and ``l2`` (the outer ridge) are two numbers; the paper writes delta for both (slip 8).
-"""
+r"""Bilevel meta-learning: each task solves an inner problem, and lam minimises the outer losses of the solutions."""
 
 from __future__ import annotations
 
@@ -36,35 +29,43 @@ from explainlib.meta.bilevel.problem import Head, Problem, Proximal
 from explainlib.meta.bilevel.softmax import softmax_products, softmax_total_hessian
 from explainlib.meta.bilevel.state import ROWS, InnerState, sum_over_tasks
 from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
+from explainlib.meta.learner import query_accuracy, require_outputs, require_task_set
 from explainlib.modules import private_copy
 
 INNER: dict[str, type[Problem]] = {"proximal": Proximal, "head": Head}
-NUMBERS = 2**24  # in flight at once; bounds the memory of a batch of tasks
+NUMBERS = 2**24  # numbers in memory at once; bounds the batch of tasks
 MakeInverse = Callable[[Problem, Tensor, Tensor, WeightedTask], InnerInverse]
 
 
 class Bilevel:
-    """A bilevel learner with cross-entropy on both levels.
+    """A bilevel learner with cross-entropy l on both levels.
+
+        theta_i(lam) = argmin_theta g_i(lam, theta)
+        g_i(lam, theta) = sum over training b_iz l(z; lam, theta) + strength/2 |theta - centre(lam)|^2
+        F(lam) = sum_i c_i f_i(lam, theta_i(lam)) + l2/2 |lam|^2,   f_i = sum over validation a_iz l(z; lam, theta)
+
+    Sums over M tasks i and over a task's training (support) or validation (query) examples z. All weights c, a, b are
+    one unless a ``TaskWeights`` says otherwise; zero removes. D is the total derivative in lam, through theta_i;
+    H_in = grad_theta^2 g_i, H_total = sum_i c_i D D f_i. The inner problems are solved to rounding and differentiated
+    implicitly, not unrolled. The paper writes delta for both ``strength`` and ``l2`` (slip 8).
 
     Args:
-        model: any ``nn.Module`` from x [n, ...] to outputs [n, C], each example for itself; copied. Smooth activations,
-            because second and third derivatives are taken.
-        inner: "proximal" (theta shaped like lam, strength/2 |theta - lam|^2) or "head" (lam is all but the last Linear
-            layer, theta that layer with the ridge strength/2 |theta|^2).
+        model: from x [n, ...] to outputs [n, C], each example independently, three times differentiable; copied.
+        inner: "proximal" (theta is shaped like lam, centre(lam) = lam) or "head" (lam is all but the last Linear layer,
+            theta that layer, centre = 0).
         strength: of the inner proximity or ridge, > 0.
         l2: the outer ridge, >= 0.
         parameters: "all" (those that require a gradient) or a list of names: what is learned, the last layer of a
             "head" apart; the rest stays as it is.
 
     Attributes:
-        lam0: the model's own meta-parameters [q]; ``w0`` is the same.
-        q: how many.
-        p: the number of task parameters.
+        lam0: the model's own q meta-parameters [q]; ``w0`` is the same.
+        q, p: the number of meta-parameters and of task parameters.
 
     Raises:
         ValueError: no strength, an unknown inner problem, a model without a head where one is needed.
 
-    Source: Ren et al., section 3; math of both inner problems as in the module's formula.
+    Source: Ren et al., section 3.
     """
 
     def __init__(
@@ -101,16 +102,16 @@ class Bilevel:
         """Return theta_i(lam) for every task, the inner gradients at rounding.
 
         Args:
-            lam: where.
+            lam: meta-parameters [q].
             tasks: M tasks.
-            weights: of their training examples; None is all ones.
-            start: where Newton begins [M, p]; None is the centre, so that the solution is a function of lam alone.
+            weights: from ``TaskWeights.of``.
+            start: initial theta [M, p]; None is the centre, so that the solution is a function of lam alone.
 
         Raises:
             InnerError: an inner problem that Newton cannot solve.
             ValueError: a wrong length, dtype or device; tasks that the model cannot read.
         """
-        return torch.cat([theta for _, theta, _ in self._solved(lam, tasks, weights, start)])
+        return torch.cat([theta for _, theta, _ in self._solutions(lam, tasks, weights, start)])
 
     @compute.entry
     def outer_losses(
@@ -121,10 +122,10 @@ class Bilevel:
         weights: TaskWeights | None = None,
         start: Float[Tensor, "M p"] | None = None,
     ) -> Float[Tensor, " M"]:
-        """Return f_i(lam, theta_i(lam)), the SUM of the validation losses of every task; arguments as above."""
+        """Return f_i(lam, theta_i(lam)), the SUM of each task's validation losses; see ``inner_solution``."""
         outer = vmap(lambda theta, task: self.problem.outer(lam, theta, task))
         with torch.no_grad():
-            return torch.cat([outer(theta, batch) for _, theta, batch in self._solved(lam, tasks, weights, start)])
+            return torch.cat([outer(theta, batch) for _, theta, batch in self._solutions(lam, tasks, weights, start)])
 
     @compute.entry
     def total_gradients(
@@ -136,15 +137,15 @@ class Bilevel:
         start: Float[Tensor, "M p"] | None = None,
     ) -> Float[Tensor, "M q"]:
         """Return D f_i for every task, without the outer ridge (Ren et al., Theorem 4.1); task weights do not enter."""
-        settled = self.inner_states(lam, tasks, weights=weights, start=start)
-        return torch.cat([state.total_gradients() for _, state in settled])
+        states = self.inner_states(lam, tasks, weights=weights, start=start)
+        return torch.cat([state.total_gradients() for _, state in states])
 
     @compute.entry
     def partial_gradients(
         self, lam: Float[Tensor, " q"], tasks: Tasks
     ) -> tuple[Float[Tensor, "M q"], Float[Tensor, "M p"]]:
         """Return (partial_lam f_i, partial_theta f_i); the first is zero for the proximal problem (slip 4)."""
-        parts = [(state.of_lam, state.of_theta) for _, state in self.inner_states(lam, tasks)]
+        parts = [(state.partial_lam, state.partial_theta) for _, state in self.inner_states(lam, tasks)]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     @compute.entry
@@ -168,10 +169,10 @@ class Bilevel:
         """Return sum_i c_i D D f_i [q, q], symmetric, exact, without the outer ridge.
 
         Args:
-            lam: where.
+            lam: meta-parameters [q].
             tasks: M tasks.
-            weights: of tasks and examples; None is all ones.
-            third_order: False drops d^2 theta/dlam^2, which is wrong, and shows by how much.
+            weights: as in ``inner_solution``.
+            third_order: False drops d^2 theta/dlam^2: not exact, for comparison.
             inverse: as in ``hessian_operator``.
             start: of the inner problems, as in ``inner_solution``.
 
@@ -198,12 +199,12 @@ class Bilevel:
         third_order: bool = True,
         inverse: MakeInverse | None = None,
     ) -> Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]:
-        """Return v -> sum_i c_i D D f_i v on rows [k, q]; q^2 numbers are never formed.
+        """Return v -> sum_i c_i D D f_i v on rows [k, q]; the q x q matrix is not materialised.
 
         Args:
-            lam: where.
-            tasks: M tasks, solved and factored once, here.
-            weights: of tasks and examples.
+            lam: meta-parameters [q].
+            tasks: M tasks; solved and factored once, when this is called.
+            weights: as in ``inner_solution``.
             third_order: as in ``total_hessian``.
             inverse: makes H_in^-1 of a batch; None is exact.
         """
@@ -226,26 +227,26 @@ class Bilevel:
         """Return an iterator of (rows of tasks, these tasks at their inner solutions), batch by batch as memory allows.
 
         Args:
-            lam: where.
+            lam: meta-parameters [q].
             tasks: M tasks.
-            weights: of their examples.
+            weights: as in ``inner_solution``.
             inverse: makes H_in^-1 of a batch from (problem, lam, theta, batch); None is exact.
             start: of the inner problems, as in ``inner_solution``.
         """
-        for rows, theta, batch in self._solved(lam, tasks, weights, start):
-            made = None if inverse is None else inverse(self.problem, lam, theta, batch)
-            yield rows, InnerState(self.problem, lam, theta, batch, made)
+        for rows, theta, batch in self._solutions(lam, tasks, weights, start):
+            batch_inverse = None if inverse is None else inverse(self.problem, lam, theta, batch)
+            yield rows, InnerState(self.problem, lam, theta, batch, batch_inverse)
 
     def adapted(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M p"]:
-        """Return theta_i(w): what adaptation is here."""
+        """Return theta_i(w): the inner solutions are the adapted parameters."""
         return self.inner_solution(w, tasks)
 
     @compute.entry
     def outputs(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, "M r C"]:
         """Return the query's logits for every task after adaptation."""
-        answer = vmap(lambda theta, x: self.problem.outputs(w, theta, x))
+        logits = vmap(lambda theta, x: self.problem.outputs(w, theta, x))
         with torch.no_grad():
-            return torch.cat([answer(theta, batch.query_x) for _, theta, batch in self._solved(w, tasks, None)])
+            return torch.cat([logits(theta, batch.query_x) for _, theta, batch in self._solutions(w, tasks, None)])
 
     def losses(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
         """Return the MEAN query cross-entropy of every task, as other learners do."""
@@ -254,10 +255,10 @@ class Bilevel:
 
     def accuracy(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
         """Return the share of the query that every task gets right."""
-        return (self.outputs(w, tasks).argmax(-1) == tasks.query_y).to(w.dtype).mean(-1)
+        return query_accuracy(self.outputs(w, tasks), tasks)
 
     def options(self) -> dict[str, object]:
-        """Return what beside the model decides the results, for fingerprints."""
+        """Return the settings that determine the results, the model apart, for fingerprints."""
         return {"kind": "bilevel", "inner": self.inner, "strength": self.strength, "l2": self.l2}
 
     def require_w(self, lam: Float[Tensor, " q"]) -> Float[Tensor, " q"]:
@@ -268,14 +269,9 @@ class Bilevel:
 
     def require_tasks(self, tasks: Tasks) -> Tasks:
         """Return tasks if this learner can read them."""
-        if not isinstance(tasks, Tasks):
-            raise TypeError(f"tasks is a {type(tasks).__name__}; pass xl.datasets.Tasks, as sample_tasks returns them.")
-        require_same_kind("tasks.support_x", tasks.support_x, "the learner", self.lam0)
+        require_task_set(tasks, self.lam0)
         outputs = self.problem.admit(tasks.support_x[0])
-        if outputs < tasks.ways:
-            raise ValueError(
-                f"the model has {outputs} outputs, a task has {tasks.ways} ways; build it with one for each."
-            )
+        require_outputs(tasks.ways, outputs)
         self.problem.inspect(tasks.support_x[0])
         self._outputs = outputs
         return tasks
@@ -294,7 +290,7 @@ class Bilevel:
     def _weights(self, tasks: Tasks, weights: TaskWeights | None) -> TaskWeights:
         return TaskWeights.of(tasks) if weights is None else weights
 
-    def _solved(
+    def _solutions(
         self, lam: Tensor, tasks: Tasks, weights: TaskWeights | None, start: Tensor | None = None
     ) -> Iterator[tuple[slice, Tensor, WeightedTask]]:
         lam = self.require_w(lam)
@@ -308,11 +304,11 @@ class Bilevel:
 
     def _chunk(self, tasks: Tasks) -> int:
         s, r, c = tasks.support_y.shape[1], tasks.query_y.shape[1], self._outputs
-        wide = self.problem.linear is not None and s * c < self.p
-        inner = 4 * (s * c) ** 2 if wide else 4 * self.p**2
+        woodbury = self.problem.linear is not None and s * c < self.p
+        inner = 4 * (s * c) ** 2 if woodbury else 4 * self.p**2
         rows = 3 * (s + r) * c * self.p if self.has_closed_form else (3 * self.p + ROWS) * (self.p + self.q)
-        pictures = 64 * (tasks.support_x[0].numel() + tasks.query_x[0].numel())
-        return max(1, NUMBERS // (inner + rows + pictures))
+        inputs = 64 * (tasks.support_x[0].numel() + tasks.query_x[0].numel())
+        return max(1, NUMBERS // (inner + rows + inputs))
 
     def __repr__(self) -> str:
         """Return one line."""

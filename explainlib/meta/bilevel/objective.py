@@ -1,7 +1,7 @@
-"""The outer objective of a bilevel problem at one point after another, inner problems solved where they were left.
+"""The outer objective of a bilevel problem along a sequence of points, inner problems warm-started.
 
-Where the inner problem is strictly convex its solution is a function of lam alone, wherever Newton begins, so every
-point begins at the last one's solutions. A network's tasks begin at their centre every time, for the same reason.
+A strictly convex inner problem has one solution for each lam, for any start, so Newton starts from the solutions
+of the previous point. A network's inner problems may have several, so they always start from their centre.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from explainlib.meta.bilevel.task_weights import TaskWeights
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """F and its gradient somewhere.
+    """F and its gradient at one lam.
 
     Attributes:
-        lam: where [q].
+        lam: [q].
         value: F, or infinity where an inner problem was not solved.
         gradient: D F [q].
         thetas: the inner solutions [M, p]; None where value is infinite.
@@ -41,15 +41,15 @@ class Objective:
     Args:
         bilevel: the learner.
         tasks: M tasks.
-        weights: of tasks and examples.
+        weights: theirs.
     """
 
     def __init__(self, bilevel: Bilevel, tasks: Tasks, weights: TaskWeights) -> None:
         present = weights.tasks.nonzero()[:, 0]  # a removed task needs no inner solution
-        whole = len(present) == len(tasks)
+        all_present = len(present) == len(tasks)
         self.bilevel = bilevel
-        self.tasks, self.weights = (tasks, weights) if whole else (tasks[present], weights[present])
-        self._last: Tensor | None = None
+        self.tasks, self.weights = (tasks, weights) if all_present else (tasks[present], weights[present])
+        self._previous: Tensor | None = None
 
     def at(self, lam: Float[Tensor, " q"]) -> Point:
         """Return F and D F.
@@ -59,17 +59,17 @@ class Objective:
         """
         value, gradient = self.bilevel.l2 / 2 * lam @ lam, self.bilevel.l2 * lam
         thetas = []
-        start = self._last if self.bilevel.problem.linear is not None else None
+        start = self._previous if self.bilevel.problem.linear is not None else None
         with torch.no_grad():
             for rows, state in self.bilevel.inner_states(lam, self.tasks, weights=self.weights, start=start):
                 value = value + self.weights.tasks[rows] @ state.losses
                 gradient = gradient + self.weights.tasks[rows] @ state.total_gradients()
                 thetas.append(state.theta)
-        self._last = torch.cat(thetas)
-        return Point(lam, float(value), gradient, self._last)
+        self._previous = torch.cat(thetas)
+        return Point(lam, float(value), gradient, self._previous)
 
     def value_or_infinity(self, lam: Float[Tensor, " q"]) -> Point:
-        """Return the same, infinite where an inner problem was not solved: no step may end there."""
+        """Return ``at(lam)``, with value infinity where an inner problem was not solved, so that no step accepts it."""
         try:
             return self.at(lam)
         except InnerError:

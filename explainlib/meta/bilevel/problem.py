@@ -1,9 +1,6 @@
-"""The two levels of one task as functions of lam and theta; everything else about bilevel learning derives from them.
+"""The two levels of one task, g and f of ``Bilevel``, as functions of lam and theta.
 
-    inner    g(lam, theta) = sum over training   b_z l(z; lam, theta) + strength/2 |theta - centre(lam)|^2
-    outer    f(lam, theta) = sum over validation a_z l(z; lam, theta)
-
-``Proximal``: theta is the whole network, centre(lam) = lam, and l does not see lam.
+``Proximal``: theta is the whole network, centre(lam) = lam, and l does not depend on lam.
 ``Head``: lam is all but the last layer, theta is that layer, centre = 0.
 """
 
@@ -29,7 +26,7 @@ Lam, Theta = Float[Tensor, " q"], Float[Tensor, " p"]
 
 
 class Problem(ABC):
-    """What both inner problems share. Sums, not means.
+    """Base class of both inner problems.
 
     Args:
         strength: of the proximity or ridge of the inner problem, > 0, so that it has one solution near its centre.
@@ -38,7 +35,7 @@ class Problem(ABC):
         lam0: the model's own meta-parameters [q].
         theta0: its own task parameters [p].
         linear: the final layer, where outputs are linear in theta: the inner problem is then strictly convex.
-        network: what is differentiated: the whole model, or the body under a head.
+        network: the differentiated module: the whole model, or the body below a head.
     """
 
     lam0: Tensor
@@ -50,7 +47,7 @@ class Problem(ABC):
         self.strength = strength
 
     def admit(self, x: Tensor) -> int:
-        """Pass the gate with a task's examples; return the number of outputs."""
+        """Check the model on a task's examples; return the number of outputs."""
         return admit(self.parameters, x, name="a task's support")
 
     def require_derivatives(self, x: Tensor, routes: Sequence[str]) -> None:
@@ -59,15 +56,15 @@ class Problem(ABC):
 
     @abstractmethod
     def inspect(self, x: Tensor) -> None:
-        """Find out from some examples whether the final layer is one that theta multiplies."""
+        """Determine from examples whether the outputs are linear in theta, through the final layer."""
 
     @abstractmethod
     def features(self, lam: Lam, x: Tensor) -> Float[Tensor, "n d"]:
-        """Return what the final layer sees, the bias's ones included; only where ``linear`` is known."""
+        """Return the input of the final layer, with a column of ones for a bias; needs ``linear``."""
 
     @abstractmethod
     def centre(self, lam: Lam) -> Theta:
-        """Return where theta is drawn to."""
+        """Return the centre of the proximity term."""
 
     def outputs(self, lam: Lam, theta: Theta, x: Tensor) -> Float[Tensor, "n C"]:
         """Return the network's logits."""
@@ -83,22 +80,22 @@ class Problem(ABC):
 
     def inner(self, lam: Lam, theta: Theta, task: WeightedTask) -> Float[Tensor, ""]:
         """Return g."""
-        away = theta - self.centre(lam)
-        return task.training @ self.training_losses(lam, theta, task) + self.strength / 2 * away @ away
+        difference = theta - self.centre(lam)
+        return task.training @ self.training_losses(lam, theta, task) + self.strength / 2 * difference @ difference
 
     def outer(self, lam: Lam, theta: Theta, task: WeightedTask) -> Float[Tensor, ""]:
         """Return f."""
         return task.validation @ self.validation_losses(lam, theta, task)
 
     def inner_gradient(self, lam: Lam, theta: Theta, task: WeightedTask) -> Theta:
-        """Return grad_theta g, written out where theta is a linear layer: one derivative less to take."""
+        """Return grad_theta g, in closed form where theta is a linear layer, which saves one derivative."""
         if self.linear is None:
             return grad(self.inner, argnums=1)(lam, theta, task)
         phi = self.features(lam, task.support_x)
         outputs = phi @ self.linear.matrix(theta).T
         errors = outputs.softmax(-1) - one_hot(task.support_y, outputs.shape[-1], outputs)
-        pulled = self.linear.flat((task.training[:, None] * errors).T @ phi)
-        return pulled + self.strength * (theta - self.centre(lam))
+        loss_gradient = self.linear.flat((task.training[:, None] * errors).T @ phi)
+        return loss_gradient + self.strength * (theta - self.centre(lam))
 
     def lagrangian(self, lam: Lam, theta: Theta, adjoint: Theta, task: WeightedTask) -> Float[Tensor, ""]:
         """Return f + adjoint . grad_theta g; at adjoint = -H_in^-1 grad_theta f its gradient in lam is D f."""
@@ -115,15 +112,15 @@ class Proximal(Problem):
         super().__init__(strength)
         self.parameters = self.network = Parameters(model, parameters)
         self.lam0 = self.theta0 = self.parameters.theta
-        self.linear, self._looked = None, False
+        self.linear, self._inspected = None, False
 
     def inspect(self, x: Tensor) -> None:
-        """Recognise softmax regression: one linear layer and nothing else to learn."""
-        if not self._looked:
-            self.linear, self._looked = self.parameters.head(x), True
+        """Recognise softmax regression: a single linear layer is learned."""
+        if not self._inspected:
+            self.linear, self._inspected = self.parameters.head(x), True
 
     def features(self, lam: Lam, x: Tensor) -> Float[Tensor, "n d"]:
-        """Return the inputs of the only layer; lam plays no part."""
+        """Return the inputs of the only layer; they do not depend on lam."""
         return self.linear.features(x)
 
     def outputs(self, lam: Lam, theta: Theta, x: Tensor) -> Float[Tensor, "n C"]:
@@ -159,10 +156,10 @@ class Head(Problem):
         self.lam0, self.theta0 = self.body.theta, self.parameters.theta
         layer = last_linear(self.parameters.module).layer
         self.linear = LinearHead(self.parameters, layer, layer.bias is not None)
-        self._looked = False
+        self._inspected = False
 
     def admit(self, x: Tensor) -> int:
-        """Pass the gate, the body by itself too."""
+        """Check the model, and the body by itself."""
         admit(self.body, x, name="a task's support")
         return super().admit(x)
 
@@ -172,15 +169,15 @@ class Head(Problem):
         Raises:
             ValueError: something comes after the last Linear layer, or it is used twice.
         """
-        if not self._looked and self.parameters.head(x) is None:
+        if not self._inspected and self.parameters.head(x) is None:
             raise ValueError(
                 "inner='head' needs a model whose last Linear layer gives its outputs; put it last, or use "
                 "inner='proximal'."
             )
-        self._looked = True
+        self._inspected = True
 
     def features(self, lam: Lam, x: Tensor) -> Float[Tensor, "n d"]:
-        """Return the body's answer."""
+        """Return the body's outputs, with a column of ones for a bias."""
         return with_ones(self.body.outputs(lam, x), self.linear)
 
     def centre(self, lam: Lam) -> Theta:

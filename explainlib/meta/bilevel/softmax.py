@@ -5,7 +5,7 @@ With logits eta = theta phi, probabilities s, S = diag(s) - s s^T, and J = stren
     sum_i c_i J_i [ sum_validation a_z Phi_z^T S_z Phi_z + sum_training b_z Phi_z^T S'_z Phi_z ] J_i
     S'_z = diag(d) - d s^T - s d^T,   d = S_z (u phi_z),   u = -H_in^-1 grad_theta f        l'''[u, ., .]
 
-Every example needs J on its own C directions only, and the rows of all tasks meet in one matrix product.
+For each example J is applied to its own C directions only, and the rows of all tasks enter one matrix product.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.meta.bilevel.inner import features
-from explainlib.meta.bilevel.inverse import HeadInverse, matrix_places
+from explainlib.meta.bilevel.inverse import HeadInverse, matrix_positions
 from explainlib.meta.bilevel.state import InnerState, LamRows
 
 
@@ -38,7 +38,7 @@ def softmax_total_hessian(
     phi, small = _curvatures(state, third_order)
     small = weights[:, None, None, None] * small
     if isinstance(state.inverse, HeadInverse):
-        rows = state.inverse.spread(phi)  # [m, n, C, C, d]
+        rows = state.inverse.feature_products(phi)  # [m, n, C, C, d]
     else:
         c = small.shape[-1]
         eye = torch.eye(c, dtype=phi.dtype, device=phi.device)
@@ -47,13 +47,13 @@ def softmax_total_hessian(
     m, n, c = rows.shape[:3]
     rows = rows.reshape(m, n, c, -1)
     total = rows.view(m * n * c, -1).T @ (small @ rows).view(m * n * c, -1)
-    place = matrix_places(head, total.new_zeros(c, phi.shape[-1]))
-    total = total[place[:, None], place]
+    positions = matrix_positions(head, total.new_zeros(c, phi.shape[-1]))
+    total = total[positions[:, None], positions]
     return (total + total.T) / 2
 
 
 def softmax_products(state: InnerState, v: LamRows, *, third_order: bool = True) -> LamRows:
-    """Return D D f_i v for k rows of every task, the matrix never formed.
+    """Return D D f_i v for k rows of every task; the matrix is not materialised.
 
     Args:
         state: m tasks at their inner solutions.
@@ -63,8 +63,8 @@ def softmax_products(state: InnerState, v: LamRows, *, third_order: bool = True)
     head = state.problem.linear
     phi, small = _curvatures(state, third_order)
     logits = torch.einsum("mkcd,mnd->mnck", head.matrix(state.jvp(v)), phi)
-    back = torch.einsum("mnck,mnd->mkcd", small @ logits, phi)
-    return state.vjp(head.flat(back))
+    theta_rows = torch.einsum("mnck,mnd->mkcd", small @ logits, phi)
+    return state.vjp(head.flat(theta_rows))
 
 
 def _curvatures(state: InnerState, third_order: bool) -> tuple[Tensor, Tensor]:
@@ -76,10 +76,10 @@ def _curvatures(state: InnerState, third_order: bool) -> tuple[Tensor, Tensor]:
     small = batch.validation[..., None, None] * (torch.diag_embed(s) - s[..., :, None] * s[..., None, :])
     if not third_order:
         return phi, small
-    seen = features(problem, state.lam, batch.support_x)
-    s = (seen @ matrix).softmax(-1)
-    eta = seen @ problem.linear.matrix(state.adjoint).mT
+    support_phi = features(problem, state.lam, batch.support_x)
+    s = (support_phi @ matrix).softmax(-1)
+    eta = support_phi @ problem.linear.matrix(state.adjoint).mT
     d = s * (eta - (s * eta).sum(-1, keepdim=True))
-    crossed = d[..., :, None] * s[..., None, :]
-    turned = batch.training[..., None, None] * (torch.diag_embed(d) - crossed - crossed.mT)
-    return torch.cat([phi, seen], dim=1), torch.cat([small, turned], dim=1)
+    outer = d[..., :, None] * s[..., None, :]
+    training_blocks = batch.training[..., None, None] * (torch.diag_embed(d) - outer - outer.mT)
+    return torch.cat([phi, support_phi], dim=1), torch.cat([small, training_blocks], dim=1)

@@ -1,10 +1,10 @@
 """A stationary point of a bilevel problem: Newton with the exact total Hessian, or L-BFGS where that is too large.
 
-    F(lam) = sum_k c_k f_k(lam, theta_k(lam)) + l2/2 |lam|^2,      lam <- lam - t |l2 I + H_total|^-1 D F
+    lam <- lam - t |l2 I + H_total|^-1 D F,      symbols as in ``Bilevel``
 
-|.| takes absolute eigenvalues, so that saddles repel. Where the whole step does not lower F the quadratic model is
-wrong, and a stretch of L-BFGS, which costs no Hessian, goes on instead. Weights make it the problem with one eps
-changed, or with a task or an example removed: what influence predicts, solved again.
+|.| takes absolute eigenvalues, so that saddles repel. Where the full step does not lower F the quadratic model is poor,
+and some steps of L-BFGS, which need no Hessian, follow instead. With weights it is the problem without a task or an
+example: the ground truth of bilevel influence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
 from torch import Tensor
 
 from explainlib import compute
@@ -26,14 +25,14 @@ from explainlib.meta.bilevel.task_weights import TaskWeights
 from explainlib.meta.learner import Learner
 from explainlib.meta.trained import Trained
 
-DENSE = 1200  # meta-parameters up to which the Hessian is formed
+DENSE = 1200  # meta-parameters up to which the Hessian is materialised
 HALVINGS = 30
 LBFGS_STEPS = 100  # steps of L-BFGS between two Hessians,
 GRADIENT_DROP = 1e-2  # or as many as shorten the gradient to this share
 
 
 class SolveError(RuntimeError):
-    """An outer problem that did not come to rest; ``trained`` holds what it reached."""
+    """An outer problem that did not converge; ``trained`` holds the last point."""
 
     def __init__(self, message: str, trained: Trained) -> None:
         super().__init__(message)
@@ -60,10 +59,10 @@ def solve(
         bilevel: the learner; smooth.
         tasks: the M training tasks.
         tolerance: on the gradient's norm. F is a sum over tasks: 1e-11 is near rounding for a hundred small ones.
-        weights: of the tasks [M]; None is all ones, 0 removes a task.
-        training_weights: of the training (support) examples [M, s].
-        validation_weights: of the validation (query) examples [M, r].
-        start: where to begin; None is ``bilevel.lam0``.
+        weights: c of ``TaskWeights`` [M].
+        training_weights: b [M, s].
+        validation_weights: a [M, r].
+        start: initial lam; None is ``bilevel.lam0``.
         method: "newton", "lbfgs", or "auto": Newton up to 1,200 meta-parameters.
         max_steps: default 200 Newton steps, or 5,000 of L-BFGS.
         on_failure: "raise" or "warn".
@@ -80,11 +79,11 @@ def solve(
     require_choice("method", method, ("auto", "newton", "lbfgs"))
     require_bilevel(bilevel).require_tasks(tasks)
     lam = bilevel.require_w(bilevel.lam0 if start is None else start).clone()
-    every = TaskWeights.of(tasks, weights=weights, training=training_weights, validation=validation_weights)
+    task_weights = TaskWeights.of(tasks, weights=weights, training=training_weights, validation=validation_weights)
     newton = method == "newton" or (method == "auto" and bilevel.q <= DENSE)
-    most = require_count("max_steps", max_steps) if max_steps is not None else (200 if newton else 5000)
-    objective = Objective(bilevel, tasks, every)
-    trained = (_newton if newton else _lbfgs)(objective, lam, float(tolerance), most)
+    step_limit = require_count("max_steps", max_steps) if max_steps is not None else (200 if newton else 5000)
+    objective = Objective(bilevel, tasks, task_weights)
+    trained = (_newton if newton else _lbfgs)(objective, lam, float(tolerance), step_limit)
     if trained.status != "converged":
         more = "allow more max_steps, " if trained.status == "max_steps" else ""
         precise = "" if lam.dtype == torch.float64 else "use float64, "
@@ -123,43 +122,50 @@ def _newton(objective: Objective, lam: Tensor, tolerance: float, max_steps: int)
         if point.gradient.norm() <= tolerance:
             break
         history.append(objective.loss(point))
-        moved = _damped_step(objective, point, tolerance)
-        if moved is None:
+        next_point = _damped_step(objective, point, tolerance)
+        if next_point is None:
             status = "stalled"
             break
-        point = moved
+        point = next_point
     norm = float(point.gradient.norm())
     return Trained(point.lam, tuple(history), norm, "converged" if norm <= tolerance else status)
 
 
 def _damped_step(objective: Objective, point: Point, tolerance: float) -> Point | None:
-    """Return a lower point: by Newton's step or its half, else by L-BFGS, else by a shorter step; None if stuck."""
+    """Return a lower point: by Newton's step or its half, else by L-BFGS, else by a shorter step; None if none."""
     values, vectors = torch.linalg.eigh(objective.hessian(point))
     floor = 1e-12 * values.abs().max()
-    inside = point.gradient @ vectors
-    step = vectors @ (inside / values.abs().clamp(min=floor))
-    fall = float(point.gradient @ step)
+    coordinates = point.gradient @ vectors
+    step = vectors @ (coordinates / values.abs().clamp(min=floor))
+    predicted_decrease = float(point.gradient @ step)
 
-    if fall <= 1e4 * torch.finfo(values.dtype).eps * abs(point.value):  # values say nothing any more
-        return _final_step(objective, point, vectors @ (inside / torch.where(values.abs() < floor, floor, values)))
+    if predicted_decrease <= 1e4 * torch.finfo(values.dtype).eps * abs(point.value):  # below rounding of the values
+        return _final_step(objective, point, vectors @ (coordinates / torch.where(values.abs() < floor, floor, values)))
 
-    def first(sizes: Iterable[float]) -> Point | None:
-        trials = ((t, objective.value_or_infinity(point.lam - t * step)) for t in sizes)
-        return next((there for t, there in trials if there.value <= point.value - 1e-4 * t * fall), None)
+    def first_decrease(sizes: Iterable[float]) -> Point | None:
+        candidates = ((t, objective.value_or_infinity(point.lam - t * step)) for t in sizes)
+        return next(
+            (
+                candidate
+                for t, candidate in candidates
+                if candidate.value <= point.value - 1e-4 * t * predicted_decrease
+            ),
+            None,
+        )
 
-    whole = first((1.0, 0.5))
-    if whole is not None:
-        return whole
-    far = _lbfgs_steps(objective, point, tolerance, least=GRADIENT_DROP * float(point.gradient.norm()))
-    return far if far.value < point.value else first(0.5**k for k in range(2, HALVINGS))
+    full_step = first_decrease((1.0, 0.5))
+    if full_step is not None:
+        return full_step
+    lbfgs_point = _lbfgs_steps(objective, point, tolerance, least=GRADIENT_DROP * float(point.gradient.norm()))
+    return lbfgs_point if lbfgs_point.value < point.value else first_decrease(0.5**k for k in range(2, HALVINGS))
 
 
 def _final_step(objective: Objective, point: Point, step: Tensor) -> Point | None:
-    """Return the point after a step that shortens the gradient: the only judge at rounding."""
+    """Return the point after a step that shortens the gradient, the only criterion at rounding level."""
     for t in (1.0, 0.5, 0.1):
-        there = objective.value_or_infinity(point.lam - t * step)
-        if there.thetas is not None and there.gradient.norm() < 0.9 * point.gradient.norm():
-            return there
+        candidate = objective.value_or_infinity(point.lam - t * step)
+        if candidate.thetas is not None and candidate.gradient.norm() < 0.9 * point.gradient.norm():
+            return candidate
     return None
 
 
@@ -173,17 +179,19 @@ def _lbfgs_steps(
     history: list[float] | None = None,
 ) -> Point:
     """Return the lowest point of some steps of L-BFGS, fewer once the gradient is as short as ``least``."""
+    from scipy.optimize import minimize  # a third of a second that importing this package would take
+
     best = point
 
     def value_and_gradient(v: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best
-        there = objective.value_or_infinity(torch.as_tensor(v.copy()).to(point.lam))
-        if there.thetas is None:  # far above, and finite, so that the line search turns back
+        candidate = objective.value_or_infinity(torch.as_tensor(v.copy()).to(point.lam))
+        if candidate.thetas is None:  # large and finite, so that the line search backtracks
             return 1e3 * (1 + abs(best.value)), best.gradient.double().cpu().numpy()
-        best = there if there.value <= best.value else best
+        best = candidate if candidate.value <= best.value else best
         if history is not None:
-            history.append(objective.loss(there))
-        return there.value, there.gradient.double().cpu().numpy()
+            history.append(objective.loss(candidate))
+        return candidate.value, candidate.gradient.double().cpu().numpy()
 
     def stop_when_small(_: np.ndarray) -> None:
         if best.gradient.norm() <= least:

@@ -1,9 +1,7 @@
-"""Weights of tasks and of their examples: what an extra weight eps is, in numbers that a problem can be solved with.
+"""The weights c of tasks, b of training and a of validation examples in the two objectives of ``Bilevel``.
 
-    F(lam) = sum_k c_k f_k + l2/2 |lam|^2
-    f_k = sum over validation a_kz l(z),      g_k = sum over training b_kz l(z) + ...
-
-All ones is the problem as it is; c_k = 0 removes a task, a_kz = 0 or b_kz = 0 a single example.
+All ones is the problem as it is, and what None means wherever weights are taken. c_i = 0 removes a task, a_iz = 0 or
+b_iz = 0 a single example; an extra weight eps is one of these numbers changed.
 """
 
 from __future__ import annotations

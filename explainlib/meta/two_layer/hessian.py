@@ -27,7 +27,7 @@ from explainlib.checks import (
 from explainlib.meta.two_layer.terms import HessianTotal, terms
 from explainlib.meta.two_layer.units import Elementwise, Network, UnitParameters, contrasts
 
-MEMORY = 2**27  # bytes of the work array: enough tasks to keep products large, few enough to stay near the cache
+MEMORY = 2**27  # bytes of the work array: large enough for efficient products, small enough for the cache
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class TwoLayer:
         features: d, at least 1.
         hidden: u, at least 1.
         classes: C, at least 2.
-        activation: elementwise, differentiable under ``torch.func.jvp`` three times over. A kink counts as autograd
-            counts it (a ReLU's second derivative is 0).
+        activation: elementwise, differentiable under ``torch.func.jvp`` three times over. At a kink the derivative is
+            autograd's (a ReLU's second derivative is 0).
         eps: BatchNorm's; None if there is no BatchNorm.
 
     Example:
@@ -71,14 +71,14 @@ class TwoLayer:
     def units(self, w: Float[Tensor, "*rows q"], u: Float[Tensor, "C c"]) -> UnitParameters:
         """Return w (or each row of a matrix) ordered by hidden unit, its second layer in contrasts.
 
-        What the loss never sees is dropped: the softmax shift, and the bias before a BatchNorm.
+        Directions that do not change the loss are dropped: the softmax shift, and the bias before a BatchNorm.
         """
         first, vectors, second, bias = w.split(self.sizes, dim=-1)
         first = first.unflatten(-1, (self.hidden, self.features))
         vectors = vectors.unflatten(-1, (-1, self.hidden)).mT
-        seen = vectors if self.eps is None else vectors[..., 1:]
+        vectors_used = vectors if self.eps is None else vectors[..., 1:]
         second = second.unflatten(-1, (self.classes, self.hidden))
-        return UnitParameters(torch.cat([first, seen], dim=-1), u.T @ second, bias @ u)
+        return UnitParameters(torch.cat([first, vectors_used], dim=-1), u.T @ second, bias @ u)
 
     def flat(self, units: Float[Tensor, "rows p"], u: Float[Tensor, "C c"]) -> Float[Tensor, "rows q"]:
         """Return rows ordered by hidden unit, as the Hessian's are, in the order of w; what was dropped is zero."""
@@ -111,8 +111,8 @@ def as_two_layer(module: nn.Module) -> TwoLayer | None:
 
     Accepted: an ``nn.Sequential``, perhaps of others, of an optional ``nn.Flatten``, a linear layer, an optional affine
     ``nn.BatchNorm1d``, a known activation and a linear layer; biases present, every parameter trainable and used once.
-    Subclasses and layers with hooks are somebody else's network. BatchNorm is described with batch statistics, whatever
-    mode the module is in.
+    Subclasses and layers with hooks are not accepted. BatchNorm is described with batch statistics, in
+    either mode of the module.
     """
     layers = list(_stages(module))
     if any(layer is None for layer in layers):
@@ -140,7 +140,7 @@ def as_two_layer(module: nn.Module) -> TwoLayer | None:
 
 
 def _stages(module: nn.Module) -> Iterator[nn.Module | None]:
-    """Yield the layers of nested plain Sequentials in order, None for what may do more than its type says."""
+    """Yield the layers of nested plain Sequentials in order, None for a layer with hooks or a replaced forward."""
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in vars(module):
         yield None
     elif type(module) is nn.Sequential:
@@ -177,8 +177,8 @@ def two_layer_hessians(
             as fit, one at least.
 
     Returns:
-        H [q, q], exactly symmetric, in the loss's unit per squared parameter. It annihilates, up to rounding, what the
-        loss cannot see: the softmax shift (hidden units + 1 directions) and the biases before BatchNorm.
+        H [q, q], exactly symmetric, in the loss's unit per squared parameter. Its null space contains, up to rounding,
+        the softmax shift (hidden units + 1 directions) and the biases before BatchNorm.
         Cost: about (s + r + C) q^2 multiplications a task, and as much time again in smaller products.
 
     Raises:
@@ -189,7 +189,7 @@ def two_layer_hessians(
     Source: TLXML eq. (5).
 
     Example: without an inner step this is the query's Hessian. At w = 0 both classes are equally likely, and the output
-    biases see the softmax's own curvature.
+    biases have the curvature of the softmax.
 
         >>> net = TwoLayer(2, 3, 2, torch.tanh)
         >>> x, y = torch.eye(2, dtype=torch.float64)[None], torch.tensor([[0, 1]])

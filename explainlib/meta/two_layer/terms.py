@@ -1,4 +1,4 @@
-r"""The Hessian of one MAML step sorted by shape: blocks on the diagonal, and products J^T Y of few rows.
+r"""The Hessian of one MAML step: blocks on the diagonal, and products J^T Y of few rows.
 
 With theta = w - a g_s(w), g and H the gradients and Hessians of the support loss at w (s) and the query loss at theta
 (q), and T the support loss's third derivative along g_q,
@@ -6,12 +6,12 @@ With theta = w - a g_s(w), g and H the gradients and Hessians of the support los
     grad^2 L = B H_q B - a T,   B = I - a H_s.                                                        TLXML eq. (5)
 
 Every H is J^T S J + R with R block-diagonal over hidden units, and T is the support's parts differentiated along g_q
-(dJ, dS, dR). With B_R = I - a R_s, J_b = J_q B_R, E = J R_q B_R and K = a J_q J^T S this sorts into
+(dJ, dS, dR). With B_R = I - a R_s, J_b = J_q B_R, E = J R_q B_R and K = a J_q J^T S this is
 
     grad^2 L = B_R R_q B_R - a dR  +  J_b^T S_q J_b  +  J^T Y + Y^T J,
     Y = -a S (E + dJ)  -  K^T S_q J_b  +  [ K^T S_q K + a^2 S (J R_q J^T) S - a dS ] J / 2.
 
-No J is ever written out. Row (n, e) of J at unit u is v_eu slope_un + hidden_un e_e, a product Phi Gamma: Gamma is
+J is never materialised. Row (n, e) of J at unit u is v_eu slope_un + hidden_un e_e, a product Phi Gamma: Gamma is
 block-diagonal, n + c rows (slopes, then unit vectors) and D columns a unit; Phi holds v and the hidden values. Right
 factors such as B_R act on Gamma alone, and J^T Y = Gamma^T (Phi^T Y) costs about (n + c) p^2 multiplications where the
 rows of J would cost n c p^2. Several tasks' Gamma and Phi^T Y, stacked, are one batched product.
@@ -33,7 +33,7 @@ from explainlib.meta.two_layer.units import Derivatives, Network, UnitParameters
 
 
 class Terms(NamedTuple):
-    """Weighted Hessians of t tasks, not yet multiplied out: blocks + X + X^T, X = J^T Y + J_b^T Z, Z = S_q J_b / 2."""
+    """Weighted Hessians of t tasks in factored form: blocks + X + X^T, X = J^T Y + J_b^T Z, Z = S_q J_b / 2."""
 
     blocks: Float[Tensor, "u D D"]
     support: Derivatives  # J is Phi Gamma, the last c rows of Gamma being unit vectors
@@ -44,14 +44,14 @@ class Terms(NamedTuple):
 
 
 class HessianTotal:
-    """The sum over tasks, p x p, growing some tasks at a time.
+    """The sum over tasks, p x p, accumulated over batches of tasks.
 
     Args:
         units: hidden units.
         size: D, entries of a unit.
         c: contrasts.
         rows: of the work array, at most; t (s + r + c) for t tasks.
-        like: its dtype and device are used.
+        like: gives dtype and device.
     """
 
     def __init__(self, units: int, size: int, c: int, rows: int, like: Tensor) -> None:
@@ -60,7 +60,7 @@ class HessianTotal:
         self.inputs = like.new_zeros(units, size, p)
         self.outputs = like.new_zeros(units, c * p)
         self.bias = like.new_zeros(c, p)
-        self._work = like.new_empty(rows, units, p)  # kept: fresh pages cost as much as what is written to them
+        self._work = like.new_empty(rows, units, p)  # reused: allocating it costs as much as filling it
 
     def add(self, terms: Terms) -> None:
         """Add some tasks' Hessians: Gamma^T (Phi^T Y) for both losses, all tasks stacked into single products."""
@@ -102,7 +102,7 @@ def terms(
     weights: Float[Tensor, " t"],
     a: float,
 ) -> Terms:
-    """Return the weighted Hessians of t tasks, sorted.
+    """Return the weighted Hessians of t tasks as ``Terms``.
 
     Args:
         net: the network.
@@ -133,7 +133,7 @@ def terms(
 def coefficients(
     s: Derivatives, ds: Float[Tensor, "t n c c"], q: Derivatives, weights: Float[Tensor, " t"], a: float
 ) -> tuple[Float[Tensor, "t n c rows"], Float[Tensor, "t r c rows"], Float[Tensor, "t n c rows"]]:
-    """Return what multiplies E + dJ, J_b and J in Y, transposed: a column for each support example and contrast.
+    """Return the factors of E + dJ, J_b and J in Y, transposed: a column for each support example and contrast.
 
     Args:
         s: derivatives of the support loss.
@@ -161,7 +161,7 @@ def query_by_support(q: Derivatives, s: Derivatives) -> Float[Tensor, "t r c n c
 
 
 def through_units(s: Derivatives, r: Float[Tensor, "t u D D"]) -> Float[Tensor, "t n c n c"]:
-    """Return J R J^T for a block-diagonal R that is zero where v meets v."""
+    """Return J R J^T for a block-diagonal R whose v-v block is zero."""
     k = s.slope.shape[-1]
     inner = s.slope @ r[..., :k, :]  # [t, u, n, D]
     by_slope = torch.einsum(
@@ -202,7 +202,7 @@ def rows_of(
 
 
 def with_bias(by_unit: Float[Tensor, "t u rows D"], bias: Float[Tensor, "t c rows"]) -> Float[Tensor, "t n c p"]:
-    """Return rows with all units side by side, then the output biases' columns."""
+    """Return rows with the columns of all units, then those of the output biases."""
     t, u, rows, size = by_unit.shape
     c = bias.shape[1]
     wide = by_unit.new_empty(t, rows, u * size + c)

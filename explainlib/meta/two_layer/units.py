@@ -1,15 +1,15 @@
-"""One hidden unit at a time: what a two-layer network's loss knows when its second derivatives are taken apart.
+"""The second derivatives of a two-layer network's loss, ordered by hidden unit.
 
     logits = sum_u v_u h_u(x_u; X) + c
 
 Unit u owns x_u = (its row of the first layer, and its bias or, under BatchNorm, its scale and shift) and v_u, its
-column of the second layer. No two units meet before the logits, so with J = d logits / d w, S the Hessian of the mean
+column of the second layer. Units interact in the logits only, so with J = d logits / d w, S the Hessian of the mean
 cross-entropy in the logits and rho its gradient there, the Hessian of a loss is
 
     J^T S J + blockdiag(R_u),   R_u = sum_n rho_n . d^2 (v_u h_un) / d(x_u, v_u)^2.
 
-Two kinds of directions in which a loss never changes are left out from the start. A softmax sees only differences of
-logits: v, c and the logits are written in C - 1 orthonormal contrasts. A bias before BatchNorm is subtracted again.
+Two kinds of flat directions are left out. A softmax depends on differences of logits only: v, c and the logits are
+written in C - 1 orthonormal contrasts. A bias before BatchNorm cancels.
 
 Shapes: t tasks, u units, n examples, d features, k entries of x_u, c contrasts, D = k + c.
 """
@@ -37,11 +37,11 @@ class UnitParameters(NamedTuple):
 
     def step(self, length: float, direction: UnitParameters) -> UnitParameters:
         """Return the parameters moved by ``length`` times ``direction``."""
-        return UnitParameters(*(here + length * there for here, there in zip(self, direction, strict=True)))
+        return UnitParameters(*(part + length * other for part, other in zip(self, direction, strict=True)))
 
 
 class Derivatives(NamedTuple):
-    """What second derivatives of a loss are made of."""
+    """The parts of a loss's second derivatives."""
 
     v: Float[Tensor, "t c u"]
     hidden: Float[Tensor, "t u n"]
@@ -52,7 +52,7 @@ class Derivatives(NamedTuple):
 
 
 class Network(NamedTuple):
-    """What the units have in common.
+    """The network apart from its parameters.
 
     Args:
         contrasts: from ``contrasts``.
@@ -65,7 +65,7 @@ class Network(NamedTuple):
     eps: float | None
 
     def pre_activation(self, units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"]) -> PreActivation:
-        """Return what reaches the activation."""
+        """Return the pre-activation with its derivatives."""
         return affine(units_x, x) if self.eps is None else batch_norm(units_x, x, self.eps)
 
 
@@ -78,7 +78,7 @@ class PreActivation(NamedTuple):
 
 
 def contrasts(classes: int, like: Tensor) -> Float[Tensor, "C c"]:
-    """Return C - 1 orthonormal columns that sum to zero: the differences of logits a softmax can see.
+    """Return C - 1 orthonormal columns that sum to zero: the logit differences that a softmax depends on.
 
     Example:
         >>> u = contrasts(3, torch.zeros(1, dtype=torch.float64))
@@ -188,8 +188,8 @@ def batch_norm(units_x: Float[Tensor, "t u k"], x: Float[Tensor, "t n d"], eps: 
         left = z - l * along / 2  # z l^T + l z^T - along l l^T is left l^T + l left^T
         outer = left[..., :, None] * l[..., None, :]
         w_w = -(gamma / sigma)[..., None] * (outer + outer.mT + along[..., None] * gram)
-        border = torch.stack([z, torch.zeros_like(z)], dim=-1)  # gamma meets w, beta meets nothing
+        border = torch.stack([z, torch.zeros_like(z)], dim=-1)  # gamma interacts with w, beta with nothing
         corner = border.new_zeros(*border.shape[:2], 2, 2)
         return torch.cat([torch.cat([w_w, border], dim=-1), torch.cat([border.mT, corner], dim=-1)], dim=-2)
 
-    return PreActivation(gamma * xhat + beta, slope, bend)
+    return PreActivation(gamma * xhat + beta, slope, second_derivative)

@@ -13,9 +13,9 @@ from html import escape
 from explainlib.checks import require_choice
 from explainlib.figures.fragility import fragility_view
 from explainlib.figures.picture import alt_text, png
-from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.fragility.controls import SWEEPS, FragilityControls
 from explainlib.panels.html import message, picture_html
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.panel import elapsed
 from explainlib.studies.fragility import NetworkResult, Truths, read_truths
 
@@ -40,7 +40,7 @@ class Fragility(InteractivePanel):
     a test can drive the panel. Each returns the panel's text.
 
     Args:
-        truths: of the study, from ``read_truths``; None reads the tables that come with the repository.
+        truths: of the study, from ``read_truths``; None reads the tables inside the package.
 
     Raises:
         FileNotFoundError: no tables.

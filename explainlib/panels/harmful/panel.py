@@ -16,11 +16,11 @@ from explainlib.datasets import Tasks
 from explainlib.figures.bilevel import detection_curves
 from explainlib.figures.picture import alt_text, png
 from explainlib.meta import Bilevel
-from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.harmful.controls import HarmfulControls
 from explainlib.panels.harmful.flips import EDITS, METHODS, FlippedLearner, Flips, Outcome, require_flips, split_in_half
 from explainlib.panels.harmful.html import outcome_table, suspects
 from explainlib.panels.html import message, picture_html
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.panel import elapsed
 
 LISTED = 7

@@ -19,8 +19,8 @@ from explainlib.datasets.sources.text import NAMES, redact_text
 from explainlib.figures import class_name
 from explainlib.figures.html import example_html
 from explainlib.losses import Loss, LossFunction
-from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.html import message
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.panel import elapsed
 from explainlib.panels.representer.controls import RepresenterControls
 from explainlib.panels.representer.html import Product, axiom_lights, product_table, state

@@ -19,8 +19,8 @@ from explainlib.figures.tasks import class_names
 from explainlib.influence import TaskInfluence
 from explainlib.meta import leave_tasks_out
 from explainlib.panels.controls import positions_in
-from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.html import message
+from explainlib.panels.interactive import InteractivePanel
 from explainlib.panels.panel import elapsed
 from explainlib.panels.task_removal.choice import (
     SIDES,

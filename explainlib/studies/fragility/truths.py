@@ -27,7 +27,7 @@ from explainlib.studies.fragility.bench import (
     train_family,
 )
 from explainlib.studies.fragility.parts import SWEEPS, sweep
-from explainlib.studies.kept import REPOSITORY, kept_tables
+from explainlib.studies.kept import FINISHED, kept_tables
 from explainlib.studies.record import read_record
 
 TABLES, RUN = ("iris", "repeats", "networks"), "fragility-iris-cpu"
@@ -168,21 +168,21 @@ def read_truths(folder: str | Path | None = None) -> Truths:
     """Return the sweeps that ``python -m explainlib study fragility`` wrote.
 
     Args:
-        folder: with the study's tables; None is ``data/results`` of the repository that holds this package.
+        folder: with the study's tables; None takes those inside the package.
 
     Raises:
         FileNotFoundError: a table that is not there; the message says how to make it.
         ValueError: a table without the columns that are read.
     """
-    folder = REPOSITORY if folder is None else Path(folder)
-    records = sorted(folder.glob("fragility-iris-*.json"), key=lambda path: path.stem != RUN)
+    chosen = FINISHED if folder is None else Path(folder)
+    records = sorted(chosen.glob("fragility-iris-*.json"), key=lambda path: path.stem != RUN)
     stem = records[0].stem if records else RUN
     tables = kept_tables(stem, folder)
     if missing := [name for name in TABLES if name not in tables]:
-        raise ValueError(f"{folder} has no {stem}-{missing[0]}.csv beside the others; run the study again.")
+        raise ValueError(f"{chosen} has no {stem}-{missing[0]}.csv beside the others; run the study again.")
     needed = {"kind", "depth", "width", "seed", "status", "spectrum", *(f"{side}_highest_loss" for side in SIDES)}
     if lacking := sorted(needed - set(tables["networks"])):
-        raise ValueError(f"{folder / stem}-networks.csv lacks {', '.join(lacking)}; run the study again.")
+        raise ValueError(f"{chosen / stem}-networks.csv lacks {', '.join(lacking)}; run the study again.")
     settings = read_record(records[0], "run the study again").get("settings")
     try:
         training, epochs = Training(**settings["training"]), settings["bayesian"][1]

@@ -89,8 +89,8 @@ def test_the_written_letters_follow_the_rule():
     """With slack on either side of the thresholds, so that another renderer's rounding does not matter."""
     candidates = [code for code in outlines.code_points(outlines.FONTS[0]) if letters.script_and_name(code)]
     differences = letters.difference(candidates)
-    clearly = letters.too_alike(candidates, differences + 0.01)
-    barely = letters.too_alike(candidates, differences - 0.01)
+    clearly = letters.too_similar(candidates, differences + 0.01)
+    barely = letters.too_similar(candidates, differences - 0.01)
     chosen = set(letters.chosen_letters())
     kept = torch.tensor([code in chosen for code in candidates])
     assert kept.sum() == CLASSES == len(chosen)

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from explainlib.datasets.bounds import format_list, format_value, most_values, require_values, truncate
+from explainlib.datasets.bounds import format_list, format_value, max_values, require_values, truncate
 from tests.datasets import crafted_files, hostile, mutations
 
 SECONDS, MEGABYTES, LETTERS = 1.0, 200, 1_500
@@ -97,15 +97,15 @@ def test_mutations_are_the_same_every_time():
 
 def test_what_a_file_may_ask_for_follows_its_size(tmp_path):
     """The official files of 60,000 images and of mini-ImageNet stay inside; a bomb of any size does not."""
-    assert 60_000 * 784 < most_values(9_912_422) and 60_000 < most_values(28_881)
-    assert most_values(10**6) < 30e6 and most_values(813 * 10**6) > 38_400 * 84 * 84 * 3
+    assert 60_000 * 784 < max_values(9_912_422) and 60_000 < max_values(28_881)
+    assert max_values(10**6) < 30e6 and max_values(813 * 10**6) > 38_400 * 84 * 84 * 3
     path = tmp_path / "file"
     path.write_bytes(bytes(1_000))
-    assert require_values(path, most_values(1_000)) == most_values(1_000)
+    assert require_values(path, max_values(1_000)) == max_values(1_000)
     with pytest.raises(
         ValueError, match=r"file cannot be read: its values would take 16.8 MB .* file has 1 kB, expected"
     ):
-        require_values(path, most_values(1_000) + 1)
+        require_values(path, max_values(1_000) + 1)
 
 
 def test_what_a_file_chose_is_quoted_in_few_letters():

@@ -41,7 +41,7 @@ import sys
 sys.modules["gym"] = None
 mine = type(sys)("learn2learn.vision.benchmarks"); sys.modules[mine.__name__] = mine
 finders = list(sys.meta_path)
-from explainlib.datasets import learn2learn_bridge as bridge
+from explainlib.datasets.tasks import learn2learn as bridge
 bridge.REPLACEABLE = (*bridge.REPLACEABLE, "learn2learn.optim")
 l2l = bridge.import_learn2learn()
 assert l2l.optim.ParameterUpdate and "__getattr__" not in vars(l2l.optim)
@@ -62,7 +62,7 @@ def test_without_learn2learn_the_message_says_how_to_install_it():
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "learn2learn" else find(name, *rest)
-from explainlib.datasets.learn2learn_bridge import import_learn2learn
+from explainlib.datasets.tasks.learn2learn import import_learn2learn
 try:
     import_learn2learn()
 except ImportError as error:

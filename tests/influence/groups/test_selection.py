@@ -270,13 +270,13 @@ def test_pruning_hides_no_pair_that_gains():
     risk, test = logistic_risk(n=8, C=2), classes(1, C=2, seed=50)
     swaps, found = Swaps(GroupQuadratic(risk, test), 4), []
     for seed in range(4):
-        swaps.a, swaps.curved, swaps.solved = (
+        swaps.a, swaps.curvature_rows, swaps.solved_rows = (
             torch.zeros(8).double(),
             normal(8, 3, seed=seed),
             normal(8, 3, seed=9 + seed),
         )
-        swaps.own = swaps.c2 * (swaps.curved * swaps.solved).sum(1)
-        swaps.norms = swaps.curved.norm(dim=1), swaps.solved.norm(dim=1)
+        swaps.own = swaps.c2 * (swaps.curvature_rows * swaps.solved_rows).sum(1)
+        swaps.norms = swaps.curvature_rows.norm(dim=1), swaps.solved_rows.norm(dim=1)
         for group in combinations(range(8), 4):
             w = torch.zeros(8, dtype=torch.float64)
             w[list(group)] = 1
@@ -309,7 +309,7 @@ def test_ascent_stays_feasible_and_never_falls():
 
 
 def test_without_polishing_the_relaxation_is_still_no_worse_than_greedy(monkeypatch):
-    monkeypatch.setattr("explainlib.influence.groups.selection.POLISHED", 0)
+    monkeypatch.setattr("explainlib.influence.groups.selection.SWAP_LIMIT", 0)
     risk, test = logistic_risk(n=40, l2=0.01), classes(1, seed=90)
     groups = [influential_group(risk, test, 12, method=m) for m in ("greedy", "relaxed", "swap")]
     greedy, relaxed, swap = second_order_influence(risk, test, groups).tolist()
@@ -318,7 +318,7 @@ def test_without_polishing_the_relaxation_is_still_no_worse_than_greedy(monkeypa
 
 def test_a_relaxation_that_ends_badly_gives_greedys_group(monkeypatch):
     risk, test = logistic_risk(n=40, l2=0.01), classes(1, seed=90)
-    monkeypatch.setattr("explainlib.influence.groups.selection.POLISHED", 0)
+    monkeypatch.setattr("explainlib.influence.groups.selection.SWAP_LIMIT", 0)
     worst = -GroupQuadratic(risk, test).a[None]
     monkeypatch.setattr("explainlib.influence.groups.selection.projected_gradient_ascent", lambda *_: worst)
     groups = [influential_group(risk, test, 12, method=m) for m in ("relaxed", "greedy")]

@@ -44,8 +44,12 @@ def test_the_total_gradient_is_that_of_solving_again(case):
     learner, tasks, lam = case
     truth = jacobian(lambda at: learner.outer_losses(at, tasks), lam)
     assert relative_error(learner.total_gradients(lam, tasks), truth) < 1e-8
-    of_lam, of_theta = learner.partial_gradients(lam, tasks)
-    assert relative_error(of_theta, truth) > 0.1 if of_theta.shape == truth.shape else of_lam.abs().max() > 0.1
+    partial_lam, partial_theta = learner.partial_gradients(lam, tasks)
+    assert (
+        relative_error(partial_theta, truth) > 0.1
+        if partial_theta.shape == truth.shape
+        else partial_lam.abs().max() > 0.1
+    )
 
 
 def test_the_total_hessian_is_that_of_solving_again(case):
