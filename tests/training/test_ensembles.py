@@ -171,10 +171,10 @@ def test_what_is_no_plain_perceptron_is_not_taken_for_one(name):
 
 @pytest.mark.parametrize("widths", [(3, 4, 3), (3, 5, 4, 3)])
 def test_the_numbers_of_a_network_are_those_it_keeps(widths):
-    """What is seen after each activation with its row of ones, and as much for the outputs."""
+    """The values after each activation with a row of ones, and as much for the outputs."""
     risk = xl.Risk(perceptron(widths=widths), classes())
     networks = stack_networks(risk, weights(3))
-    kept = sum(seen.numel() for seen in networks.seen) // 3 + risk.n * (risk.n_outputs + 1)
+    kept = sum(values.numel() for values in networks.activations) // 3 + risk.n * (risk.n_outputs + 1)
     assert networks.numbers(risk) == kept
 
 
