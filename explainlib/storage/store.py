@@ -150,7 +150,8 @@ class Store:
             raise ValueError(f"{path} is damaged or was copied: its seal is of another computation or name; {again}.")
         else:
             raise ValueError(f"{path} is damaged or foreign (it has no seal); {again}.")
-        return {key: tensor.to(device) for key, tensor in tensors.items()}
+        # copied: the mapped file may change, and products round by where a tensor starts in memory
+        return {key: tensor.to(device, copy=True) for key, tensor in tensors.items()}
 
     def _seal(self, name: str, tensors: Tensors) -> str:
         """Return the checksum of a file; the format itself does not detect flipped bits."""
@@ -168,7 +169,7 @@ class Store:
         """
         if name in self:
             return self.load(name, device)
-        tensors = make()
+        tensors = {key: tensor.contiguous() for key, tensor in make().items()}  # as ``load`` gives them
         self.save(name, tensors)
         return tensors
 

@@ -214,7 +214,7 @@ def test_a_failure_half_way_changes_nothing(panel, monkeypatch):
         raise RuntimeError("the solve did not converge")
 
     with monkeypatch.context() as broken:
-        broken.setattr("explainlib.panels.group_removal.series_trust", fails)
+        broken.setattr("explainlib.panels.group_removal.panel.series_trust", fails)
         panel.controls.slider.value = 33
         assert "did not converge" in panel.controls.message.value
         with pytest.raises(RuntimeError):

@@ -221,7 +221,7 @@ def test_a_failed_retraining_is_a_message_and_frees_the_button(panel, monkeypatc
     def fails(*_, **__):
         raise ValueError("the inner step diverged")
 
-    monkeypatch.setattr("explainlib.panels.task_removal.leave_tasks_out", fails)
+    monkeypatch.setattr("explainlib.panels.task_removal.panel.leave_tasks_out", fails)
     panel.controls.retrain.click()
     assert "diverged" in panel.controls.message.value and not panel.controls.retrain.disabled
 

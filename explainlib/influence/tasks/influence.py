@@ -257,7 +257,7 @@ class TaskInfluence:
 
     def _cached(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         if self.store is None:
-            return make()
+            return make().contiguous()  # as a store gives it back: products round by the layout
         return self.store.cached(name, lambda: {"value": make()}, self.w.device)["value"]
 
 

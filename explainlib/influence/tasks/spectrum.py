@@ -155,7 +155,8 @@ def task_spectrum(
         spectrum = Spectrum(torch.ones_like(w), None, 0.0)
     elif curvature == "hessian":
         matrix = meta_hessian(learner, w, tasks, l2=shift, processes=processes, store=store)
-        spectrum = Spectrum(*(part.to(matrix) for part in torch.linalg.eigh(matrix.double())), 0.0)
+        # contiguous, as a store gives them back: products of another layout round differently
+        spectrum = Spectrum(*(part.to(matrix).contiguous() for part in torch.linalg.eigh(matrix.double())), 0.0)
     else:
         spectrum = spectrum_of_rows(gauss_newton_rows(learner, w, tasks) / len(tasks) ** 0.5, shift=shift)
     if store is not None:
@@ -181,4 +182,4 @@ def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spect
     if q > m:
         vectors = (vectors / values.sqrt()).T
         vectors = torch.cat([(vectors @ part.double()).to(rows) for part in rows.split(COLUMNS, dim=1)], dim=1).T
-    return Spectrum((values + shift).to(rows), vectors.to(rows), shift, floor)
+    return Spectrum((values + shift).to(rows), vectors.to(rows).contiguous(), shift, floor)

@@ -223,7 +223,7 @@ def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
         for seed in range(part.seeds):
             found[f"{part.name}-network-{seed}"] = lambda p=part, s=seed: network(p.recipe, s).summary_row()
             for at in range(part.tests):
-                found[f"{part.name}-{seed}-{at}"] = lambda p=part, s=seed, t=at: deleted(p, s, t)
+                found[f"{part.name}-{seed}-{at}"] = lambda p=part, s=seed, t=at: deletion_changes(p, s, t)
     return found | {f"axioms-{seed}": (lambda s=seed: violations(s)) for seed in range(settings.axiom_seeds)}
 
 

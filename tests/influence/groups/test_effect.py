@@ -242,7 +242,7 @@ def test_the_status_is_each_groups_own(monkeypatch, batch):
     risk, groups = indefinite_group(), [[0], [4, 5, 6, 7], [1, 2]]
     lowest = [
         float(torch.linalg.eigvalsh(xl.curvature.hessian(risk.reweighted(rest)))[0])
-        for rest in xl.influence.removal.removal_weights(risk, [torch.tensor(g) for g in groups], "plain")
+        for rest in xl.influence.groups.removal_weights(risk, [torch.tensor(g) for g in groups], "plain")
     ]
     assert [value < 0 for value in lowest] == [False, True, False]
     with pytest.warns(xl.solvers.SolverWarning, match="not_positive_definite"):
