@@ -58,7 +58,7 @@ def study(options: argparse.Namespace) -> int:
     """Run one study, or all, and print the paths of the tables and figures it wrote."""
     from explainlib import studies
     from explainlib.figures.studies import draw
-    from explainlib.studies.record import piece_minutes
+    from explainlib.studies.record import job_minutes
 
     names = tuple(studies.names())
     if options.name != "all" and options.name not in names:
@@ -67,7 +67,7 @@ def study(options: argparse.Namespace) -> int:
         tables = studies.run(name, scale=options.scale, data=options.data, out=options.out, jobs=options.jobs)
         for path in [*tables, draw(name, tables)]:
             print(path)
-        for line in piece_minutes(tables):
+        for line in job_minutes(tables):
             print(line)
     return 0
 

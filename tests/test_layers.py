@@ -39,7 +39,7 @@ INSIDE = {
         "harmful", "representer", "task_removal",
     ],
     "studies": [
-        "record", "workers", "verdicts", "kept", "few_shot", "influence", "group", "fragility", "representers",
+        "record", "runner", "verdicts", "kept", "few_shot", "influence", "group", "fragility", "representers",
         "tlxml", "bilevel",
     ],
 }  # fmt: skip

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -18,7 +17,7 @@ import torch
 
 from explainlib.storage import write_bytes, write_new, write_text
 
-SEAL = "# checksum and seconds of this piece:"  # begins its first line
+SEAL = "# checksum and seconds of this job:"  # begins its first line
 AGAIN = "delete it, and it is computed again"
 
 
@@ -56,7 +55,7 @@ def write_provenance(
         },
         "device": device,
         "seconds": round(sum(seconds.values()), 1),
-        "pieces": dict(seconds),
+        "jobs": dict(seconds),
         "tables": {table.name: checksum(table.read_bytes()) for table in tables},
     }
     return write_text(json.dumps(record, indent=2, default=str) + "\n", path)
@@ -108,19 +107,20 @@ def parse_table(data: bytes, path: Path, remedy: str) -> pandas.DataFrame:
         raise ValueError(f"{path} is damaged and cannot be read ({error}); {remedy}.") from error
 
 
-def piece_minutes(paths: Sequence[Path]) -> list[str]:
-    """Return one line for each piece of a finished study with its minutes, from the record among its files."""
+def job_minutes(paths: Sequence[Path]) -> list[str]:
+    """Return one line for each job of a finished study with its minutes, from the record among its files."""
     records = [json.loads(path.read_text()) for path in paths if path.suffix == ".json"]
-    return [f"{piece}: {taken / 60:.1f} minutes" for record in records for piece, taken in record["pieces"].items()]
+    return [f"{job}: {seconds / 60:.1f} minutes" for record in records for job, seconds in record["jobs"].items()]
 
 
 class PartialResults:
-    """The parts of a study's tables, kept on disk while it runs, so that an interrupted run goes on where it was.
+    """What the jobs of a study made, kept on disk while it runs, so that an interrupted run goes on where it was.
 
-    The first line of a piece is its seal: how long it took, and a checksum of its numbers, its name and the settings.
+    The first line of a file is its seal: how long the job took, and a checksum of its numbers, its name and the
+    settings.
 
     Args:
-        folder: where the pieces lie; made if need be, deleted by ``finish``.
+        folder: where the files lie; made if need be.
         settings: what the run was asked; a folder with other settings, or of another version, is refused.
 
     Raises:
@@ -139,21 +139,21 @@ class PartialResults:
         other = sorted(key for key in {*found, *self._asked} if found.get(key) != self._asked.get(key))
         if other:
             raise ValueError(
-                f"{folder} holds the pieces of another run ({other[0]} was {found.get(other[0])!r}, now "
+                f"{folder} holds the partial results of another run ({other[0]} was {found.get(other[0])!r}, now "
                 f"{self._asked.get(other[0])!r}); delete the folder, or pass another --out."
             )
 
     def has(self, name: str) -> bool:
-        """Return whether the piece of that name is on disk."""
+        """Return whether the result of that name is on disk."""
         return self._path(name).exists()
 
     def table(self, name: str, make: Callable[[], pandas.DataFrame]) -> pandas.DataFrame:
-        """Return the piece of that name; it is computed only if it is not on disk yet.
+        """Return the result of that name; it is computed only if it is not on disk yet.
 
-        A fresh piece is read back from its file, so that a resumed run ends with the very same tables.
+        A fresh one is read back from its file, so that a resumed run ends with the very same tables.
 
         Raises:
-            ValueError: a piece that is damaged, or of another run or name.
+            ValueError: a file that is damaged, or of another run or name.
         """
         path = self._path(name)
         if not self.has(name):
@@ -164,7 +164,7 @@ class PartialResults:
         return parse_table(self._read(path)[1], path, AGAIN)
 
     def _read(self, path: Path) -> tuple[float, bytes]:
-        """Return (seconds, the table's bytes) of a piece whose seal is whole."""
+        """Return (seconds, the table's bytes) of a file whose seal is whole."""
         head, _, data = path.read_bytes().partition(b"\n")
         words = head.decode(errors="replace").rsplit(" ", 2)
         if len(words) != 3 or words[0] != SEAL:
@@ -180,10 +180,6 @@ class PartialResults:
         return checksum(data, name, seconds, json.dumps(self._asked, sort_keys=True))
 
     def seconds(self) -> dict[str, float]:
-        """Return how long each piece took, in the order they were made, earlier runs included."""
+        """Return how long each job took, in the order they were run, earlier runs included."""
         paths = sorted(self.folder.glob("[!.]*.csv"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         return {path.stem: self._read(path)[0] for path in paths}
-
-    def finish(self) -> None:
-        """Delete the folder: the tables are complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Pieces and kept tables: sealed, bound to their run, and told in a sentence when they are damaged."""
+"""Partial results and kept tables: sealed, bound to their run, and told in a sentence when they are damaged."""
 
 import errno
 import json
@@ -17,43 +17,43 @@ FRAME = pandas.DataFrame({"name": ["a", "é"], "value": [1.25, 1 / 3], "count": 
 
 
 def made_again():
-    pytest.fail("the piece was made again")
+    pytest.fail("the result was made again")
 
 
 @pytest.fixture
-def pieces(tmp_path):
-    one = PartialResults(tmp_path / "pieces", {"seed": 0})
+def results(tmp_path):
+    one = PartialResults(tmp_path / "partial", {"seed": 0})
     one.table("first", lambda: FRAME)
     one.table("second", lambda: FRAME * 2)
     return one
 
 
-def test_a_piece_comes_back_with_its_seconds(pieces):
-    again = PartialResults(pieces.folder, {"seed": 0})
+def test_a_result_comes_back_with_its_seconds(results):
+    again = PartialResults(results.folder, {"seed": 0})
     table = again.table("first", made_again)
     pandas.testing.assert_frame_equal(table, FRAME.round(7), rtol=1e-6)
     assert list(again.seconds()) == ["first", "second"] and all(value >= 0 for value in again.seconds().values())
-    assert sorted(p.name for p in pieces.folder.iterdir()) == ["first.csv", "second.csv", "settings.json"]
+    assert sorted(p.name for p in results.folder.iterdir()) == ["first.csv", "second.csv", "settings.json"]
 
 
 @pytest.mark.parametrize("k", range(0, 140, 7))
-def test_no_flipped_or_shortened_piece_is_taken(pieces, k):
-    path = pieces.folder / "first.csv"
+def test_no_flipped_or_shortened_file_is_taken(results, k):
+    path = results.folder / "first.csv"
     data = path.read_bytes()
     for bad in (data[:k] + bytes([data[k] ^ 1]) + data[k + 1 :], data[:k], data[: -1 - k // 7], data + b"b,2,3\n"):
         path.write_bytes(bad)
         with pytest.raises(ValueError, match=r"first\.csv is damaged.*delete it, and it is computed again"):
-            PartialResults(pieces.folder, {"seed": 0}).table("first", made_again)
+            PartialResults(results.folder, {"seed": 0}).table("first", made_again)
         with pytest.raises(ValueError, match=r"first\.csv is damaged"):
-            pieces.seconds()
+            results.seconds()
 
 
-def test_a_piece_of_another_name_run_or_version_is_not_taken(pieces, tmp_path):
-    shutil.copy(pieces.folder / "second.csv", pieces.folder / "first.csv")
+def test_a_result_of_another_name_run_or_version_is_not_taken(results, tmp_path):
+    shutil.copy(results.folder / "second.csv", results.folder / "first.csv")
     with pytest.raises(ValueError, match="of another run or name"):
-        pieces.table("first", made_again)
+        results.table("first", made_again)
     other = PartialResults(tmp_path / "other", {"seed": 1})
-    shutil.copy(pieces.folder / "second.csv", other.folder / "second.csv")
+    shutil.copy(results.folder / "second.csv", other.folder / "second.csv")
     with pytest.raises(ValueError, match="of another run or name"):
         other.table("second", made_again)
     (other.folder / "second.csv").write_text(FRAME.to_csv(index=False))
@@ -64,31 +64,33 @@ def test_a_piece_of_another_name_run_or_version_is_not_taken(pieces, tmp_path):
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b'{"seed": 0'])
-def test_damaged_settings_are_told(pieces, text):
-    (pieces.folder / "settings.json").write_bytes(text)
+def test_damaged_settings_are_told(results, text):
+    (results.folder / "settings.json").write_bytes(text)
     with pytest.raises(ValueError, match=r"settings\.json is damaged and cannot be read .*delete .*--out"):
-        PartialResults(pieces.folder, {"seed": 0})
+        PartialResults(results.folder, {"seed": 0})
 
 
-def test_other_settings_are_refused(pieces):
+def test_other_settings_are_refused(results):
     with pytest.raises(ValueError, match=r"another run \(seed was 0, now 1\)"):
-        PartialResults(pieces.folder, {"seed": 1})
+        PartialResults(results.folder, {"seed": 1})
 
 
-def test_a_full_disk_is_told(pieces, monkeypatch):
+def test_a_full_disk_is_told(results, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"third\.csv cannot be written, its disk or quota is full .*goes on"):
-        pieces.table("third", lambda: FRAME)
+    with pytest.raises(
+        OSError, match=r"third\.csv cannot be written, its disk or quota is full .*the same call resumes"
+    ):
+        results.table("third", lambda: FRAME)
     monkeypatch.undo()
-    assert not pieces.has("third") and len(pieces.table("third", lambda: FRAME)) == 2
+    assert not results.has("third") and len(results.table("third", lambda: FRAME)) == 2
 
 
 def test_kept_tables_are_those_of_the_record(tmp_path, monkeypatch):
     small = influence.Config("iris", left_out=10, tests=5, ridges=(1e-2,))
-    monkeypatch.setattr(influence, "config", lambda scale, data: small)
+    monkeypatch.setattr(studies.STUDIES["influence"], "config", lambda scale, data: small)
     studies.run("influence", scale="quick", out=tmp_path)
     stem = "influence-iris-quick"
     assert set(kept_tables(stem, tmp_path)) >= {"pairs", "fidelity"}

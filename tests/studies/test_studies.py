@@ -12,15 +12,15 @@ from explainlib import studies
 from explainlib.figures.studies import draw
 from explainlib.studies.group import study as group
 from explainlib.studies.influence import study as influence
-from explainlib.studies.record import PartialResults, piece_minutes
+from explainlib.studies.record import PartialResults, job_minutes
+from explainlib.studies.runner import compute
 
 TOY = group.Config(limit=120, synthetic=200, blobs=120, fractions=(0.05, 0.5), groups=6, tests=5, network=60)
 
 
 @pytest.fixture(scope="module")
 def toy_tables(tmp_path_factory):
-    pieces = PartialResults(tmp_path_factory.mktemp("toy") / "pieces", asdict(TOY))
-    return group.run(TOY, pieces)
+    return compute(group, TOY, tmp_path_factory.mktemp("toy") / "partial")[0]
 
 
 def test_every_claim_has_a_row_and_a_verdict(toy_tables):
@@ -54,7 +54,7 @@ def test_selection_predicts_what_it_optimises(toy_tables):
 
 
 def test_an_interrupted_run_resumes_and_ends_with_the_same_tables(tmp_path, monkeypatch, toy_tables):
-    folder = tmp_path / "pieces"
+    folder = tmp_path / "partial"
     calls, whole = [], group.compare_methods
 
     def interrupted(*args):
@@ -65,33 +65,33 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_tables(tmp_path, monk
 
     monkeypatch.setattr(group, "compare_methods", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        group.run(TOY, PartialResults(folder, asdict(TOY)))
+        compute(group, TOY, folder)
     done = {path.name for path in folder.glob("*.csv")}
     assert len(done) == 3
-    tables = group.run(TOY, PartialResults(folder, asdict(TOY)))
+    tables, _ = compute(group, TOY, folder)
     assert len(calls) == 4 + 2 * len(TOY.fractions) * 2 + len(TOY.fractions) - 3
     for name, table in tables.items():
         columns = [column for column in table if column != "seconds"]
         pandas.testing.assert_frame_equal(table[columns], toy_tables[name][columns])
 
 
-def test_pieces_of_another_run_are_refused(tmp_path):
-    PartialResults(tmp_path / "pieces", asdict(TOY))
+def test_results_of_another_run_are_refused(tmp_path):
+    PartialResults(tmp_path / "partial", asdict(TOY))
     with pytest.raises(ValueError, match=r"another run .*seed was 0, now 1.*delete the folder"):
-        PartialResults(tmp_path / "pieces", asdict(replace(TOY, seed=1)))
+        PartialResults(tmp_path / "partial", asdict(replace(TOY, seed=1)))
 
 
 def test_a_run_leaves_tables_record_and_figure(tmp_path, monkeypatch):
     small = influence.Config("iris", left_out=10, tests=5, ridges=(1e-2,))
-    monkeypatch.setattr(influence, "config", lambda scale, data: small)
+    monkeypatch.setattr(studies.STUDIES["influence"], "config", lambda scale, data: small)
     paths = studies.run("influence", scale="quick", out=tmp_path)
-    assert {path.suffix for path in paths} == {".csv", ".json"} and not list(tmp_path.glob("*pieces*"))
+    assert {path.suffix for path in paths} == {".csv", ".json"} and not list(tmp_path.glob("*partial*"))
     record = json.loads((tmp_path / "influence-iris-quick.json").read_text())
     assert record["command"] == "python -m explainlib study influence --scale quick --data iris"
     assert record["settings"]["left_out"] == 10 and record["device"]
-    assert set(record["pieces"]) == {"pairs-0.01", "fidelity-0.01"}
-    assert record["seconds"] == pytest.approx(sum(record["pieces"].values()), abs=0.1)
-    assert len(piece_minutes(paths)) == 2
+    assert set(record["jobs"]) == {"ridge-0.01"}
+    assert record["seconds"] == pytest.approx(sum(record["jobs"].values()), abs=0.1)
+    assert len(job_minutes(paths)) == 1
     assert draw("influence", paths).read_bytes().startswith(b"\x89PNG")
     table = pandas.read_csv(tmp_path / "influence-iris-quick-fidelity.csv").set_index("method")
     assert table.loc["newton_step", "pearson"] > 0.999

@@ -1,5 +1,5 @@
 """The study of bilevel influence (Ren et al.)."""
 
-from explainlib.studies.bilevel.study import Config, config, jobs, run
+from explainlib.studies.bilevel.study import Config, config, jobs, tables
 
-__all__ = ["Config", "config", "jobs", "run"]
+__all__ = ["Config", "config", "jobs", "tables"]

@@ -18,7 +18,7 @@ the tables ``editing``, ``depth`` and ``removal``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -40,7 +40,6 @@ from explainlib.studies.bilevel.parts import (
 )
 from explainlib.studies.bilevel.problem import SolvedLearner
 from explainlib.studies.few_shot import FewShot
-from explainlib.studies.record import PartialResults
 
 DATA = ("glyphs", "omniglot")
 
@@ -113,8 +112,8 @@ def case(settings: Config, inner: str, seed: int) -> Case:
     return Case(solved, score, judge, settings.counts, settings.singles, seed)
 
 
-def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
-    """Return the pieces of the tables by name, part first; none waits for another, nothing is computed yet."""
+def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFrame]]:
+    """Return the parts of the tables by name, table first."""
     one = lru_cache(maxsize=1)(partial(case, settings))  # the parts of one seed share its solved learner
     return {
         f"{name}-{inner}-{seed}": (lambda part=part, inner=inner, seed=seed: part(one(inner, seed)))
@@ -125,11 +124,13 @@ def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
     }
 
 
-def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
-    """Return the tables by name; what ``pieces`` already holds is not computed again."""
-    tables: dict[str, list[pandas.DataFrame]] = {name: [] for name in PARTS}
-    for piece, job in jobs(settings).items():
-        name, inner, seed = piece.split("-")
-        tables[name].append(pieces.table(piece, job).assign(inner=inner, seed=int(seed)))
-    whole = {name: pandas.concat(frames, ignore_index=True) for name, frames in tables.items()}
+def tables(
+    settings: Config, made: Mapping[str, pandas.DataFrame], seconds: Mapping[str, float]
+) -> dict[str, pandas.DataFrame]:
+    """Return the tables by name from the parts that the jobs made."""
+    parts: dict[str, list[pandas.DataFrame]] = {name: [] for name in PARTS}
+    for job, part in made.items():
+        name, inner, seed = job.split("-")
+        parts[name].append(part.assign(inner=inner, seed=int(seed)))
+    whole = {name: pandas.concat(frames, ignore_index=True) for name, frames in parts.items()}
     return {**whole, "claims": bilevel_claims(whole)}

@@ -2,7 +2,7 @@
 
 from explainlib.studies.fragility.bench import KINDS
 from explainlib.studies.fragility.parts import LEAST
-from explainlib.studies.fragility.study import Config, config, jobs, run
+from explainlib.studies.fragility.study import Config, config, jobs, tables
 from explainlib.studies.fragility.truths import NetworkResult, Truths, read_truths
 
-__all__ = ["KINDS", "LEAST", "Config", "NetworkResult", "Truths", "config", "jobs", "read_truths", "run"]
+__all__ = ["KINDS", "LEAST", "Config", "NetworkResult", "Truths", "config", "jobs", "read_truths", "tables"]

@@ -23,9 +23,10 @@ they are judged where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import pandas
 import torch
@@ -56,7 +57,6 @@ from explainlib.studies.fragility.parts import (
     summary,
     two_by_two,
 )
-from explainlib.studies.record import PartialResults
 from explainlib.training import fit
 
 CORRELATIONS = (
@@ -204,8 +204,8 @@ class Sweeps:
         return curves(first, split, data, removed=removed, **options)
 
 
-def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
-    """Return the pieces of the tables by name, part first; none waits for another, nothing is computed yet."""
+def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFrame]]:
+    """Return what the tables are made of by name, the part of the study first."""
     sweeps = Sweeps(settings)
     n, epochs, removed, seeds = settings.ladder
     return {
@@ -226,44 +226,44 @@ def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
     }
 
 
-def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
-    """Return the tables by name; what ``pieces`` already holds is not computed again."""
+def tables(
+    settings: Config, made: Mapping[str, pandas.DataFrame], seconds: Mapping[str, float]
+) -> dict[str, pandas.DataFrame]:
+    """Return the tables by name from what the jobs made."""
     parts: dict[str, list[pandas.DataFrame]] = {}
-    for name, job in jobs(settings).items():
-        parts.setdefault(name.split("-")[0], []).append(pieces.table(name, job))
-    made = {part: pandas.concat(tables, ignore_index=True) for part, tables in parts.items()}
-    repeats, together, lines = made["iris"], made["pictures"], made["curves"]
+    for name, table in made.items():
+        parts.setdefault(name.split("-")[0], []).append(table)
+    whole = {part: pandas.concat(frames, ignore_index=True) for part, frames in parts.items()}
+    repeats, together, lines = whole["iris"], whole["pictures"], whole["curves"]
     points = ["picture", "predicted", "true"]
     behind = ["spectrum", *(f"{side}_{name}" for name in PROTOCOLS for side in ("removed", *SIDES))]
     repeats = repeats.reindex(columns=list(dict.fromkeys([*repeats.columns, *behind])))  # all runs may have collapsed
-    tables = {
+    found = {
         "iris": summary(repeats, CORRELATIONS),
         "repeats": repeats.drop(columns=behind),
         "networks": repeats[repeats["seed"] < SHOWN][[*SAME, "status", *behind]],
         "spectrum": summary(repeats, ("top_eigenvalue",)),
         "anova": anova(repeats),
-        "two": two_by_two(made["two"]),
+        "two": two_by_two(whole["two"]),
         "points": together[points],
         "pictures": together.drop(columns=points[1:]).drop_duplicates(ignore_index=True),
         "curves": lines,
         "jumps": jumps(lines),
-        "images": images_summary(made["images"]),
-        "ladder": made["ladder"],
-        "plan": _plan(settings, pieces),
+        "images": images_summary(whole["images"]),
+        "ladder": whole["ladder"],
+        "plan": _plan(settings, seconds),
     }
-    claims = fragility_claims(tables)
-    return {**tables, "claims": claims, "closing": summary_paragraph(tables)}
+    return {**found, "claims": fragility_claims(found), "closing": summary_paragraph(found)}
 
 
-def _plan(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
+def _plan(settings: Config, taken: Mapping[str, float]) -> pandas.DataFrame:
     """Return the minutes planned and taken by part; planned is empty where the scale was never measured."""
-    taken = pieces.seconds()
     parts = list(dict.fromkeys(name.split("-")[0] for name in taken))
     planned = dict(settings.planned)
     rows = [
         {
             "part": part,
-            "pieces": sum(name.split("-")[0] == part for name in taken),
+            "jobs": sum(name.split("-")[0] == part for name in taken),
             "planned_minutes": planned.get(part, float("nan")),
             "taken_minutes": sum(seconds for name, seconds in taken.items() if name.split("-")[0] == part) / 60,
         }

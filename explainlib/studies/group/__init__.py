@@ -1,5 +1,5 @@
 """The study of group influence (Basu et al.)."""
 
-from explainlib.studies.group.study import Config, config, run
+from explainlib.studies.group.study import Config, config, jobs, tables
 
-__all__ = ["Config", "config", "run"]
+__all__ = ["Config", "config", "jobs", "tables"]

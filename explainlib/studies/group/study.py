@@ -12,15 +12,17 @@ Parts, each with a table of its own:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 
 import pandas
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from explainlib.datasets import Examples, Split, load
+from explainlib.datasets import Examples, load
 from explainlib.datasets.sources.gaussians import gaussians
 from explainlib.influence import influential_group, removal_effect, second_order_influence, series_trust
 from explainlib.influence.groups import Removal
@@ -29,7 +31,6 @@ from explainlib.models import logistic, mlp
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
 from explainlib.studies.group.claims import group_claims
-from explainlib.studies.record import PartialResults
 from explainlib.training import minimise
 
 METHODS: dict[str, dict[str, object]] = {
@@ -40,7 +41,9 @@ METHODS: dict[str, dict[str, object]] = {
     "Newton step": {"order": "newton"},
 }
 SELECTIONS = ("relaxed", "printed", "greedy", "refit", "swap")
+SELECTED = (0.1, 0.2, 0.3)  # fractions of the blobs
 DRAWS = 20  # random groups, averaged; the paper takes 100
+KINDS = ("random", "coherent")
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,30 @@ def config(scale: str, data: str | None) -> Config:
     return Config(data, None, 10_000, 20_000, PAPER_FRACTIONS, 40, 20, 5000)
 
 
-def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
-    """Return the tables by name; what ``pieces`` already holds is not computed again."""
-    tables = {
-        "synthetic": _synthetic(settings, pieces),
-        "images": _images(settings, pieces),
-        "network": _network(settings, pieces) if settings.network else pandas.DataFrame(),
-        "selection": _selection(settings, pieces),
-    }
-    tables = {name: table for name, table in tables.items() if len(table)}
-    return {**tables, "claims": group_claims(tables)}
+def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFrame]]:
+    """Return the parts of the tables by name, table first: one for each kind of group and fraction."""
+    cases = {"synthetic": (_synthetic, ("random",)), "images": (_images, KINDS)}
+    if settings.network:
+        cases["network"] = (_network, KINDS)
+    found: dict[str, Callable[[], pandas.DataFrame]] = {}
+    for table, (make, kinds) in cases.items():
+        case = cache(partial(make, settings))  # its model is brought to the minimum once a process
+        for kind in kinds:
+            for fraction in settings.fractions:
+                found[f"{table}-{kind}-{fraction:g}"] = partial(_cell, case, settings, kind, fraction)
+    model = cache(partial(_blobs, settings))
+    return found | {f"selection-{fraction:g}": partial(_selection, model, fraction) for fraction in SELECTED}
+
+
+def tables(
+    settings: Config, made: Mapping[str, pandas.DataFrame], seconds: Mapping[str, float]
+) -> dict[str, pandas.DataFrame]:
+    """Return the tables by name from the parts that the jobs made."""
+    parts: dict[str, list[pandas.DataFrame]] = {}
+    for name, part in made.items():
+        parts.setdefault(name.split("-")[0], []).append(part)
+    whole = {name: pandas.concat(frames, ignore_index=True) for name, frames in parts.items()}
+    return {**whole, "claims": group_claims(whole)}
 
 
 def random_groups(n: int, fraction: float, count: int, seed: int) -> list[Int[Tensor, " u"]]:
@@ -125,7 +142,7 @@ def coherent_groups(train: Examples, fraction: float, count: int, seed: int) -> 
 
 
 def compare_methods(
-    risk: Risk, test: Examples, groups: Sequence[Tensor], truth: Removal, methods: dict[str, dict[str, object]]
+    risk: Risk, test: Examples, groups: Sequence[Tensor], truth: Removal, methods: Mapping[str, dict[str, object]]
 ) -> pandas.DataFrame:
     """Return one row per method: agreement of the predicted loss changes and parameters with the retrained ones.
 
@@ -159,83 +176,77 @@ def misread_first(risk: Risk, test: Examples, count: int) -> Examples:
     return test[risk.losses(test).argsort(descending=True)[:count]]
 
 
-def _cells(
-    risk: Risk,
-    split: Split,
-    settings: Config,
-    pieces: PartialResults,
-    part: str,
-    kinds: dict[str, Callable],
-    methods: dict,
-) -> pandas.DataFrame:
-    """Return the table of one part, a piece on disk for each kind and fraction."""
-    test = misread_first(risk, split.test, settings.tests)
+@dataclass(frozen=True)
+class Case:
+    """A model at its minimum, what it is judged on, and how it is judged.
 
-    def cell(kind: str, fraction: float) -> pandas.DataFrame:
-        groups = kinds[kind](fraction)
-        first = removal_effect(risk, groups[:4], order=1, on_failure="warn")  # factors H, which all below then use
-        trust = series_trust(first)
-        truth = leave_out(risk, groups, on_failure="warn")
-        frame = compare_methods(risk, test, groups, truth, methods)
-        frame.insert(0, "fraction", fraction)
-        frame.insert(0, "kind", kind)
-        return frame.assign(ratio=float(trust.ratio.median()))
+    Attributes:
+        risk: at its minimum.
+        test: examples the loss changes are pooled over.
+        count: groups for each fraction.
+        methods: options of ``removal_effect`` by name.
+    """
 
-    frames = [
-        pieces.table(f"{part}-{kind}-{fraction:g}", lambda kind=kind, fraction=fraction: cell(kind, fraction))
-        for kind in kinds
-        for fraction in settings.fractions
-    ]
-    return pandas.concat(frames, ignore_index=True)
+    risk: Risk
+    test: Examples
+    count: int
+    methods: Mapping[str, dict[str, object]]
 
 
-def _synthetic(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
+def _cell(case: Callable[[], Case], settings: Config, kind: str, fraction: float) -> pandas.DataFrame:
+    """Return the rows of one kind of group and one fraction."""
+    risk, count = case().risk, case().count
+    if kind == "random":
+        groups = random_groups(risk.n, fraction, count, settings.seed)
+    else:
+        groups = coherent_groups(risk.train, fraction, count, settings.seed)
+    first = removal_effect(risk, groups[:4], order=1, on_failure="warn")  # factors H, which all below then use
+    trust = series_trust(first)
+    truth = leave_out(risk, groups, on_failure="warn")
+    frame = compare_methods(risk, case().test, groups, truth, case().methods)
+    frame.insert(0, "fraction", fraction)
+    frame.insert(0, "kind", kind)
+    return frame.assign(ratio=float(trust.ratio.median()))
+
+
+def _synthetic(settings: Config) -> Case:
     data = gaussians(settings.synthetic + 1000, seed=settings.seed).double()
-    split = Split(data[: settings.synthetic], data[settings.synthetic :])
-    risk = minimise(Risk(logistic(data.x.shape[1], 2).double(), split.train, l2=settings.l2))
-    kinds = {"random": lambda f: random_groups(risk.n, f, settings.groups, settings.seed)}
-    return _cells(risk, split, settings, pieces, "synthetic", kinds, METHODS)
+    train, test = data[: settings.synthetic], data[settings.synthetic :]
+    risk = minimise(Risk(logistic(data.x.shape[1], 2).double(), train, l2=settings.l2))
+    return Case(risk, misread_first(risk, test, settings.tests), settings.groups, METHODS)
 
 
-def _images(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
+def _images(settings: Config) -> Case:
     split = load(settings.data, limit=settings.limit).double()
     model = logistic(split.train.x[0].numel(), len(split.train.classes)).double()
     risk = minimise(Risk(model, split.train, l2=settings.l2))
-    kinds = {
-        "random": lambda f: random_groups(risk.n, f, settings.groups, settings.seed),
-        "coherent": lambda f: coherent_groups(split.train, f, settings.groups, settings.seed),
-    }
-    return _cells(risk, split, settings, pieces, f"images-{settings.data}", kinds, METHODS)
+    return Case(risk, misread_first(risk, split.test, settings.tests), settings.groups, METHODS)
 
 
-def _network(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
+def _network(settings: Config) -> Case:
     split = load("digits", limit=settings.network).double()
     net = Risk(mlp([64, 10, 8, 10], "sigmoid", seed=settings.seed).double(), split.train, l2=1e-3)
     risk = minimise(net, tolerance=1e-6, max_steps=300, on_failure="warn")
     methods = {name: options | {"damping": 1e-2} for name, options in METHODS.items() if name != "+ third derivative"}
-    kinds = {
-        "random": lambda f: random_groups(risk.n, f, min(settings.groups, 16), settings.seed),
-        "coherent": lambda f: coherent_groups(split.train, f, min(settings.groups, 16), settings.seed),
-    }
-    return _cells(risk, split, settings, pieces, "network", kinds, methods)
+    return Case(risk, misread_first(risk, split.test, settings.tests), min(settings.groups, 16), methods)
 
 
-def _selection(settings: Config, pieces: PartialResults) -> pandas.DataFrame:
+def _blobs(settings: Config) -> tuple[Risk, Examples]:
     split = load("blobs", limit=settings.blobs).double()
     risk = minimise(Risk(logistic(5, 4).double(), split.train, l2=settings.l2))
-    test = misread_first(risk, split.test, 1)
+    return risk, misread_first(risk, split.test, 1)
 
-    def cell(fraction: float) -> pandas.DataFrame:
-        size = round(fraction * risk.n)
-        groups = {method: influential_group(risk, test, size, method=method) for method in SELECTIONS}
-        groups |= {f"random {s}": influential_group(risk, test, size, method="random", seed=s) for s in range(DRAWS)}
-        truth = leave_out(risk, list(groups.values())).loss_change(test).mean(0)
-        predicted: Float[Tensor, " g"] = second_order_influence(risk, test, list(groups.values()))
-        names = [name.split()[0] for name in groups]
-        frame = pandas.DataFrame({"method": names, "predicted": predicted.tolist(), "retrained": truth.tolist()})
-        frame = frame.groupby("method", sort=False, as_index=False).mean()  # the random draws become one row
-        frame.insert(0, "fraction", fraction)
-        return frame
 
-    frames = [pieces.table(f"selection-{f:g}", lambda f=f: cell(f)) for f in (0.1, 0.2, 0.3)]
-    return pandas.concat(frames, ignore_index=True)
+def _selection(model: Callable[[], tuple[Risk, Examples]], fraction: float) -> pandas.DataFrame:
+    """Return a row for each way to choose the most influential group: its predicted and its true change."""
+    risk, test = model()
+    size = round(fraction * risk.n)
+    groups = {method: influential_group(risk, test, size, method=method) for method in SELECTIONS}
+    groups |= {f"random {s}": influential_group(risk, test, size, method="random", seed=s) for s in range(DRAWS)}
+    truth = leave_out(risk, list(groups.values())).loss_change(test).mean(0)
+    predicted: Float[Tensor, " g"] = second_order_influence(risk, test, list(groups.values()))
+    names = [name.split()[0] for name in groups]
+    frame = pandas.DataFrame({"method": names, "predicted": predicted.tolist(), "retrained": truth.tolist()})
+    frame = frame.groupby("method", sort=False, as_index=False).mean()  # the random draws become one row
+    frame.insert(0, "fraction", fraction)
+    return frame

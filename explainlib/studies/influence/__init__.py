@@ -1,5 +1,5 @@
 """The study of influence of single examples."""
 
-from explainlib.studies.influence.study import Config, config, run
+from explainlib.studies.influence.study import Config, config, jobs, tables
 
-__all__ = ["Config", "config", "run"]
+__all__ = ["Config", "config", "jobs", "tables"]

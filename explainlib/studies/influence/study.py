@@ -6,8 +6,10 @@ prediction stands beside the retrained change of every test loss.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 
 import pandas
 import torch
@@ -18,10 +20,11 @@ from explainlib.metrics import fidelity
 from explainlib.models import logistic
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
-from explainlib.studies.record import PartialResults
 from explainlib.training import minimise
 
 DATA = ("digits", "mnist", "fashion_mnist", "iris", "gaussians", "blobs")
+METHODS = ("first_order", "first_order_evaluated", "newton_step")
+SIZES = ("n", "parameters")
 
 
 @dataclass(frozen=True)
@@ -60,29 +63,36 @@ def config(scale: str, data: str | None) -> Config:
     return Config(data, limits[scale], min(left_out, 100) if data == "iris" else left_out)
 
 
-def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
-    """Return two tables: "pairs", a row per ridge, test and removal; "fidelity", a row per ridge and method.
+def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFrame]]:
+    """Return the parts of the tables by name, one for each ridge."""
 
-    Each ridge is a piece on disk.
+    @cache
+    def data() -> tuple[Examples, Examples]:
+        split = load(settings.data, limit=settings.limit)
+        return split.train.double(), split.test.double()[: settings.tests]
+
+    return {f"ridge-{l2:g}": partial(_one_ridge, data, settings, l2) for l2 in settings.ridges}
+
+
+def tables(
+    settings: Config, made: Mapping[str, pandas.DataFrame], seconds: Mapping[str, float]
+) -> dict[str, pandas.DataFrame]:
+    """Return two tables: "pairs", a row per ridge, test and removal; "fidelity", a row per ridge and method.
 
     In "pairs" the columns ``first_order`` (linear in the weight), ``first_order_evaluated`` and ``newton_step`` predict
     ``retrained``, the change of the test loss; all in units of the loss.
     """
-    split = load(settings.data, limit=settings.limit)
-    train, test = split.train.double(), split.test.double()[: settings.tests]
+    found = {
+        "pairs": [part.drop(columns=list(SIZES)) for part in made.values()],
+        "fidelity": [_fidelity(part) for part in made.values()],
+    }
+    return {name: pandas.concat(parts, ignore_index=True) for name, parts in found.items()}
+
+
+def _one_ridge(data: Callable[[], tuple[Examples, Examples]], settings: Config, l2: float) -> pandas.DataFrame:
+    train, test = data()
     generator = torch.Generator().manual_seed(settings.seed)
     left = torch.randperm(len(train), generator=generator)[: min(settings.left_out, len(train) - 1)]
-    tables: dict[str, list[pandas.DataFrame]] = {"pairs": [], "fidelity": []}
-    for l2 in settings.ridges:
-        both = functools.cache(lambda l2=l2: _one_ridge(train, test, left, l2))
-        for position, name in enumerate(tables):
-            tables[name].append(pieces.table(f"{name}-{l2:g}", lambda k=position, both=both: both()[k]))
-    return {name: pandas.concat(parts, ignore_index=True) for name, parts in tables.items()}
-
-
-def _one_ridge(
-    train: Examples, test: Examples, left: torch.Tensor, l2: float
-) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     classes = len(train.classes)
     risk = minimise(Risk(logistic(train.x[0].numel(), classes).double(), train, l2=l2))
     groups = [[int(i)] for i in left]
@@ -95,21 +105,31 @@ def _one_ridge(
         "newton_step": removal_effect(risk, groups, order="newton", **plain).loss_change(test),
     }
     truth = leave_out(risk, groups, weighting="plain").loss_change(test)
-    pairs = pandas.DataFrame(
+    return pandas.DataFrame(
         {
             "l2": l2,
             "test": torch.arange(len(test)).repeat_interleave(len(left)).numpy(),
             "removed": left.repeat(len(test)).numpy(),
             "retrained": truth.flatten().numpy(),
             **{name: table.flatten().numpy() for name, table in predictions.items()},
+            **dict(zip(SIZES, (risk.n, risk.p), strict=True)),
         }
     )
+
+
+def _fidelity(part: pandas.DataFrame) -> pandas.DataFrame:
+    """Return a row for each method of one ridge: how its predictions agree with the retrained changes."""
+    counts = {"left_out": part["removed"].nunique(), "tests": part["test"].nunique()}
+
+    def table(column: str) -> torch.Tensor:
+        return torch.from_numpy(part[column].to_numpy(copy=True)).view(counts["tests"], counts["left_out"])
+
     rows = []
-    for name, table in predictions.items():
-        agreement = fidelity(table, truth)
-        row = {"l2": l2, "method": name, "n": risk.n, "parameters": risk.p, "left_out": len(left), "tests": len(test)}
+    for name in METHODS:
+        agreement = fidelity(table(name), table("retrained"))
+        row = {"l2": part["l2"].iloc[0], "method": name} | {size: part[size].iloc[0] for size in SIZES} | counts
         for measure in ("pearson", "spearman", "slope", "r2"):
             estimate = getattr(agreement, measure)
             row |= {measure: float(estimate), f"{measure}_low": estimate.low, f"{measure}_high": estimate.high}
         rows.append(row | {"verdict": agreement.verdict})
-    return pairs, pandas.DataFrame(rows)
+    return pandas.DataFrame(rows)

@@ -17,9 +17,10 @@ batches without the removed examples.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import pandas
 import torch
@@ -30,7 +31,6 @@ from explainlib.datasets import Examples, Split
 from explainlib.metrics import DELETION_SHARES, deletion_groups, paired_difference
 from explainlib.metrics.seeds import clustered_mean, curve_intervals
 from explainlib.representers import axioms
-from explainlib.studies.record import PartialResults
 from explainlib.studies.representers.claims import representers_claims
 from explainlib.studies.representers.methods import (
     CHECKPOINTS,
@@ -202,11 +202,11 @@ class Network:
             return model(test.x)[0, int(test.y)]
 
 
-def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
-    """Return the pieces of the tables by name, part first; none waits for another, nothing is computed yet."""
+def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFrame]]:
+    """Return what the tables are made of by name, the study's part first."""
     split, methods = class_pair(settings.data, settings.n), methods_for(settings.data)
 
-    @lru_cache(maxsize=1)  # a network is trained once for all of its pieces, and forgotten when the next one comes
+    @lru_cache(maxsize=1)  # a network is trained once for all of its jobs, and forgotten when the next one comes
     def network(recipe: Recipe, seed: int) -> Network:
         return Network(settings, recipe, split, seed)
 
@@ -227,20 +227,22 @@ def jobs(settings: Config) -> dict[str, Callable[[], pandas.DataFrame]]:
     return found | {f"axioms-{seed}": (lambda s=seed: violations(s)) for seed in range(settings.axiom_seeds)}
 
 
-def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
-    """Return the tables by name; what ``pieces`` already holds is not computed again."""
+def tables(
+    settings: Config, made: Mapping[str, pandas.DataFrame], seconds: Mapping[str, float]
+) -> dict[str, pandas.DataFrame]:
+    """Return the tables by name from what the jobs made."""
     kinds: dict[str, list[pandas.DataFrame]] = {"networks": [], "changes": [], "axioms": []}
-    for name, job in jobs(settings).items():
-        table, part = pieces.table(name, job), name.split("-")[0]
+    for name, table in made.items():
+        part = name.split("-")[0]
         kind = "axioms" if part == "axioms" else "networks" if "-network-" in name else "changes"
         kinds[kind].append(table if kind == "axioms" else table.assign(part=part))
     networks, changes, axioms_found = (pandas.concat(kinds[kind], ignore_index=True) for kind in kinds)
-    tables = {"methods": _areas(changes), "pairs": _pairs(changes), "curves": _curves(changes)}
+    found = {"methods": _areas(changes), "pairs": _pairs(changes), "curves": _curves(changes)}
     means = axioms_found.groupby(["method", "axiom", "measure"], sort=False, as_index=False)["violation"].mean()
-    tables["axioms"] = means.assign(seeds=settings.axiom_seeds)
-    tables["networks"] = networks
-    tables["plan"] = _plan(networks, changes, pieces)
-    return {**tables, "claims": representers_claims(tables, settings.data)}
+    found["axioms"] = means.assign(seeds=settings.axiom_seeds)
+    found["networks"] = networks
+    found["plan"] = _plan(networks, changes, seconds)
+    return {**found, "claims": representers_claims(found, settings.data)}
 
 
 def _cube(changes: pandas.DataFrame, part: str, method: str) -> Float[Tensor, "s t k"]:
@@ -286,10 +288,9 @@ def _curves(changes: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def _plan(networks: pandas.DataFrame, changes: pandas.DataFrame, pieces: PartialResults) -> pandas.DataFrame:
+def _plan(networks: pandas.DataFrame, changes: pandas.DataFrame, taken: Mapping[str, float]) -> pandas.DataFrame:
     """Return what each part costs: retrainings if no two groups were the same, times the seconds of one training."""
     rows = []
-    taken = pieces.seconds()
     for part, group in changes.groupby("part", sort=False):
         counts = {name: int(group[name].nunique()) for name in ("seed", "test", "method")}
         shares = int((group["share"] > 0).sum() / (counts["seed"] * counts["test"] * counts["method"]))

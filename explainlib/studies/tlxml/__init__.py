@@ -1,5 +1,5 @@
 """The study of task influence in meta-learning (TLXML)."""
 
-from explainlib.studies.tlxml.study import Config, config, run
+from explainlib.studies.tlxml.study import Config, config, jobs, tables
 
-__all__ = ["Config", "config", "run"]
+__all__ = ["Config", "config", "jobs", "tables"]

@@ -15,9 +15,10 @@ Parts, each with a table of its own:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pandas
 import torch
@@ -31,7 +32,6 @@ from explainlib.meta import gauss_newton_buffer, leave_tasks_out
 from explainlib.metrics import fidelity, self_rank
 from explainlib.solvers.dense import Keep
 from explainlib.studies.few_shot import FewShot, influence_without_warning
-from explainlib.studies.record import PartialResults
 from explainlib.studies.tlxml.claims import tlxml_claims
 
 
@@ -82,12 +82,8 @@ def config(scale: str, data: str | None) -> Config:
     return Config(data, 128, 1000, seeds=seeds, counts=COUNTS, levels=11, script_tasks=12, script_batches=1000)
 
 
-def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]:
-    """Return the tables by name; what ``pieces`` already holds is not computed again."""
-    problems = [
-        FewShot(settings.data, s, settings.tasks, settings.batches, settings.inner_lr, settings.lr, pieces.folder)
-        for s in settings.seeds
-    ]
+def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFrame]]:
+    """Return the parts of the tables by name, table first; learners and influences are kept in the folder."""
     parts = {
         "learners": _learners,
         "pruning": _pruning,
@@ -95,15 +91,23 @@ def run(settings: Config, pieces: PartialResults) -> dict[str, pandas.DataFrame]
         "degradation": _degradation,
         "gaussnewton": _gauss_newton,
     }
-    tables = {}
-    for name, part in parts.items():
-        make = [(p.seed, partial(part, p, settings)) for p in problems]
-        frames = [pieces.table(f"{name}-{seed}", one).assign(seed=seed) for seed, one in make]
-        tables[name] = pandas.concat(frames, ignore_index=True)
-    tables["examples"] = pieces.table("examples", lambda: _examples(problems[0], settings))
-    if settings.script_batches:
-        tables["scripts"] = pieces.table("scripts", lambda: _scripts(problems[0], settings))
-    return {**tables, "claims": tlxml_claims(tables)}
+    training = settings.tasks, settings.batches, settings.inner_lr, settings.lr
+    problems = [FewShot(settings.data, seed, *training, folder) for seed in settings.seeds]
+    found = {f"{name}-{p.seed}": partial(part, p, settings) for name, part in parts.items() for p in problems}
+    found["examples"] = partial(_examples, problems[0], settings)
+    return found | ({"scripts": partial(_scripts, problems[0], settings)} if settings.script_batches else {})
+
+
+def tables(
+    settings: Config, made: Mapping[str, pandas.DataFrame], seconds: Mapping[str, float]
+) -> dict[str, pandas.DataFrame]:
+    """Return the tables by name from the parts that the jobs made."""
+    parts: dict[str, list[pandas.DataFrame]] = {}
+    for name, part in made.items():
+        table, _, seed = name.partition("-")
+        parts.setdefault(table, []).append(part.assign(seed=int(seed)) if seed else part)
+    whole = {name: pandas.concat(frames, ignore_index=True) for name, frames in parts.items()}
+    return {**whole, "claims": tlxml_claims(whole)}
 
 
 def keeps(settings: Config) -> dict[str, Keep]:

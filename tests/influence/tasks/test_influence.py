@@ -23,7 +23,7 @@ def curvature(learner, tasks, w, l2, weights):
     return torch.linalg.eigh((rows + rows.T) / 2 + l2 * torch.eye(learner.q, dtype=DOUBLE))
 
 
-def lagrangian_products(values, flat):
+def not_flat(values, flat):
     """All but the ``flat`` eigenvalues nearest zero."""
     return values.abs() >= values.abs().sort().values[flat]
 
@@ -35,7 +35,7 @@ def moved(learner, tasks, w, l2, j, eps, flat):
     for _ in range(7):
         gradient = weights @ learner.gradients(w, tasks) / len(tasks) + l2 * w
         values, vectors = curvature(learner, tasks, w, l2, weights)
-        kept = bent(values, flat)
+        kept = not_flat(values, flat)
         w = w - vectors[:, kept] @ ((gradient @ vectors[:, kept]) / values[kept])
     assert gradient.norm() < 1e-13
     return w
@@ -72,7 +72,7 @@ def test_meta_influence_is_the_derivative_of_the_minimum(make, sizes, l2, flat, 
     influence = TaskInfluence(learner, w, tasks, l2=l2, strict=True)
     values, vectors = curvature(learner, tasks, w, l2, torch.ones(len(tasks), dtype=DOUBLE))
     assert influence.kept == learner.q - flat
-    space = vectors[:, bent(values, flat)]
+    space = vectors[:, not_flat(values, flat)]
     for j in (0, 5):
         truth = resolved(learner, tasks, w, l2, j, influence.meta[j].norm(), flat) @ space
         assert (influence.meta[j] @ space - truth).norm() < bound * truth.norm()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pandas
 import pytest
 import torch
@@ -14,15 +12,15 @@ from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.studies.bilevel import claims as bilevel_claims
 from explainlib.studies.bilevel import problem as bilevel_problem
 from explainlib.studies.bilevel import study as bilevel
-from explainlib.studies.record import PartialResults
+from explainlib.studies.runner import compute
 
 TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "pieces"
-    return folder, bilevel.run(TOY, PartialResults(folder, asdict(TOY)))
+    folder = tmp_path_factory.mktemp("toy") / "partial"
+    return folder, compute(bilevel, TOY, folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +100,7 @@ def test_the_flat_problem_knows_whose_example_is_whose(case):
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
     monkeypatch.setattr(bilevel_problem, "solve", None)
-    again = bilevel.run(TOY, PartialResults(folder, asdict(TOY)))
+    again = compute(bilevel, TOY, folder)[0]
     for name, table in tables.items():
         pandas.testing.assert_frame_equal(again[name], table)
 

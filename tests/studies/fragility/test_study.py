@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pandas
 import pytest
@@ -32,7 +32,7 @@ from explainlib.studies.fragility.bench import (
 from explainlib.studies.fragility.claims import TRAINED, _e5, _e6, gap
 from explainlib.studies.fragility.images import Images, evaluate_images, images_summary
 from explainlib.studies.fragility.parts import anova, jumps, picture_pairs, summary
-from explainlib.studies.record import PartialResults
+from explainlib.studies.runner import compute
 from explainlib.training import fit_ensemble, fit_risks
 
 QUICK = Training(epochs=150, swa=10, finetune=20, removed=8, lr=0.03)
@@ -49,8 +49,8 @@ TOY = fragility.Config(
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "pieces"
-    return folder, fragility.run(TOY, PartialResults(folder, asdict(TOY)))
+    folder = tmp_path_factory.mktemp("toy") / "partial"
+    return folder, compute(fragility, TOY, folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
     for name in ("cell", "like_with_like", "curves", "judged_images", "climbed", "family"):
         monkeypatch.setattr(fragility, name, None)
-    again = fragility.run(TOY, PartialResults(folder, asdict(TOY)))
+    again = compute(fragility, TOY, folder)[0]
     for name, table in tables.items():
         pandas.testing.assert_frame_equal(again[name], table)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pandas
 import pytest
 import torch
@@ -11,10 +9,10 @@ import torch
 from explainlib.figures import alt_text
 from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.influence import loss_influence, tracin
-from explainlib.studies.record import PartialResults
 from explainlib.studies.representers import study as representers
 from explainlib.studies.representers.claims import _p1
 from explainlib.studies.representers.methods import METHODS, class_pair
+from explainlib.studies.runner import compute
 from explainlib.training import Trajectory
 
 TOY = representers.Config(
@@ -29,8 +27,8 @@ TOY = representers.Config(
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "pieces"
-    return folder, representers.run(TOY, PartialResults(folder, asdict(TOY)))
+    folder = tmp_path_factory.mktemp("toy") / "partial"
+    return folder, compute(representers, TOY, folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +94,7 @@ def test_the_baselines_are_the_library_s_own_where_the_output_is_the_loss(networ
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
     monkeypatch.setattr(representers.Recipe, "fit", None)
-    again = representers.run(TOY, PartialResults(folder, asdict(TOY)))
+    again = compute(representers, TOY, folder)[0]
     for name, table in tables.items():
         pandas.testing.assert_frame_equal(again[name], table)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pandas
 import pytest
 
 from explainlib.figures import alt_text
 from explainlib.figures.studies import STUDY_FIGURES
-from explainlib.studies.record import PartialResults
+from explainlib.studies.runner import compute
 from explainlib.studies.tlxml import study as tlxml
 
 TOY = tlxml.Config(tasks=8, batches=12, counts=(128, 64), levels=3, script_tasks=1, script_batches=2)
@@ -17,8 +15,8 @@ TOY = tlxml.Config(tasks=8, batches=12, counts=(128, 64), levels=3, script_tasks
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "pieces"
-    return folder, tlxml.run(TOY, PartialResults(folder, asdict(TOY)))
+    folder = tmp_path_factory.mktemp("toy") / "partial"
+    return folder, compute(tlxml, TOY, folder)[0]
 
 
 def test_every_claim_has_a_row_and_a_verdict(toy):
@@ -43,7 +41,7 @@ def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
     monkeypatch.setattr(tlxml, "gauss_newton_buffer", None)
     monkeypatch.setattr(tlxml, "leave_tasks_out", None)
-    again = tlxml.run(TOY, PartialResults(folder, asdict(TOY)))
+    again = compute(tlxml, TOY, folder)[0]
     for name, table in tables.items():
         pandas.testing.assert_frame_equal(again[name], table)
 
