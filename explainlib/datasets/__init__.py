@@ -21,6 +21,7 @@ from explainlib.datasets.tasks import (
     sample_tasks,
     task_features,
     to_learn2learn,
+    turned_copies,
     with_images,
 )
 from explainlib.datasets.tokenizer import Tokenizer
@@ -56,5 +57,6 @@ __all__ = [
     "stratified_split",
     "task_features",
     "to_learn2learn",
+    "turned_copies",
     "with_images",
 ]

@@ -2,6 +2,7 @@
 
 from explainlib.derivatives.batching import vmap
 from explainlib.derivatives.decompositions import Constants, DecompositionMode, renormalise
+from explainlib.derivatives.fused_norms import second_order_norms
 from explainlib.derivatives.norms import with_batch_statistics
 
-__all__ = ["Constants", "DecompositionMode", "renormalise", "vmap", "with_batch_statistics"]
+__all__ = ["Constants", "DecompositionMode", "renormalise", "second_order_norms", "vmap", "with_batch_statistics"]

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from explainlib.derivatives.fused_norms import fused_batch_norm, is_second_order
+
 
 def normalise(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
     """Return x with mean 0 and variance 1 over ``dims``, in plain operations."""
@@ -34,7 +36,12 @@ def scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None, *, ch
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return the batch [n, c, ...], normalised for each c over all other dimensions."""
+    """Return the batch [n, c, ...], normalised for each c over all other dimensions.
+
+    Inside ``second_order_norms`` it is fused, else in plain operations.
+    """
+    if is_second_order():
+        return fused_batch_norm(x, weight, bias, eps)
     return scale_and_shift(normalise(x, [d for d in range(x.ndim) if d != 1], eps), weight, bias, channel=1)
 
 

@@ -13,7 +13,7 @@ from explainlib.meta.learner import Episode, Learner
 from explainlib.storage import fingerprint, probe_entry
 
 SHAPE = "task"  # the entry with the shape of the probe's task
-COVERED = ("given", "parameters", "w0")  # attributes that other entries cover
+COVERED = ("given", "parameters", "w0", "_augmented")  # attributes that other entries cover, or no result depends on
 
 
 def learner_fingerprint(

@@ -11,23 +11,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import grad
 from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map
 
 from explainlib import compute
 from explainlib.checks import require_finite, require_same_kind, require_shape, require_tensor
 from explainlib.datasets import Tasks
-from explainlib.derivatives import vmap
+from explainlib.derivatives import second_order_norms, vmap
 from explainlib.gate import GRADIENT, admit, require_derivatives
 from explainlib.modules import private_copy
 from explainlib.params import Parameters, require_finite_parameters
+from explainlib.storage import digest
 
+LARGE = 16  # tasks in a batch: with fewer, batches bring nothing
 NUMBERS = 2**26  # parameters and activations in memory at once; bounds the batch of tasks
+
+Tree = TypeVar("Tree")  # a tensor, or tuples of them
 
 
 class Episode(NamedTuple):
@@ -64,6 +69,7 @@ class Learner(ABC):
             self.parameters = Parameters(model, parameters, batch_statistics=True)
             self.given = private_copy(model)
         self.w0: Float[Tensor, " q"] = require_finite_parameters(self.parameters.theta)
+        self._augmented: dict[str, tuple[str, frozenset[str]]] = {}
 
     @property
     def q(self) -> int:
@@ -124,6 +130,27 @@ class Learner(ABC):
         """Return the share of the query that every task gets right."""
         return query_accuracy(self.outputs(w, tasks), tasks)
 
+    def remember_augmentation(self, w: Float[Tensor, " q"], tasks: Tasks, augment: Callable) -> None:
+        """Remember that w was trained on augmented tasks: its objective is not the mean loss of the tasks as given.
+
+        Args:
+            w: trained meta-parameters.
+            tasks: before augmentation.
+            augment: as passed to ``train``.
+        """
+        name = getattr(augment, "__name__", type(augment).__name__)
+        self._augmented[digest(w)] = name, frozenset(digest(x) for x in tasks.support_x)
+
+    def augmentation_of(self, w: Float[Tensor, " q"], tasks: Tasks) -> str | None:
+        """Return the name of the augmentation that w was trained with, if these are its tasks without it, else None.
+
+        Args:
+            w: meta-parameters.
+            tasks: to be explained.
+        """
+        name, trained = self._augmented.get(digest(w), (None, frozenset()))
+        return name if name is not None and all(digest(x) in trained for x in tasks.support_x) else None
+
     def model_at(self, w: Float[Tensor, " q"]) -> nn.Module:
         """Return a copy of the model with w in it; its BatchNorm uses batch statistics."""
         return self.parameters.model_at(w)
@@ -135,9 +162,26 @@ class Learner(ABC):
         w = self.require_w(w)
         self.require_tasks(tasks)
         self.require_derivatives(tasks, *self.adaptation_routes)
-        ways = tasks.ways
-        run = vmap(lambda task: one(w, task, ways), chunk_size=self.chunk(tasks))
-        return require_learned(self, name, run(Episode(*tasks.arrays())))
+        return require_learned(self, name, self.map_tasks(one, w, tasks))
+
+    def map_tasks(self, one: Callable[..., Tree], w: Float[Tensor, " q"], tasks: Tasks) -> Tree:
+        """Return ``one(w, task, ways)`` for every task, stacked: in batches, or one by one where a task is large.
+
+        Args:
+            one: takes at most second derivatives, in reverse mode.
+            w: meta-parameters [q].
+            tasks: any.
+        """
+        episodes, ways = Episode(*tasks.arrays()), tasks.ways
+        if not self.one_by_one(tasks):
+            return vmap(lambda task: one(w, task, ways), chunk_size=self.chunk(tasks))(episodes)
+        with second_order_norms():
+            each = [one(w, Episode(*(part[k] for part in episodes)), ways) for k in range(len(tasks))]
+        return tree_map(lambda *parts: torch.stack(parts), *each)
+
+    def one_by_one(self, tasks: Tasks) -> bool:
+        """Return whether a task is so large that a batch of them only costs memory."""
+        return self.chunk(tasks) <= LARGE
 
     def chunk(self, tasks: Tasks) -> int:
         """Return how many tasks go into one batch."""

@@ -14,9 +14,8 @@ from tqdm import tqdm
 from explainlib import compute
 from explainlib.checks import require_count, require_nonnegative, require_positive
 from explainlib.datasets import Tasks
-from explainlib.derivatives import vmap
 from explainlib.meta.fingerprints import learner_fingerprint
-from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
+from explainlib.meta.learner import Learner, require_learned, require_learner
 from explainlib.meta.trained import Trained
 from explainlib.storage import Store, probe_entry
 from explainlib.training.steps import adam_state, stepper
@@ -86,6 +85,8 @@ def train(
         if saved is not None and ((b + 1) % SAVE_EVERY == 0 or b + 1 == batches):
             saved.save("state", {"w": w, "history": torch.tensor(history, dtype=torch.float64), **adam_state(step)})
     gradient = learner.gradients(w, tasks).mean(0) + weight_decay * w
+    if augment is not None:
+        learner.remember_augmentation(w, tasks, augment)
     return Trained(w, tuple(history), float(gradient.norm()))
 
 
@@ -104,9 +105,7 @@ def batch_rows(m: int, size: int, seed: int, batch: int) -> Int[Tensor, " b"]:
 
 
 def _mean_gradient(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks) -> tuple[Float[Tensor, " q"], float]:
-    ways = tasks.ways
-    run = vmap(lambda task: learner.gradient_one(w, task, ways), chunk_size=learner.chunk(tasks))
-    gradients, losses = run(Episode(*tasks.arrays()))
+    gradients, losses = learner.map_tasks(learner.gradient_one, w, tasks)
     return require_learned(learner, "gradients", gradients).mean(0), float(losses.mean())
 
 

@@ -1,7 +1,7 @@
 """Rotated tasks: a turned drawing is another character, so a task can be turned into new ones.
 
-Angles are quarter turns, counter-clockwise as the picture is seen; they move pixels and lose none. A turned picture is
-no drawing of the pool any more, so the tasks returned here have no places in it.
+Angles are counter-clockwise as the picture is seen. Quarter turns move pixels and lose none; other angles interpolate.
+A turned picture is no drawing of the pool any more, so the tasks returned here have no places in it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from explainlib.checks import require_count
 from explainlib.datasets.tasks.tasks import Tasks
@@ -56,14 +57,62 @@ def rotation_augmentation(tasks: Tasks, seed: int) -> Tasks:
     return _rotate_classes(tasks, torch.from_numpy(generator.integers(0, 4, (len(tasks), tasks.ways))))
 
 
-def _rotate_classes(tasks: Tasks, turns: Int[Tensor, "M w"]) -> Tasks:
-    """Return the tasks with class c of task m turned by ``turns[m, c]`` quarters."""
+def turned_copies(tasks: Tasks, copies: int, *, seed: int) -> Tasks:
+    """Return copies of each task, each with all its pictures turned by one random angle between -90 and 90 degrees.
+
+    Args:
+        tasks: M image tasks with square pictures.
+        copies: of each task, at least 1; each task has angles of its own.
+        seed: 0 or more.
+
+    Returns:
+        copies x M tasks, first one copy of all, then the next. Copies keep the group of their origin, so that a
+        group's influence is that of a task with all its copies. Pictures are interpolated bilinearly, and what turns
+        in from outside has the value of the nearest border.
+
+    Raises:
+        ValueError: x without height and width, pictures that are not square, or a count below 1.
+
+    Source: TLXML, section 5.2 (2 to 16 angles) and eq. (9).
+    """
+    require_count("copies", copies)
+    _require_square(tasks)
+    generator = np.random.default_rng(require_count("seed", seed, least=0))
+    angles = torch.from_numpy(generator.uniform(-np.pi / 2, np.pi / 2, (copies, len(tasks))))
+    return Tasks.concat([_turned(tasks, some.to(tasks.support_x)) for some in angles])
+
+
+def _turned(tasks: Tasks, angles: Float[Tensor, " M"]) -> Tasks:
+    classes = tasks.classes
+    if classes is not None:
+        degrees = [round(angle) for angle in torch.rad2deg(angles).tolist()]
+        classes = [tuple(f"{name} (turned {d})" for name in names) for names, d in zip(classes, degrees, strict=True)]
+    support_x, query_x = _turn(tasks.support_x, angles), _turn(tasks.query_x, angles)
+    return replace(tasks, support_x=support_x, query_x=query_x, classes=classes, support_index=None, query_index=None)
+
+
+def _turn(x: Float[Tensor, "M n *c h h"], angles: Float[Tensor, " M"]) -> Tensor:
+    """Return the pictures of each task turned counter-clockwise by its angle."""
+    cos, sin = angles.cos(), angles.sin()
+    zero = torch.zeros_like(cos)
+    back = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)  # of the y downwards
+    pictures = x.flatten(1, -3)  # [M, n c, h, h]: one angle for all
+    grid = affine_grid(back, list(pictures.shape), align_corners=False)
+    return grid_sample(pictures, grid, padding_mode="border", align_corners=False).view_as(x)
+
+
+def _require_square(tasks: Tasks) -> None:
     shape = tasks.support_x.shape
     if len(shape) not in (4, 5) or shape[-1] != shape[-2]:
         raise ValueError(
             f"x has shape {list(shape)}, expected square pictures [M, n, c, h, h] or [M, n, h, h]; "
             "rotate pictures before taking features, and crop them to squares."
         )
+
+
+def _rotate_classes(tasks: Tasks, turns: Int[Tensor, "M w"]) -> Tasks:
+    """Return the tasks with class c of task m turned by ``turns[m, c]`` quarters."""
+    _require_square(tasks)
     classes = tasks.classes
     if classes is not None:
         classes = [

@@ -18,18 +18,19 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import jvp
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_indices, require_lists, require_nonnegative, warn_caller
+from explainlib.checks import require_choice, require_indices, require_nonnegative, warn_caller
 from explainlib.datasets import Tasks
-from explainlib.derivatives import vmap
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT
-from explainlib.influence.tasks.spectrum import Spectrum, task_spectrum
-from explainlib.memory import alternatives, require_memory
+from explainlib.influence.tasks.adaptation import adaptation_table
+from explainlib.influence.tasks.membership import membership
+from explainlib.influence.tasks.spectrum import Spectrum, require_sizes, task_spectrum
+from explainlib.memory import alternatives, slices
 from explainlib.meta.fingerprints import SHAPE, learner_entries, learner_fingerprint
 from explainlib.meta.hessian import require_objective
-from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
+from explainlib.meta.learner import Learner, require_learner
+from explainlib.meta.task_map import Processes
 from explainlib.risk import NotAtMinimumWarning
 from explainlib.solvers.dense import Keep, require_keep
 from explainlib.solvers.solution import SolverWarning
@@ -37,6 +38,7 @@ from explainlib.storage import FINGERPRINT, Store, differences
 
 CURVATURES = ("hessian", "gauss_newton", "identity")
 STATIONARY = 1e-6  # relative to a single task's gradient norm: below it w counts as a minimum
+GRADIENT_NUMBERS = 2**24  # of test tasks at a time
 ROUNDING = 1e-9  # relative to the largest eigenvalue: smaller negative ones may be rounding
 
 
@@ -60,6 +62,9 @@ class TaskInfluence:
         w: its meta-trained parameters [q].
         tasks: the M tasks it was trained on.
         curvature: "hessian" (exact), "gauss_newton", or "identity" (plain gradient products, a control).
+        buffer: with "gauss_newton": rows that stand for the matrix, in bounded memory; None holds all tasks' rows.
+        compress: with "gauss_newton": directions kept of each task before the products with its support, at least
+            C - 1; None is all r (C - 1).
         keep: which eigenvalues H^+ inverts: an int (that many algebraically largest, never one <= 0), a float (those
             above it relative to the largest absolute value; the default is the pseudo-inverse), "positive", None (all).
         damping: added to the curvature only to solve with it, >= 0.
@@ -67,7 +72,8 @@ class TaskInfluence:
         strict: raise unless w is at a minimum; otherwise warn.
         store: a folder for the gradients, the curvature and I_meta; an interrupted call resumes from it, and
             ``TaskInfluence.stored`` scores new tasks from it without the training data.
-        processes: number of processes that share the tasks of the Hessian.
+        processes: that share the tasks of the curvature: a number, or for "gauss_newton" also the address of a dask
+            scheduler or its Client.
 
     Attributes:
         meta: I_meta [M, q].
@@ -76,15 +82,23 @@ class TaskInfluence:
         gradient_norm: |grad L(w) + l2 w|.
         negative: how many eigenvalues are negative, with and without those at rounding level.
         kept: how many eigenvalues are inverted.
+        rank: how many directions the curvature has.
+        captured: with "gauss_newton", the share of the matrix's trace that buffer and compression hold; what
+            compression leaves out is estimated. 1 without them, None for other curvatures.
 
     Raises:
         ValueError: parameters of another learner, first-order MAML, no minimum under ``strict``, a store of other data
             or options, a singular H with keep=None.
 
-    Source: TLXML, eqs (4) to (7), (12).
+    Scores of two buffers are those of two matrices: compare methods at equal ``rank`` only.
+
+    Source: TLXML, eqs (4) to (7), (12); section 4.2 for the buffer.
     """
 
-    @alternatives("pass curvature='identity', fewer tasks, or a learner of fewer parameters, parameters=[...]")
+    @alternatives(
+        "pass curvature='gauss_newton' with buffer=512, curvature='identity', or a learner of fewer parameters, "
+        "parameters=[...]"
+    )
     @compute.entry
     def __init__(
         self,
@@ -98,7 +112,9 @@ class TaskInfluence:
         l2: float = 0.0,
         strict: bool = False,
         store: str | Path | None = None,
-        processes: int = 1,
+        processes: Processes = 1,
+        buffer: int | None = None,
+        compress: int | None = None,
     ) -> None:
         require_choice("curvature", curvature, CURVATURES)
         require_nonnegative("l2", l2)
@@ -107,12 +123,15 @@ class TaskInfluence:
         self.learner, self.w = require_objective(learner), learner.require_w(w)
         self.curvature, self.keep = curvature, keep
         learner.require_tasks(tasks)
+        sizes = require_sizes(curvature, buffer, compress, tasks)
         self.group: Int[Tensor, " M"] = tasks.group
-        self.store = None if store is None else Store(store, _fingerprint(learner, w, tasks, curvature, l2, damping))
+        given = _fingerprint(learner, w, tasks, curvature, l2, damping, **sizes)
+        self.store = None if store is None else Store(store, given)
         gradients = self._cached("gradients", lambda: learner.gradients(w, tasks))
         self.gradient_norm = float((gradients.mean(0) + l2 * w).norm())
         self._check_stationarity(gradients, strict)
-        options = {"l2": l2, "damping": damping, "processes": processes, "store": self.store}
+        self._check_augmentation(learner, tasks)
+        options = {"l2": l2, "damping": damping, "processes": processes, "store": self.store, **sizes}
         self._set_spectrum(task_spectrum(learner, w, tasks, curvature, **options), gradients)
         if self.store is not None and "influence" not in self.store:  # a finished store may be read-only
             self.store.save("influence", {"w": w, "group": self.group, "norm": torch.tensor(self.gradient_norm)})
@@ -129,6 +148,16 @@ class TaskInfluence:
             raise ValueError(f"{finding}; train longer, use xl.meta.minimise, or pass strict=False.")
         warn_caller(f"{finding}.", NotAtMinimumWarning)
 
+    def _check_augmentation(self, learner: Learner, tasks: Tasks) -> None:
+        name = learner.augmentation_of(self.w, tasks)
+        if name is not None:
+            warn_caller(
+                f"w was trained on tasks that {name} changed in every batch, and these are the tasks without it: the "
+                "influence explains another objective. Pass augmented copies (xl.datasets.turned_copies, or rotate), "
+                "and groups=tasks.group to performance.",
+                NotAtMinimumWarning,
+            )
+
     def _set_spectrum(self, spectrum: Spectrum, gradients: Float[Tensor, "M q"]) -> None:
         """Set the spectrum and what every choice of ``keep`` shares."""
         self.spectrum, self._gradients = spectrum, gradients
@@ -142,7 +171,15 @@ class TaskInfluence:
         unmet = spectrum.unmet(self.keep)
         if unmet is not None:
             warn_caller(unmet, SolverWarning)
-        self.meta: Float[Tensor, "M q"] = -spectrum.solve(gradients, self._coordinates, self.keep)
+        self.rank, self.captured = len(spectrum.values), spectrum.captured
+        self._meta: Float[Tensor, "M q"] | None = None
+
+    @property
+    def meta(self) -> Float[Tensor, "M q"]:
+        """I_meta, the derivative of the minimum in the weight of each training task; computed when first read."""
+        if self._meta is None:
+            self._meta = -self.spectrum.solve(self._gradients, self._coordinates, self.keep)
+        return self._meta
 
     def pruned(self, keep: Keep) -> TaskInfluence:
         """Return the same influence with another choice of eigenvalues; only products are computed again."""
@@ -194,21 +231,34 @@ class TaskInfluence:
         return self
 
     @compute.entry
-    def adaptation(self, test_tasks: Tasks) -> Float[Tensor, "T M P"]:
-        """Return I_adpt: the derivative of each test task's adapted parameters in the weight of each training task."""
+    def adaptation(
+        self,
+        test_tasks: Tasks,
+        *,
+        training: Sequence[int] | Int[Tensor, " m"] | None = None,
+        out: str | Path | None = None,
+    ) -> Float[Tensor, "T m P"]:
+        """Return I_adpt: the derivative of each test task's adapted parameters in the weight of each training task.
+
+        Args:
+            test_tasks: T tasks that the learner can read.
+            training: indices of m training tasks; None is all.
+            out: a file for the numbers (numpy's format), for more of them than memory has; the result is mapped to it.
+
+        Raises:
+            ValueError: an index outside the training tasks, or numbers that fit neither in memory nor in ``out``.
+
+        Source: TLXML, eq. (6).
+        """
         self.learner.require_derivatives(self.learner.require_tasks(test_tasks), GRADIENT, FORWARD_HESSIAN)
+        m = len(self._gradients)
+        chosen = torch.arange(m) if training is None else require_indices(training, m, name="training", of="tasks")
+        return adaptation_table(self.learner, self.w, test_tasks, chosen, self._meta_rows, out)
 
-        def one(task: Episode) -> Float[Tensor, "M P"]:
-            def adaptation_jvp(direction: Tensor) -> Tensor:
-                return jvp(lambda v: self.learner.adapted_one(v, task), (self.w,), (direction,))[1]
-
-            return vmap(adaptation_jvp)(self.meta)
-
-        numbers = len(test_tasks) * self.meta.numel()
-        what = f"the adaptation of {len(test_tasks):,} tasks to {len(self.meta):,}, q = {self.learner.q:,} numbers each"
-        require_memory(what, 2 * numbers * self.w.element_size(), self.w.device, otherwise="ask for fewer test tasks")
-        parts = vmap(one, chunk_size=max(1, self.learner.chunk(test_tasks) // len(self.meta)))
-        return require_learned(self.learner, "adaptations", parts(Episode(*test_tasks.arrays())))
+    def _meta_rows(self, chosen: Int[Tensor, " m"]) -> Float[Tensor, "m q"]:
+        if self._meta is not None:
+            return self._meta[chosen]
+        return -self.spectrum.solve(self._gradients[chosen], self._coordinates[chosen], self.keep)
 
     @compute.entry
     def performance(
@@ -227,31 +277,21 @@ class TaskInfluence:
 
         Source: TLXML, eqs (7) and (9).
         """
-        tests = self.learner.gradients(self.w, test_tasks)
-        coordinates = self.spectrum.coordinates(tests)
-        table = -self.spectrum.products(tests, coordinates, self._gradients, self._coordinates, self.keep)
-        return table if groups is None else table @ self._membership(groups).to(table)
-
-    def _membership(self, groups: Sequence[Sequence[int]] | Int[Tensor, " M"]) -> Float[Tensor, "M G"]:
-        m = len(self.meta)
-        if isinstance(groups, Tensor):
-            if groups.shape != (m,) or groups.dtype != torch.int64:
-                raise ValueError(
-                    f"groups is {groups.dtype} {list(groups.shape)}, expected int64 [{m}], one per task (its "
-                    "group's number); pass a list of index lists to name tasks, [[0, 3], [1]]."
-                )
-            return (groups[:, None] == groups.unique()).double()
-        columns = torch.zeros(m, len(groups), dtype=torch.float64)
-        require_lists(groups)
-        for g, members in enumerate(groups):
-            columns[require_indices(members, m, name=f"groups[{g}]", of="training tasks"), g] = 1
-        return columns
+        self.learner.require_tasks(test_tasks)
+        members = None if groups is None else membership(groups, len(self._gradients)).to(self.w)
+        parts = []
+        for rows in slices(len(test_tasks), GRADIENT_NUMBERS // self.w.numel()):  # bounded memory
+            tests = self.learner.gradients(self.w, test_tasks[rows])
+            coordinates = self.spectrum.coordinates(tests)
+            table = -self.spectrum.products(tests, coordinates, self._gradients, self._coordinates, self.keep)
+            parts.append(table if members is None else table @ members)
+        return torch.cat(parts)
 
     def __repr__(self) -> str:
         """Return one line: sizes, eigenvalues, gradient norm."""
         return (
-            f"TaskInfluence(M={len(self.meta)}, q={self.w.numel()}, {self.curvature}, {self.kept} eigenvalues inverted"
-            f", {self.negative.plain} negative ({self.negative.certain} beyond rounding), |gradient| "
+            f"TaskInfluence(M={len(self._gradients)}, q={self.w.numel()}, {self.curvature}, {self.kept} eigenvalues "
+            f"inverted, {self.negative.plain} negative ({self.negative.certain} beyond rounding), |gradient| "
             f"{self.gradient_norm:.1e})"
         )
 
@@ -262,7 +302,7 @@ class TaskInfluence:
 
 
 def _fingerprint(
-    learner: Learner, w: Tensor, tasks: Tasks, curvature: str, l2: float, damping: float
+    learner: Learner, w: Tensor, tasks: Tasks, curvature: str, l2: float, damping: float, **sizes: int | None
 ) -> dict[str, object]:
-    options = {"what": "TaskInfluence", "curvature": curvature, "l2": l2, "damping": damping}
+    options = {"what": "TaskInfluence", "curvature": curvature, "l2": l2, "damping": damping, **sizes}
     return learner_fingerprint(learner, w, tasks, {"group": tasks.group}, options)

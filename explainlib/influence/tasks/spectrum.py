@@ -9,16 +9,24 @@ the matrix, or of the rows, are never inverted, for any ``keep``, and a warning 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.datasets import Tasks
-from explainlib.meta.gauss_newton import COLUMNS, float64_gram, gauss_newton_rows
+from explainlib.meta.gauss_newton import (
+    COLUMNS,
+    buffer_size,
+    filled_buffer,
+    float64_gram,
+    gauss_newton_rows,
+    require_buffer,
+)
 from explainlib.meta.hessian import meta_hessian
 from explainlib.meta.learner import Learner
+from explainlib.meta.task_map import Processes
 from explainlib.solvers.dense import Keep, kept_eigenvalues, rounding_share
 from explainlib.solvers.low_rank import gram_floor
 from explainlib.storage import Store
@@ -33,12 +41,14 @@ class Spectrum:
         vectors: orthonormal columns [q, r]; None is the identity matrix.
         rest: the eigenvalue of the q - r directions that are not in ``vectors``.
         floor: rounding level relative to the largest eigenvalue; None is ``rounding_share`` of q.
+        captured: the share of the trace of a Gauss-Newton matrix that is in it; None for others.
     """
 
     values: Float[Tensor, " r"]
     vectors: Float[Tensor, "q r"] | None
     rest: float
     floor: float | None = None
+    captured: float | None = None
 
     def _all_values(self, q: int) -> tuple[Float[Tensor, " q"], float]:
         """Return all q eigenvalues, the rest first, and the absolute level of rounding."""
@@ -113,16 +123,17 @@ class Spectrum:
     def save(self, store: Store) -> None:
         """Write the spectrum to a store."""
         parts = {"values": self.values, "rest": torch.tensor(self.rest, dtype=torch.float64)}
-        if self.floor is not None:
-            parts["floor"] = torch.tensor(self.floor, dtype=torch.float64)
+        for name in ("floor", "captured"):
+            if (value := getattr(self, name)) is not None:
+                parts[name] = torch.tensor(value, dtype=torch.float64)
         store.save("spectrum", parts if self.vectors is None else {**parts, "vectors": self.vectors})
 
     @staticmethod
     def load(store: Store, device: torch.device | str) -> Spectrum:
         """Return the spectrum of a store."""
         parts = store.load("spectrum", device)
-        floor = float(parts["floor"]) if "floor" in parts else None
-        return Spectrum(parts["values"], parts.get("vectors"), float(parts["rest"]), floor)
+        floor, captured = (float(parts[name]) if name in parts else None for name in ("floor", "captured"))
+        return Spectrum(parts["values"], parts.get("vectors"), float(parts["rest"]), floor, captured)
 
 
 def task_spectrum(
@@ -133,8 +144,10 @@ def task_spectrum(
     *,
     l2: float,
     damping: float,
-    processes: int = 1,
+    processes: Processes = 1,
     store: Store | None = None,
+    buffer: int | None = None,
+    compress: int | None = None,
 ) -> Spectrum:
     """Return the spectrum of H (or G, or the identity) + (l2 + damping) I.
 
@@ -145,8 +158,10 @@ def task_spectrum(
         curvature: "hessian", "gauss_newton" or "identity".
         l2: ridge, >= 0.
         damping: >= 0.
-        processes: for the Hessian.
+        processes: that share the tasks.
         store: saved to and resumed from.
+        buffer: rows of the Gauss-Newton buffer; None holds all.
+        compress: directions kept of each task; None is all.
     """
     if store is not None and "spectrum" in store:
         return Spectrum.load(store, w.device)
@@ -158,10 +173,28 @@ def task_spectrum(
         # contiguous, as a store gives them back: products of another layout round differently
         spectrum = Spectrum(*(part.to(matrix).contiguous() for part in torch.linalg.eigh(matrix.double())), 0.0)
     else:
-        spectrum = spectrum_of_rows(gauss_newton_rows(learner, w, tasks) / len(tasks) ** 0.5, shift=shift)
+        rows, captured = _gauss_newton_rows(learner, w, tasks, processes, store, buffer, compress)
+        spectrum = replace(spectrum_of_rows(rows / len(tasks) ** 0.5, shift=shift), captured=captured)
     if store is not None:
         spectrum.save(store)
     return spectrum
+
+
+def _gauss_newton_rows(
+    learner: Learner,
+    w: Float[Tensor, " q"],
+    tasks: Tasks,
+    processes: Processes,
+    store: Store | None,
+    buffer: int | None,
+    compress: int | None,
+) -> tuple[Float[Tensor, "m q"], float]:
+    """Return (rows V with V^T V = M G, or a buffer that approximates them; its share of the trace)."""
+    if buffer is None and compress is None and processes == 1:
+        return gauss_newton_rows(learner, w, tasks), 1.0
+    size = buffer_size(tasks, learner.q, compress) if buffer is None else buffer
+    found = filled_buffer(learner, w, tasks, size=size, compress=compress, processes=processes, store=store)
+    return found.rows, found.captured
 
 
 def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spectrum:
@@ -183,3 +216,25 @@ def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spect
         vectors = (vectors / values.sqrt()).T
         vectors = torch.cat([(vectors @ part.double()).to(rows) for part in rows.split(COLUMNS, dim=1)], dim=1).T
     return Spectrum((values + shift).to(rows), vectors.to(rows).contiguous(), shift, floor)
+
+
+def require_sizes(curvature: str, buffer: int | None, compress: int | None, tasks: Tasks) -> dict[str, int | None]:
+    """Return buffer and compression if the curvature and the tasks have room for them.
+
+    Args:
+        curvature: as of ``task_spectrum``.
+        buffer: rows, or None.
+        compress: directions of each task, or None.
+        tasks: the training tasks.
+
+    Raises:
+        ValueError: another curvature, a buffer larger than the rows there are, or a compression below C - 1.
+    """
+    if curvature != "gauss_newton" and (buffer is not None or compress is not None):
+        raise ValueError(
+            f"buffer={buffer}, compress={compress} are for the Gauss-Newton matrix, and curvature={curvature!r}; pass "
+            "curvature='gauss_newton', or leave them out."
+        )
+    if buffer is not None or compress is not None:
+        require_buffer(1 if buffer is None else buffer, compress, tasks)
+    return {"buffer": buffer, "compress": compress}

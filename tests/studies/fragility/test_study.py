@@ -97,7 +97,7 @@ def test_like_with_like_orders_and_mixed_does_not(toy):
 
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
-    for name in ("cell", "like_with_like", "curves", "judged_images", "climbed", "family"):
+    for name in ("cell", "like_with_like", "curves", "evaluate_images", "digits_ladder", "train_family"):
         monkeypatch.setattr(fragility, name, None)
     again = compute(fragility, TOY, folder)[0]
     for name, table in tables.items():

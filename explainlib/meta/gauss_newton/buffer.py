@@ -1,0 +1,252 @@
+"""The Gauss-Newton matrix of many tasks in a buffer of few rows, in bounded memory (TLXML, section 4.2).
+
+    M G = sum_i V_i^T V_i  ~  B^T B,      B [k, q]
+
+Blocks of tasks are added in order: of the buffer and the new rows the k leading directions are kept, found from their
+Gram matrix in float64. The buffer's own rows are orthogonal, so that only products with the new rows are computed; at
+the end the whole Gram matrix is, once. A block of several tasks costs one step of k directions, and its rows come from
+any number of processes. After every few blocks the buffer is written to the store, from which an interrupted
+computation goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from explainlib import compute
+from explainlib.checks import require_count, warn_caller
+from explainlib.datasets import Tasks
+from explainlib.memory import require_memory
+from explainlib.meta.gauss_newton.factors import float64_gram, leading_rotation, leading_rows, rotate
+from explainlib.meta.gauss_newton.rows import TaskRows, rows_of_a_task, task_rows
+from explainlib.meta.hessian import require_objective
+from explainlib.meta.learner import Learner
+from explainlib.meta.task_map import Processes, map_blocks
+from explainlib.storage import Store
+
+BLOCK = 8  # tasks a step
+STEPS_PER_WRITE = 4  # steps between two writes to a store
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Rows whose products approximate M times the mean Gauss-Newton matrix.
+
+    Attributes:
+        rows: B [k, q], orthogonal, upwards by norm.
+        added: rows that went in.
+        done: tasks that went in.
+        trace: of the rows that went in.
+        lost: an unbiased estimate of the trace that compression took from them.
+    """
+
+    rows: Float[Tensor, "k q"]
+    added: int = 0
+    done: int = 0
+    trace: float = 0.0
+    lost: float = 0.0
+
+    @property
+    def captured(self) -> float:
+        """The share of the trace of M G that is in the buffer; above 1 by the estimate's error only."""
+        whole = self.trace + self.lost
+        return float(self.rows.double().square().sum()) / whole if whole else 1.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the buffer for a store."""
+        numbers = (self.added, self.done, self.trace, self.lost)
+        return {"rows": self.rows, "numbers": torch.tensor(numbers, dtype=torch.float64)}
+
+    @staticmethod
+    def of(tensors: dict[str, Tensor]) -> Buffer:
+        """Return the buffer from a store."""
+        added, done, trace, lost = tensors["numbers"].tolist()
+        return Buffer(tensors["rows"], int(added), int(done), trace, lost)
+
+
+@compute.entry
+def gauss_newton_buffer(
+    learner: Learner,
+    w: Float[Tensor, " q"],
+    tasks: Tasks,
+    *,
+    size: int,
+    block: int = BLOCK,
+    compress: int | None = None,
+    processes: Processes = 1,
+) -> Float[Tensor, "k q"]:
+    """Return at most ``size`` rows B with B^T B close to M times the mean Gauss-Newton matrix.
+
+    Rows are orthogonal and sorted upwards by norm; their squared norms, over M, are eigenvalues of G. The Gram matrix
+    is computed in float64 and cut at the rounding level of the rows (``gram_floor``), which does not depend on q. A
+    warning is given where fewer than ``size`` directions lie above it although as many rows were added.
+
+    Args:
+        learner: MAML or ProtoNet.
+        w: meta-parameters [q].
+        tasks: in order; the result depends slightly on it.
+        size: rows kept, at least 1 and at most the rows there are.
+        block: tasks a step, at least 1.
+        compress: directions kept of each task, at least C - 1; None is all r (C - 1), and exact.
+        processes: that compute the rows: a number, the address of a dask scheduler, or its Client.
+
+    Raises:
+        ValueError: a size or a compression that the tasks cannot give.
+
+    Source: TLXML, section 4.2. Deviation: the paper orthogonalises the columns and keeps the longest; the leading
+    directions of the Gram matrix are the best choice of that size and cost less.
+    """
+    return filled_buffer(
+        learner, w, tasks, size=size, block=block, compress=compress, processes=processes, store=None
+    ).rows
+
+
+def filled_buffer(
+    learner: Learner,
+    w: Float[Tensor, " q"],
+    tasks: Tasks,
+    *,
+    size: int,
+    block: int = BLOCK,
+    compress: int | None = None,
+    processes: Processes = 1,
+    store: Store | None = None,
+) -> Buffer:
+    """Return the buffer with what it holds of the trace; see ``gauss_newton_buffer``.
+
+    Args:
+        learner: MAML or ProtoNet.
+        w: meta-parameters [q].
+        tasks: in order.
+        size: rows kept.
+        block: tasks a step.
+        compress: directions kept of each task.
+        processes: that compute the rows.
+        store: written to after every few steps, and resumed from.
+    """
+    require_objective(learner).require_w(w)
+    learner.require_tasks(tasks)
+    require_buffer(size, compress, tasks)
+    require_count("block", block)
+    if store is not None and "buffer" in store:
+        buffer = Buffer.of(store.load("buffer", w.device))
+    else:
+        buffer = Buffer(w.new_zeros(0, learner.q))
+    per_task = rows_of_a_task(tasks) if compress is None else min(compress, rows_of_a_task(tasks))
+    what = f"a buffer of {size:,} and {block * per_task:,} new rows of q = {learner.q:,} parameters"
+    require_memory(what, 2 * (size + block * per_task) * learner.q * w.element_size(), w.device)
+    steps = range(buffer.done, len(tasks), block)
+    new = _new_rows(learner, w, tasks, steps, block, compress, processes)
+    for step, found in enumerate(tqdm(new, desc="Gauss-Newton rows", total=len(steps))):
+        buffer = _step(buffer, found, size, min(block, len(tasks) - buffer.done))
+        last = buffer.done == len(tasks)
+        if last:
+            buffer = replace(buffer, rows=leading_rows(buffer.rows, size))
+        if store is not None and (last or (step + 1) % STEPS_PER_WRITE == 0):
+            store.save("buffer", buffer.tensors())
+    _warn_of_rank(buffer, size, learner.q)
+    return buffer
+
+
+def _new_rows(
+    learner: Learner,
+    w: Tensor,
+    tasks: Tasks,
+    steps: range,
+    block: int,
+    compress: int | None,
+    processes: Processes,
+) -> Iterator[TaskRows]:
+    blocks = [(start, tasks[start : start + block]) for start in steps]
+    return map_blocks(partial(_block_rows, learner, w, compress), blocks, processes)
+
+
+def _block_rows(learner: Learner, w: Tensor, compress: int | None, block: tuple[int, Tasks]) -> TaskRows:
+    start, tasks = block
+    return task_rows(learner, w, tasks, compress, seed=start)
+
+
+def _step(buffer: Buffer, new: TaskRows, size: int, tasks: int) -> Buffer:
+    """Return the buffer with the rows of some tasks added, cut to its size."""
+    k, m = len(buffer.rows), len(new.rows)
+    rows = torch.cat([buffer.rows, new.rows])
+    gram = rows.new_zeros(k + m, k + m, dtype=torch.float64)
+    gram[:k, :k] = torch.diag(float64_squares(buffer.rows))  # the buffer's rows are orthogonal
+    gram[k:] = float64_gram(new.rows, rows)
+    gram[:k, k:] = gram[k:, :k].T
+    added = {"added": buffer.added + m, "done": buffer.done + tasks, "lost": buffer.lost + new.lost}
+    added["trace"] = buffer.trace + float(gram.diagonal()[k:].sum())
+    if k + m > size:
+        rotation = leading_rotation(gram, rows.dtype, size)
+        rows = rotate(rotation, rows, out=rows[: len(rotation)]).clone()
+        return Buffer(rows, **added)
+    return Buffer(leading_rows(rows, size), **added)
+
+
+def float64_squares(rows: Float[Tensor, "k q"]) -> Float[Tensor, " k"]:
+    """Return the squared norms of rows in float64.
+
+    Args:
+        rows: any.
+    """
+    return torch.stack([row.double().square().sum() for row in rows]) if len(rows) else rows.new_zeros(0).double()
+
+
+def buffer_size(tasks: Tasks, q: int, compress: int | None) -> int:
+    """Return the size of a buffer that loses nothing.
+
+    Args:
+        tasks: M, all.
+        q: parameters.
+        compress: directions kept of each task, or None.
+    """
+    each = rows_of_a_task(tasks)
+    return min(q, len(tasks) * (each if compress is None else min(compress, each)))
+
+
+def require_buffer(size: int, compress: int | None, tasks: Tasks) -> None:
+    """Raise unless that many tasks can fill a buffer of that size.
+
+    Args:
+        size: of the buffer.
+        compress: directions kept of each task, or None.
+        tasks: their number, ways and queries decide.
+
+    Raises:
+        ValueError: a buffer larger than the rows there are, or a compression below C - 1.
+    """
+    require_count("size", size)
+    each = rows_of_a_task(tasks)
+    if compress is not None:
+        require_count("compress", compress)
+        if compress < tasks.ways - 1:
+            raise ValueError(
+                f"compress={compress} directions a task are fewer than one query example has, C - 1 = {tasks.ways - 1};"
+                f" pass compress={tasks.ways - 1} or more, or None for all {each}."
+            )
+        each = min(each, compress)
+    rows = len(tasks) * each
+    if size > rows:
+        raise ValueError(
+            f"a buffer of {size:,} rows is larger than the {rows:,} rows that {len(tasks):,} tasks give ({each} each); "
+            f"pass {rows:,} or fewer."
+        )
+
+
+def _warn_of_rank(buffer: Buffer, size: int, q: int) -> None:
+    rows = buffer.rows
+    if len(rows) >= min(size, buffer.added, q):
+        return
+    advice = "Pass a smaller size" if rows.dtype == torch.float64 else "Use float64, or pass a smaller size"
+    warn_caller(
+        f"size={size} rows were asked for, and only {len(rows)} directions of the {buffer.added} rows lie above the "
+        f"rounding of {rows.dtype}: the matrix has that rank. {advice}.",
+        UserWarning,
+    )
