@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: print every ratio, mark those below their bar; ``groups``, ``representers`` are large.
+"""``python -m benchmarks``: print every ratio, mark those below their bar; some are large and named only.
 
 ``python -m benchmarks quality`` prints what is right and what is refused instead, and fails on anything else; with
 ``--write`` it also writes docs/quality.md. ``python -m benchmarks mutants --seed 1`` runs tests against a sample of
@@ -12,7 +12,7 @@ import warnings
 
 import torch
 
-from benchmarks import bilevel, ensembles, gate, groups, influence, mutants, quality, representers, tasks
+from benchmarks import bilevel, cnn_tasks, ensembles, gate, groups, influence, mutants, quality, representers, tasks
 from benchmarks.timing import table
 from explainlib import NotAtMinimumWarning, compute
 
@@ -20,7 +20,7 @@ from explainlib import NotAtMinimumWarning, compute
 def main(chosen: list[str]) -> None:
     """Run the benchmarks under the same settings for both sides, and print their table.
 
-    Without words all but "groups" and "representers", which take minutes and several GB.
+    Without words all but "groups", "representers" and "cnn", which take minutes and several GB.
     """
     rooms = {
         "gate": gate,
@@ -28,6 +28,7 @@ def main(chosen: list[str]) -> None:
         "ensembles": ensembles,
         "groups": groups,
         "tasks": tasks,
+        "cnn": cnn_tasks,
         "bilevel": bilevel,
         "representers": representers,
     }

@@ -81,6 +81,17 @@ def settings(work: int = 0) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Use that many threads inside the block, for large matrix products between other processes' work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def entry(function: Callable[P, R]) -> Callable[P, R]:
     """Return ``function`` run inside ``settings``, its work read from a first argument that is a risk."""
 

@@ -131,7 +131,7 @@ class Learner(ABC):
         return query_accuracy(self.outputs(w, tasks), tasks)
 
     def remember_augmentation(self, w: Float[Tensor, " q"], tasks: Tasks, augment: Callable) -> None:
-        """Remember that w was trained on augmented tasks: its objective is not the mean loss of the tasks as given.
+        """Return nothing; remember that w was trained on augmented tasks, not on the tasks as given.
 
         Args:
             w: trained meta-parameters.

@@ -61,7 +61,7 @@ def map_blocks(
 
 
 def width_of(processes: int | str | Client) -> int:
-    """Return how many blocks are computed at a time, as far as is known before the work begins."""
+    """Return how many processes of this machine work."""
     return processes if isinstance(processes, int) else 1
 
 

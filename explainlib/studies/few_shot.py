@@ -25,7 +25,6 @@ from explainlib.influence import TaskInfluence
 from explainlib.meta import Learner, Maml, ProtoNet, Trained, train
 from explainlib.models import fc_bn
 from explainlib.risk import NotAtMinimumWarning
-from explainlib.solvers.dense import Keep
 
 FEATURES = 36
 KEPT_BACK = 5  # every fifth class is for test tasks only
@@ -122,7 +121,9 @@ class FewShot:
     @cached_property
     def exact(self) -> TaskInfluence:
         """The exact influence on MAML; prune it as you like."""
-        return influence_without_warning(self.maml, self.w, self.train_tasks, store=self.folder / f"exact-{self.seed}")
+        return influence_without_warning(
+            self.maml, self.w, self.train_tasks, store=self.folder / f"exact-{self.tasks}-{self.seed}"
+        )
 
     @cached_property
     def identity(self) -> TaskInfluence:
@@ -130,25 +131,15 @@ class FewShot:
         return influence_without_warning(self.maml, self.w, self.train_tasks, curvature="identity")
 
 
-def influence_without_warning(
-    learner: Learner,
-    w: Tensor,
-    tasks: Tasks,
-    *,
-    curvature: str = "hessian",
-    keep: Keep = 1e-9,
-    store: Path | None = None,
-) -> TaskInfluence:
+def influence_without_warning(learner: Learner, w: Tensor, tasks: Tasks, **options: object) -> TaskInfluence:
     """Return the influence without the warning that w is not at a minimum; the study's tables tell the gradient.
 
     Args:
         learner: MAML or ProtoNet.
         w: its parameters.
         tasks: the training tasks.
-        curvature: as in ``TaskInfluence``.
-        keep: likewise.
-        store: likewise.
+        options: of ``TaskInfluence``.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotAtMinimumWarning)
-        return TaskInfluence(learner, w, tasks, curvature=curvature, keep=keep, store=store)
+        return TaskInfluence(learner, w, tasks, **options)

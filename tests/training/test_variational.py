@@ -123,7 +123,7 @@ def test_influence_is_the_finite_difference_of_retraining_the_bound():
 def test_loss_influence_of_every_cost_is_the_dense_formula(loss, options):
     """Gradients one example at a time and the Hessian by double backward, of the objective written by hand."""
     risk, test = bound(loss), classes(4, seed=9)
-    risk = risk.at(fit_variational_ensemble(risk, starts=risk.theta[None], epochs=1500, lr=0.02).theta[0])
+    risk = risk.at(fit_variational_ensemble(risk, starts=risk.theta[None], epochs=500, lr=0.02).theta[0])
     risk = xl.training.minimise(risk)
     model = risk.model
 

@@ -98,6 +98,7 @@ def _degradation(ax: Axes, table: pandas.DataFrame) -> None:
 
 
 def _buffers(ax: Axes, table: pandas.DataFrame) -> None:
+    table = table[table["tasks"] == table["tasks"].max()]
     square = table.pivot_table(index="buffer", columns="kept", values="unseen_correlation")
     with style():
         ax.imshow(square.to_numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto")

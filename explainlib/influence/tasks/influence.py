@@ -125,8 +125,9 @@ class TaskInfluence:
         learner.require_tasks(tasks)
         sizes = require_sizes(curvature, buffer, compress, tasks)
         self.group: Int[Tensor, " M"] = tasks.group
-        given = _fingerprint(learner, w, tasks, curvature, l2, damping, **sizes)
-        self.store = None if store is None else Store(store, given)
+        self.store = None
+        if store is not None:
+            self.store = Store(store, _fingerprint(learner, w, tasks, curvature, l2, damping, **sizes))
         gradients = self._cached("gradients", lambda: learner.gradients(w, tasks))
         self.gradient_norm = float((gradients.mean(0) + l2 * w).norm())
         self._check_stationarity(gradients, strict)
@@ -173,6 +174,11 @@ class TaskInfluence:
             warn_caller(unmet, SolverWarning)
         self.rank, self.captured = len(spectrum.values), spectrum.captured
         self._meta: Float[Tensor, "M q"] | None = None
+
+    @property
+    def gradients(self) -> Float[Tensor, "M q"]:
+        """The gradients of the training tasks' losses."""
+        return self._gradients
 
     @property
     def meta(self) -> Float[Tensor, "M q"]:

@@ -28,7 +28,7 @@ from explainlib.meta.gauss_newton.factors import float64_gram, leading_rotation,
 from explainlib.meta.gauss_newton.rows import TaskRows, rows_of_a_task, task_rows
 from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Learner
-from explainlib.meta.task_map import Processes, map_blocks
+from explainlib.meta.task_map import Processes, map_blocks, width_of
 from explainlib.storage import Store
 
 BLOCK = 8  # tasks a step
@@ -145,7 +145,8 @@ def filled_buffer(
     steps = range(buffer.done, len(tasks), block)
     new = _new_rows(learner, w, tasks, steps, block, compress, processes)
     for step, found in enumerate(tqdm(new, desc="Gauss-Newton rows", total=len(steps))):
-        buffer = _step(buffer, found, size, min(block, len(tasks) - buffer.done))
+        with compute.threads(width_of(processes)):  # the other processes wait for this
+            buffer = _step(buffer, found, size, min(block, len(tasks) - buffer.done))
         last = buffer.done == len(tasks)
         if last:
             buffer = replace(buffer, rows=leading_rows(buffer.rows, size))
@@ -212,7 +213,7 @@ def buffer_size(tasks: Tasks, q: int, compress: int | None) -> int:
 
 
 def require_buffer(size: int, compress: int | None, tasks: Tasks) -> None:
-    """Raise unless that many tasks can fill a buffer of that size.
+    """Return nothing; raise unless that many tasks can fill a buffer of that size.
 
     Args:
         size: of the buffer.

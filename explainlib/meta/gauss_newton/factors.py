@@ -65,7 +65,7 @@ def leading_rotation(gram: Float[Tensor, "m m"], dtype: torch.dtype, size: int) 
 
 
 def rotate(rotation: Float[Tensor, "k m"], rows: Float[Tensor, "m q"], out: Float[Tensor, "k q"]) -> Tensor:
-    """Write Q V into ``out``, which may be the first rows of V, and return it.
+    """Return ``out`` with Q V written into it; it may be the first rows of V.
 
     Args:
         rotation: Q, float64.

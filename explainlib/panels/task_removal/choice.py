@@ -166,4 +166,4 @@ def describe_agreement(predicted: Float[Tensor, " T"], true: Float[Tensor, " T"]
     if len(true) < LEAST:
         return f"{len(true)} test tasks are too few for a correlation"
     found = fidelity(predicted, true, resamples=1)
-    return f"{len(true)} test tasks: correlation {float(found.pearson):.2f}, slope {float(found.slope):.2f}"
+    return f"{len(true)} test tasks: correlation {float(found.pearson):z.2f}, slope {float(found.slope):z.2f}"

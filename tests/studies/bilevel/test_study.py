@@ -10,6 +10,7 @@ from explainlib.figures import alt_text
 from explainlib.figures.bilevel import derivative_reach
 from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.studies.bilevel import claims as bilevel_claims
+from explainlib.studies.bilevel import parts as bilevel_parts
 from explainlib.studies.bilevel import problem as bilevel_problem
 from explainlib.studies.bilevel import study as bilevel
 from explainlib.studies.runner import compute
@@ -20,7 +21,9 @@ TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy") / "partial"
-    return folder, compute(bilevel, TOY, folder)[0]
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(bilevel_parts, "INSPECTED", (0.25, 0.4))
+        return folder, compute(bilevel, TOY, folder)[0]
 
 
 @pytest.fixture(scope="module")

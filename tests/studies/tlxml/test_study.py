@@ -8,9 +8,26 @@ import pytest
 from explainlib.figures import alt_text
 from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.studies.runner import compute
+from explainlib.studies.tlxml import Config, config, parts
 from explainlib.studies.tlxml import study as tlxml
+from explainlib.studies.tlxml.mixtures import Mixture, Training
 
-TOY = tlxml.Config(tasks=8, batches=12, counts=(128, 64), levels=3, script_tasks=1, script_batches=2)
+TOY = Config(
+    tasks=8,
+    batches=12,
+    counts=(128, 64),
+    levels=3,
+    script_tasks=1,
+    script_batches=2,
+    task_numbers=(4, 8),
+    mixtures=(
+        Mixture(normal=2, noise=1),
+        Mixture(normal=3, noise=1, copies=2),
+        Mixture(normal=3, noise=1, weight_decay=1e-3),
+        Mixture("protonet", 3, 1),
+    ),
+    mixture_training=Training(filters=2, batches=2, buffer=12, compress=5, tests=2),
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +39,7 @@ def toy(tmp_path_factory):
 def test_every_claim_has_a_row_and_a_verdict(toy):
     claims = toy[1]["claims"]
     assert claims["id"].tolist() == [f"T{i}" for i in range(1, 16)]
-    assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
+    assert claims["verdict"].isin(["held", "not held", "undecided", "premise absent"]).all()
     assert not claims.isna().any().any()
 
 
@@ -39,8 +56,8 @@ def test_no_method_is_dropped(toy):
 
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
-    monkeypatch.setattr(tlxml, "gauss_newton_buffer", None)
-    monkeypatch.setattr(tlxml, "leave_tasks_out", None)
+    monkeypatch.setattr(parts, "gauss_newton_buffer", None)
+    monkeypatch.setattr(parts, "leave_tasks_out", None)
     again = compute(tlxml, TOY, folder)[0]
     for name, table in tables.items():
         pandas.testing.assert_frame_equal(again[name], table)
@@ -52,4 +69,4 @@ def test_the_figure_says_what_it_shows(toy):
 
 def test_other_data_are_refused():
     with pytest.raises(ValueError, match="glyphs, omniglot"):
-        tlxml.config("quick", "mnist")
+        config("quick", "mnist")

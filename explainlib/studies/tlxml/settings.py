@@ -1,0 +1,98 @@
+"""The settings of the TLXML study: three scales of the same code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from explainlib.studies.tlxml.mixtures import Mixture, Training
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one run does; the scales differ in nothing else.
+
+    Attributes:
+        data: "glyphs" (embedded) or "omniglot".
+        tasks: M, training tasks, and as many of each kind of test.
+        batches: meta-batches of 32 tasks.
+        inner_lr: MAML's.
+        lr: Adam's.
+        seeds: each draws tasks, first weights and batches anew.
+        counts: how many eigenvalues are kept, and how long the Gauss-Newton buffer is.
+        levels: of darkness and of the dark share, equally spaced.
+        script_tasks: training tasks of each script in the removal of scripts.
+        script_batches: meta-batches there, with all and without each script; 0 leaves the part out.
+        task_numbers: training tasks of the comparison of exact and Gauss-Newton scores.
+        mixtures: networks on normal and noise tasks.
+        mixture_seeds: of each.
+        mixture_training: what they share.
+    """
+
+    data: str = "glyphs"
+    tasks: int = 32
+    batches: int = 100
+    inner_lr: float = 0.1
+    lr: float = 1e-3
+    seeds: tuple[int, ...] = (0,)
+    counts: tuple[int, ...] = (512, 64)
+    levels: int = 5
+    script_tasks: int = 3
+    script_batches: int = 60
+    task_numbers: tuple[int, ...] = (16, 32)
+    mixtures: tuple[Mixture, ...] = ()
+    mixture_seeds: tuple[int, ...] = (0,)
+    mixture_training: Training = Training()
+
+
+def _mixtures(normal: int, copies: tuple[int, ...], decays: tuple[float, ...], sizes: tuple[int, ...], share: int = 8):
+    """Return the networks of a scale: as it is, copies, weight decay, and numbers of tasks, one of ``share`` noise."""
+
+    def one(normal: int, **options: object) -> Mixture:
+        return Mixture(normal=normal, noise=normal // (share - 1), **options)
+
+    regularised = [one(normal, copies=c) for c in copies] + [one(normal, weight_decay=d) for d in decays]
+    numbers = [one(size, learner=learner) for learner in ("maml", "protonet") for size in sorted({*sizes, normal})]
+    return (*numbers, *regularised)
+
+
+COUNTS = (1200, 1000, 800, 512, 256, 128, 64, 32, 16)
+
+
+def config(scale: str, data: str | None) -> Config:
+    """Return the settings of a scale: "quick" is a minute, "cpu" under an hour on two cores, "paper" the printed sizes.
+
+    Raises:
+        ValueError: data that are not a class pool of characters.
+    """
+    data = data or "glyphs"
+    if data not in ("glyphs", "omniglot"):
+        raise ValueError(f"the TLXML study runs on glyphs, omniglot; got data={data!r}.")
+    if scale == "quick":
+        mixtures = _mixtures(14, (2,), (1e-3,), (7,))
+        return Config(data, mixtures=mixtures, mixture_training=Training(4, 15, buffer=32, compress=8, tests=8))
+    numbers, common = (8, 16, 32, 64, 128), {"counts": COUNTS, "levels": 11, "script_tasks": 12, "script_batches": 1000}
+    if scale == "cpu":
+        mixtures, training = _mixtures(224, (2, 8), (1e-4, 1e-3), (28, 112)), Training()
+        return Config(
+            data,
+            128,
+            1000,
+            seeds=(0, 1, 2),
+            task_numbers=numbers,
+            mixtures=mixtures,
+            mixture_seeds=(0, 1, 2),
+            mixture_training=training,
+            **common,
+        )
+    mixtures = _mixtures(896, (2, 4, 6, 8, 10, 12, 14, 16), (1e-5, 1e-4, 5e-4, 1e-3), (112, 224, 448))
+    return Config(
+        data,
+        128,
+        1000,
+        seeds=tuple(range(10)),
+        task_numbers=numbers,
+        mixtures=mixtures,
+        mixture_seeds=tuple(range(10)),
+        mixture_training=Training(64, 20_000, buffer=1024, compress=32, tests=128),
+        **common,
+    )
