@@ -8,7 +8,8 @@ reverse). MAML with one step on a two-layer network: a structured route with sma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from explainlib.memory import alternatives, require_memory
 from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.meta.maml import Maml
+from explainlib.meta.task_map import map_blocks
 from explainlib.meta.two_layer import as_two_layer, two_layer_hessians
 from explainlib.storage import Store
 
@@ -156,18 +158,5 @@ def _distribute(summed: HessianSum, learner: Learner, w: Tensor, tasks: Tasks, p
     """Return the sum over tasks, computed by several processes."""
     if processes == 1:
         return summed(learner, w, tasks)
-    import joblib  # not with the package, which imports faster without it
-
-    run = joblib.delayed(_in_process)
-    return sum(joblib.Parallel(n_jobs=processes)(run(summed, learner, w, part) for part in _shares(tasks, processes)))
-
-
-def _shares(tasks: Tasks, processes: int) -> Iterator[Tasks]:
-    for rows in torch.arange(len(tasks)).tensor_split(min(processes, len(tasks))):
-        yield tasks[rows]
-
-
-def _in_process(summed: HessianSum, learner: Learner, w: Tensor, tasks: Tasks) -> Tensor:
-    torch.set_num_threads(1)
-    with compute.settings():
-        return summed(learner, w, tasks)
+    rows = torch.arange(len(tasks)).tensor_split(min(processes, len(tasks)))
+    return sum(map_blocks(partial(summed, learner, w), [tasks[some] for some in rows], processes))

@@ -9,16 +9,24 @@ from matplotlib.axes import Axes
 
 from explainlib.figures.palette import SERIES, style
 from explainlib.figures.picture import Picture, set_alt
+from explainlib.figures.studies.tlxml_order import NETWORK, draw_order
 
 KINDS = {"self": "the training task itself", "queries": "same support, new queries", "unseen": "other tasks"}
 
 
 def tlxml(tables: Mapping[str, pandas.DataFrame]) -> Picture:
     """Return self-ranks by pruning, the spectrum, the degradation, and exact against Gauss-Newton scores."""
+    networks = len(tables["order"][NETWORK].drop_duplicates()) if "order" in tables else 0
+    below = 0.6 + 0.55 * networks if networks else 0.0  # inches
     with style():
-        picture = Picture(11.0, 8.0)
-        grid = picture.subplots(2, 2)
-        picture.subplots_adjust(left=0.08, right=0.97, bottom=0.09, top=0.93, wspace=0.25, hspace=0.38)
+        picture = Picture(11.0, 8.0 + below)
+        parts = picture.add_gridspec(2, 1, height_ratios=(8.0, max(below, 1e-3)), hspace=0.22)
+        inner = parts[0].subgridspec(2, 2, wspace=0.25, hspace=0.38)
+        grid = inner.subplots()
+        picture.subplots_adjust(left=0.08, right=0.97, bottom=0.6 / (8.0 + below), top=1 - 0.5 / (8.0 + below))
+        if networks:
+            place = parts[1].subgridspec(1, 2, width_ratios=(0.22, 0.78))[1]
+            draw_order(picture.add_subplot(place), tables["order"])
     pruning = tables["pruning"]
     maml = pruning[pruning["learner"] == "maml"]
     _ranks(grid[0, 0], maml)
@@ -33,7 +41,12 @@ def tlxml(tables: Mapping[str, pandas.DataFrame]) -> Picture:
         picture,
         f"Of {tests} tests with the same support and new queries, the training task comes first in at most "
         f"{best['queries_first']:.0f}, with {count} eigenvalues kept; plain gradient products reach {plain:.0f}. "
-        "Below: how rank and darkness correlate, and how exact and Gauss-Newton scores do.",
+        "Below: how rank and darkness correlate, and how exact and Gauss-Newton scores do."
+        + (
+            f" Then {networks} networks on normal and noise tasks, with their shares in proper order."
+            if networks
+            else ""
+        ),
     )
     return picture
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from explainlib.datasets import rotation_augmentation, turned_copies
+from explainlib.datasets import Tasks, rotation_augmentation, turned_copies
 from explainlib.influence import TaskInfluence
 from explainlib.meta import Maml, ProtoNet, gauss_newton_buffer, gauss_newton_rows, train
 from explainlib.models import cnn4
@@ -135,6 +135,14 @@ def test_dropout_is_refused():
     with pytest.raises(ValueError, match="(?i)dropout"):
         learner = Maml(torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Linear(3, 3, dtype=DOUBLE)), inner_lr=0.1)
         influence(learner, random_tasks(6), buffer=5)
+
+
+def test_tasks_of_other_kinds_are_refused():
+    few, many = random_tasks(3, queries=2), random_tasks(3, queries=4)
+    with pytest.raises(ValueError, match="query"):
+        influence(tanh_maml(), Tasks.concat([few, many]), buffer=5)
+    with pytest.raises(TypeError, match="query_y .*int64"):
+        Tasks(few.support_x, few.support_y, few.query_x, few.query_y.double())
 
 
 def test_an_augmentation_is_remembered():
