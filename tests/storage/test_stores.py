@@ -89,9 +89,9 @@ def test_a_damaged_or_shortened_file_is_refused(copy, name):
     folder, result = copy(name)
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
-        places = [0, 9, len(data) // 3, len(data) // 2, len(data) - 2]
+        places = [0, len(data) // 3, len(data) - 2]
         flipped = [data[:k] + bytes([data[k] ^ 4]) + data[k + 1 :] for k in places]
-        for bad in (*flipped, data[: len(data) // 2], data[:-1], b""):
+        for bad in (*flipped, data[:-1], b""):
             path.write_bytes(bad)
             try:
                 found = computed(name, folder)

@@ -1,5 +1,7 @@
 """The evidence lower bound as a risk: its derivatives, its removals, training alone and in ensembles."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -118,13 +120,18 @@ def test_influence_is_the_finite_difference_of_retraining_the_bound():
     assert table.shape == (4, 24) and torch.isfinite(table).all()
 
 
+@cache
+def at_its_minimum(loss):
+    risk = bound(loss)
+    risk = risk.at(fit_variational_ensemble(risk, starts=risk.theta[None], epochs=500, lr=0.02).theta[0])
+    return xl.training.minimise(risk)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("options", [{}, {"curvature": "identity"}, {"curvature": "empirical_fisher", "damping": 0.1}])
 def test_loss_influence_of_every_cost_is_the_dense_formula(loss, options):
     """Gradients one example at a time and the Hessian by double backward, of the objective written by hand."""
-    risk, test = bound(loss), classes(4, seed=9)
-    risk = risk.at(fit_variational_ensemble(risk, starts=risk.theta[None], epochs=500, lr=0.02).theta[0])
-    risk = xl.training.minimise(risk)
+    risk, test = at_its_minimum(loss), classes(4, seed=9)
     model = risk.model
 
     def gradients(examples):

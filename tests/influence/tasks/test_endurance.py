@@ -22,7 +22,7 @@ from explainlib.meta.task_map import WorkerWarning, map_blocks
 from explainlib.risk import NotAtMinimumWarning
 from tests.meta.few_shot import DOUBLE, random_tasks, tanh_maml
 
-KILLS = int(os.environ.get("EXPLAINLIB_KILLS", "2"))
+KILLS = int(os.environ.get("EXPLAINLIB_KILLS", "1"))
 BLOCKS = 6
 
 
