@@ -23,6 +23,7 @@ from explainlib.meta.gauss_newton import (
     float64_gram,
     gauss_newton_rows,
     require_buffer,
+    warn_of_rank,
 )
 from explainlib.meta.hessian import meta_hessian
 from explainlib.meta.learner import Learner
@@ -194,6 +195,8 @@ def _gauss_newton_rows(
         return gauss_newton_rows(learner, w, tasks), 1.0
     size = buffer_size(tasks, learner.q, compress) if buffer is None else buffer
     found = filled_buffer(learner, w, tasks, size=size, compress=compress, processes=processes, store=store)
+    if buffer is not None:
+        warn_of_rank(found, "buffer", buffer)
     return found.rows, found.captured
 
 

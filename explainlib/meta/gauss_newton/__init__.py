@@ -6,6 +6,7 @@ from explainlib.meta.gauss_newton.buffer import (
     filled_buffer,
     gauss_newton_buffer,
     require_buffer,
+    warn_of_rank,
 )
 from explainlib.meta.gauss_newton.factors import COLUMNS, float64_gram, leading_rows, softmax_factors
 from explainlib.meta.gauss_newton.rows import gauss_newton_rows
@@ -21,4 +22,5 @@ __all__ = [
     "leading_rows",
     "require_buffer",
     "softmax_factors",
+    "warn_of_rank",
 ]

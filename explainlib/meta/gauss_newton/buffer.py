@@ -103,9 +103,10 @@ def gauss_newton_buffer(
     Source: TLXML, section 4.2. Deviation: the paper orthogonalises the columns and keeps the longest; the leading
     directions of the Gram matrix are the best choice of that size and cost less.
     """
-    return filled_buffer(
-        learner, w, tasks, size=size, block=block, compress=compress, processes=processes, store=None
-    ).rows
+    options = {"size": size, "block": block, "compress": compress, "processes": processes}
+    buffer = filled_buffer(learner, w, tasks, **options)
+    warn_of_rank(buffer, "size", size)
+    return buffer.rows
 
 
 def filled_buffer(
@@ -152,7 +153,6 @@ def filled_buffer(
             buffer = replace(buffer, rows=leading_rows(buffer.rows, size))
         if store is not None and (last or (step + 1) % STEPS_PER_WRITE == 0):
             store.save("buffer", buffer.tensors())
-    _warn_of_rank(buffer, size, learner.q)
     return buffer
 
 
@@ -241,13 +241,21 @@ def require_buffer(size: int, compress: int | None, tasks: Tasks) -> None:
         )
 
 
-def _warn_of_rank(buffer: Buffer, size: int, q: int) -> None:
+def warn_of_rank(buffer: Buffer, option: str, size: int) -> None:
+    """Return nothing; warn if a buffer holds fewer directions than it was asked for, although as many rows were added.
+
+    Args:
+        buffer: filled.
+        option: of the caller that asked for the size.
+        size: that was asked for.
+    """
     rows = buffer.rows
-    if len(rows) >= min(size, buffer.added, q):
+    if len(rows) >= min(size, buffer.added, rows.shape[1]):
         return
-    advice = "Pass a smaller size" if rows.dtype == torch.float64 else "Use float64, or pass a smaller size"
+    advice = f"Pass a smaller {option}"
+    advice = advice if rows.dtype == torch.float64 else f"Use float64, or p{advice[1:]}"
     warn_caller(
-        f"size={size} rows were asked for, and only {len(rows)} directions of the {buffer.added} rows lie above the "
-        f"rounding of {rows.dtype}: the matrix has that rank. {advice}.",
+        f"{option}={size} rows were asked for, and only {len(rows)} directions of the {buffer.added} rows lie above "
+        f"the rounding of {rows.dtype}: the matrix has that rank. {advice}.",
         UserWarning,
     )

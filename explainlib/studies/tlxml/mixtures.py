@@ -145,7 +145,7 @@ class Network:
         rows = len(self.copies) * self.training.compress
         buffer = min(self.training.buffer, rows, self.learner.q)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="size=.* rows were asked for")  # the table tells the rank
+            warnings.filterwarnings("ignore", message="buffer=.* rows were asked for")  # the table tells the rank
             return influence_without_warning(
                 self.learner,
                 self.trained.w,

@@ -61,6 +61,16 @@ def test_a_smaller_buffer_errs_by_the_trace_it_discards(capsys):
         assert error <= 1 or lost > gap / 2, "an inverse can only be far off where the discarded share is large"
 
 
+def test_a_buffer_above_the_rank_names_its_own_option():
+    learner, tasks = tanh_maml(), random_tasks(12)
+    rank = influence(learner, tasks).rank
+    with pytest.warns(UserWarning, match=rf"buffer={rank + 1} rows .*only {rank} .*Pass a smaller buffer\.$"):
+        influence(learner, tasks, buffer=rank + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        influence(learner, tasks, processes=2)  # no size was asked for
+
+
 def test_compression_and_buffer_tell_what_they_hold():
     learner, tasks = tanh_maml(), random_tasks(12)
     shares = [influence(learner, tasks, buffer=12, compress=r).captured for r in (2, 6, 12, 24)]
