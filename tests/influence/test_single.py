@@ -229,3 +229,16 @@ def test_weights_of_the_risk_enter_the_curvature_but_not_the_gradient():
 
     want, _ = derivatives(curve, step=1e-3)
     assert relative_error(influence.parameter_influence(risk, [4])[0], want) < 1e-6
+
+
+@pytest.mark.parametrize("curvature", ["empirical_fisher", "gauss_newton"])
+def test_few_rows_and_no_ridge_are_singular_and_the_remedies_work(curvature):
+    """Fewer rows than parameters: as for every singular curvature, both ways out are named, and both exist."""
+    risk = xl.Risk(network_risk().model, classes(3), l2=0.0)
+    with pytest.raises(xl.solvers.SolverError, match=r"rank_deficient.* larger damping.* keep=1e-9"):
+        xl.influence.loss_influence(risk, classes(2, seed=1), curvature=curvature, solver="low_rank")
+    for remedy in ({"damping": 0.1}, {"keep": 1e-9}):
+        table = xl.influence.loss_influence(
+            risk, classes(2, seed=1), curvature=curvature, solver="low_rank", on_failure="raise", **remedy
+        )
+        assert torch.isfinite(table).all()

@@ -60,6 +60,7 @@ def test_seeds_choose_the_batches():
     learner, tasks = tanh_maml(), random_tasks(12)
     one, two, again = (train(learner, tasks, batches=3, batch_size=4, seed=s).w for s in (0, 1, 0))
     assert torch.equal(one, again) and not torch.equal(one, two)
+    assert torch.equal(train(learner, tasks, batches=3, batch_size=4).w, one), "seed 0 is the default"
 
 
 @pytest.mark.parametrize(("make", "l2"), [(linear_protonet, 0.0), (tanh_maml, 0.05), (smooth_protonet, 0.01)])

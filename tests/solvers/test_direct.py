@@ -169,6 +169,17 @@ def test_low_rank_in_float32_is_the_float64_answer(n, hidden, curvature, side, d
     assert relative_error(got.value.double(), want) < 1e-3 and got.residual.max() < 1e-5
 
 
+def test_what_lies_outside_leaves_no_rounding_inside():
+    """Divided by a tiny shift, what one projection leaves in the span shows there at 1e-8; two leave 5e-11."""
+    span, _ = torch.linalg.qr(normal(12, 4))
+    mixed, scale, shift = torch.linalg.qr(normal(4, 4, seed=2)).Q, torch.logspace(0, -2, 4, dtype=span.dtype), 1e-8
+    inside, outside = normal(3, 4, seed=3), normal(3, 12, seed=4)
+    outside = outside - outside @ span @ span.T
+    solution = LowRank(mixed * scale @ span.T, shift=shift).solve(inside @ span.T + outside)
+    assert relative_error(solution.value @ span, inside / (scale**2 + shift)) < 1e-9
+    assert solution.residual.max() < 1e-7
+
+
 def test_low_rank_refuses_a_part_outside_that_may_be_rounding():
     a, rhs = normal(3, 6, seed=4), normal(1, 3, seed=5) @ normal(3, 6, seed=4)
     q = torch.linalg.qr(a.T, mode="complete")[0][:, 5]

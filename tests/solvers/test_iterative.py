@@ -163,6 +163,17 @@ def test_lissa_on_batches_is_its_seed():
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
 
 
+def test_the_residual_of_lissa_on_batches_is_its_relative_standard_error():
+    risk, rhs = logistic_risk(), normal(2, 12)
+    several, one = (
+        inverse_curvature(risk, solver=Lissa(batch_size=10, scale=2.0, steps=8, repeats=repeats))(rhs)
+        for repeats in (3, 1)
+    )
+    want = several.standard_error.norm(dim=1) / several.value.norm(dim=1)
+    assert torch.allclose(several.residual, want) and (want > 0).all()
+    assert one.standard_error is None and (one.residual == 0).all(), "one repeat has no error to tell"
+
+
 def test_lissa_on_batches_that_diverges_says_so():
     risk = logistic_risk()
     with pytest.raises(SolverError, match="diverged.*on batches"):

@@ -94,6 +94,8 @@ def test_weighted_heads_are_weighted_risks(make):
     assert torch.allclose(fast.gradients(theta), slow.gradients(theta))
     assert torch.allclose(fast.operator(theta)(v), slow.operator(theta)(v))
     assert torch.allclose(fast.third_products(theta, v), slow.third_products(theta, v))
+    same = theta[:1].expand(3, -1)  # one parameter vector under several weights: its outputs are computed once
+    assert torch.allclose(fast.values(same), slow.values(same.clone()))
     for g in range(3):
         one = risk.reweighted(weights[g]).at(theta[g])
         assert torch.allclose(fast.values(theta)[g], one.value()) and torch.allclose(

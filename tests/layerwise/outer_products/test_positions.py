@@ -53,3 +53,11 @@ def test_the_fused_kernel_takes_over_when_it_is_told_to(monkeypatch):
     wide = torch.randn(3, 40, 1, generator=g, dtype=torch.float64)
     position_gram(wide, wide, wide, wide)
     assert taken == [1]
+
+
+def test_no_kernel_is_asked_where_it_cannot_run(monkeypatch):
+    """On a CPU, products of positions keep to their memory: nothing goes through the kernels' dispatch."""
+    monkeypatch.setattr("explainlib.kernels.layer_gram", None)
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(3, 2, 50, generator=g, dtype=torch.float64)
+    torch.testing.assert_close(position_gram(a, a, a, a), torch.einsum("ipd,jqd,ipo,jqo->ij", a, a, a, a))

@@ -34,6 +34,11 @@ def test_the_inner_gradient_vanishes(case):
         assert torch.autograd.grad(g, theta)[0].norm() < 1e-11
 
 
+def test_what_other_learners_call_adapted_is_the_inner_solution(case):
+    learner, tasks, lam = case
+    assert torch.equal(learner.adapted(lam, tasks), learner.inner_solution(lam, tasks))
+
+
 def test_the_inner_jacobian_is_that_of_solving_again(case):
     learner, tasks, lam = case
     truth = jacobian(lambda at: learner.inner_solution(at, tasks), lam)
