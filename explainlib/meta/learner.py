@@ -16,14 +16,13 @@ from typing import NamedTuple, TypeVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import grad
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_map
 
 from explainlib import compute
 from explainlib.checks import require_finite, require_same_kind, require_shape, require_tensor
 from explainlib.datasets import Tasks
-from explainlib.derivatives import second_order_norms, vmap
+from explainlib.derivatives import grad, second_order_norms, vmap
 from explainlib.gate import GRADIENT, admit, require_derivatives
 from explainlib.modules import private_copy
 from explainlib.params import Parameters, require_finite_parameters

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import grad
 from torch.nn.functional import cross_entropy
 
 from explainlib.checks import require_count, require_positive
+from explainlib.derivatives import grad
 from explainlib.gate import GRADIENT, HESSIAN
 from explainlib.meta.learner import Episode, Learner
 
