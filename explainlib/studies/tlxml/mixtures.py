@@ -7,9 +7,10 @@ A network is a learner trained on ``normal`` tasks of characters and ``noise`` t
     training    training tasks themselves, of both kinds (B.4, Tables 11 to 16, and Figure 8)
 
 by: the Gauss-Newton buffer, a quarter of its directions, the buffer with the ridge where there is weight decay, and the
-controls, which are gradient products (identity), cosines, and a random projector of the buffer's rank. Scores of
-copies are summed over their origin (eq. 9). A test is in proper order if normal tasks are on average more helpful than
-noise tasks.
+controls, which are gradient products (identity), cosines, a random projector of the buffer's rank, and cosines of the
+learner before training. Scores of copies are summed over their origin (eq. 9). A test is in proper order if normal
+tasks are on average more helpful than noise tasks; ``tenth_1`` to ``tenth_10`` say where the noise tasks are, from the
+most to the least helpful tenth of the ranking, each 0.1 if there is nothing to see.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import pandas
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -30,6 +31,7 @@ from explainlib.datasets import Tasks, class_pool, noise_tasks, sample_tasks, tu
 from explainlib.influence import TaskInfluence
 from explainlib.meta import Learner, Maml, ProtoNet, Trained, train
 from explainlib.metrics import proper_order, self_rank
+from explainlib.metrics.ties import average_ranks
 from explainlib.models import cnn4
 from explainlib.studies.few_shot import KEPT_BACK, influence_without_warning
 
@@ -70,9 +72,9 @@ class Training:
     """
 
     filters: int = 8
-    batches: int = 1000
+    batches: int = 300
     inner_lr: float = 0.1
-    lr: float = 1e-3
+    lr: float = 3e-3
     buffer: int = 256
     compress: int = 16
     tests: int = 64
@@ -178,9 +180,27 @@ class Network:
         generator = torch.Generator().manual_seed(self.seed)
         basis = torch.linalg.qr(torch.randn(len(w), found.rank, generator=generator))[0].to(w)
         tables["identity"] = -gradients @ trains.T @ members
-        tables["cosine"] = -normalize(gradients, dim=1) @ normalize(members.T @ trains, dim=1).T
+        tables["cosine"] = _cosines(gradients, members.T @ trains)
+        before = self.learner.gradients(self.learner.w0, self.copies)
+        tables["cosine, untrained"] = _cosines(self.learner.gradients(self.learner.w0, tests), members.T @ before)
         tables["random projector"] = -(gradients @ basis) @ (trains @ basis).T @ members
         return tables
+
+
+def _cosines(tests: Float[Tensor, "T q"], trains: Float[Tensor, "M q"]) -> Float[Tensor, "T M"]:
+    return -normalize(tests, dim=1) @ normalize(trains, dim=1).T
+
+
+def noise_tenths(scores: Float[Tensor, "T M"], noise: Bool[Tensor, " M"]) -> Float[Tensor, " 10"]:
+    """Return the share of the noise tasks in each tenth of the ranking, the most helpful first; mean over tests.
+
+    Args:
+        scores: influence [test, training task], negative is helpful; equal scores share their places.
+        noise: which tasks are noise.
+    """
+    places = (average_ranks(scores)[:, noise] - 0.5) / scores.shape[1]  # the middle of a task's place, within 0 to 1
+    tenths = (places * 10).long().clamp(max=9)
+    return torch.stack([(tenths == k).double().mean() for k in range(10)])
 
 
 def order_of(network: Network) -> pandas.DataFrame:
@@ -206,6 +226,7 @@ def order_of(network: Network) -> pandas.DataFrame:
             for by in ("mean", "median"):
                 order = proper_order(table, regular, by=by)
                 row |= {f"{by}_count": order.count, f"{by}_p": order.p_value, f"{by}_distance": order.distance}
+            row |= {f"tenth_{k + 1}": float(share) for k, share in enumerate(noise_tenths(table, ~regular))}
             if own is not None:
                 ranks = self_rank(table, own)
                 row |= {"self_first": int((ranks == 0).sum()), "self_mean_rank": float(ranks.mean())}

@@ -44,15 +44,21 @@ class Config:
     mixture_training: Training = Training()
 
 
-def _mixtures(normal: int, copies: tuple[int, ...], decays: tuple[float, ...], sizes: tuple[int, ...], share: int = 8):
-    """Return the networks of a scale: as it is, copies, weight decay, and numbers of tasks, one of ``share`` noise."""
+def _mixtures(sizes: tuple[int, ...], copies: tuple[int, ...], decays: tuple[float, ...], *, regularised: int):
+    """Return the networks of a scale, one noise task to seven normal ones: numbers of tasks, turned copies, decay.
+
+    Copies and decay are tried at ``regularised`` normal tasks, few enough for the learner as it is to overfit.
+    """
 
     def one(normal: int, **options: object) -> Mixture:
-        return Mixture(normal=normal, noise=normal // (share - 1), **options)
+        return Mixture(normal=normal, noise=normal // 7, **options)
 
-    regularised = [one(normal, copies=c) for c in copies] + [one(normal, weight_decay=d) for d in decays]
-    numbers = [one(size, learner=learner) for learner in ("maml", "protonet") for size in sorted({*sizes, normal})]
-    return (*numbers, *regularised)
+    numbers = [one(size, learner=learner) for learner in ("maml", "protonet") for size in sizes]
+    return (
+        *numbers,
+        *(one(regularised, copies=c) for c in copies),
+        *(one(regularised, weight_decay=d) for d in decays),
+    )
 
 
 COUNTS = (1200, 1000, 800, 512, 256, 128, 64, 32, 16)
@@ -68,11 +74,11 @@ def config(scale: str, data: str | None) -> Config:
     if data not in ("glyphs", "omniglot"):
         raise ValueError(f"the TLXML study runs on glyphs, omniglot; got data={data!r}.")
     if scale == "quick":
-        mixtures = _mixtures(14, (2,), (1e-3,), (7,))
+        mixtures = _mixtures((7, 14), (2,), (1e-3,), regularised=14)
         return Config(data, mixtures=mixtures, mixture_training=Training(4, 15, buffer=32, compress=8, tests=8))
     numbers, common = (8, 16, 32, 64, 128), {"counts": COUNTS, "levels": 11, "script_tasks": 12, "script_batches": 1000}
     if scale == "cpu":
-        mixtures, training = _mixtures(224, (2, 8), (1e-4, 1e-3), (28, 112)), Training()
+        mixtures = _mixtures((28, 112, 224), (2, 8), (1e-3, 1e-2), regularised=28)
         return Config(
             data,
             128,
@@ -80,11 +86,11 @@ def config(scale: str, data: str | None) -> Config:
             seeds=(0, 1, 2),
             task_numbers=numbers,
             mixtures=mixtures,
-            mixture_seeds=(0, 1, 2),
-            mixture_training=training,
+            mixture_seeds=(0, 1, 2, 3),
+            mixture_training=Training(),
             **common,
         )
-    mixtures = _mixtures(896, (2, 4, 6, 8, 10, 12, 14, 16), (1e-5, 1e-4, 5e-4, 1e-3), (112, 224, 448))
+    mixtures = _mixtures((112, 224, 448, 896), (2, 4, 6, 8, 10, 12, 14, 16), (1e-5, 1e-4, 5e-4, 1e-3), regularised=896)
     return Config(
         data,
         128,
@@ -93,6 +99,6 @@ def config(scale: str, data: str | None) -> Config:
         task_numbers=numbers,
         mixtures=mixtures,
         mixture_seeds=tuple(range(10)),
-        mixture_training=Training(64, 20_000, buffer=1024, compress=32, tests=128),
+        mixture_training=Training(64, 20_000, lr=1e-3, buffer=1024, compress=32, tests=128),
         **common,
     )

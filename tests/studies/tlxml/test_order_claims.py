@@ -5,7 +5,7 @@ import pytest
 
 from explainlib.studies.tlxml.order_claims import order_claims
 
-METHODS = ("buffer", "identity", "cosine", "random projector")
+METHODS = ("buffer", "identity", "cosine", "random projector", "cosine, untrained")
 
 
 def network(share, seed, *, learner="maml", normal=200, copies=1, decay=0.0, train=1.0, test=0.6, first=1.0):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas
 import pytest
+import torch
 
 from explainlib.figures import alt_text
 from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.studies.runner import compute
 from explainlib.studies.tlxml import Config, config, parts
 from explainlib.studies.tlxml import study as tlxml
-from explainlib.studies.tlxml.mixtures import Mixture, Training
+from explainlib.studies.tlxml.mixtures import Mixture, Training, noise_tenths
 
 TOY = Config(
     tasks=8,
@@ -52,6 +53,18 @@ def test_no_method_is_dropped(toy):
     assert len(toy[1]["spectrum"]) == 1413
     assert toy[1]["gaussnewton"][["self_correlation", "unseen_correlation"]].abs().le(1).all().all()
     assert toy[1]["scripts"]["pearson"].notna().all()
+
+
+def test_where_noise_tasks_are_in_the_ranking(toy):
+    """Of twenty tasks the last two are noise: once the most helpful ones, once one of them, once all alike."""
+    scores = torch.arange(20.0).repeat(3, 1)
+    scores[0, 18:], scores[1, 18], scores[2] = -1.0 * torch.tensor([2.0, 1.0]), -1.0, 0.0
+    noise = torch.arange(20) >= 18
+    assert noise_tenths(scores[:1], noise).tolist() == [1.0, *[0.0] * 9]
+    assert noise_tenths(scores[1:2], noise).tolist() == [0.5, *[0.0] * 8, 0.5]
+    assert noise_tenths(scores[2:], noise).tolist() == [0.0] * 5 + [1.0] + [0.0] * 4, "ties are in the middle"
+    tenths = toy[1]["order"][[f"tenth_{k}" for k in range(1, 11)]]
+    assert torch.allclose(torch.tensor(tenths.sum(axis=1).to_numpy()), torch.tensor(1.0, dtype=torch.float64))
 
 
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
