@@ -36,7 +36,7 @@ INSIDE = {
     ],
     "panels": [
         "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
-        "harmful", "representer", "task_removal",
+        "harmful", "representer", "task_removal", "distributions",
     ],
     "studies": [
         "record", "runner", "verdicts", "kept", "few_shot", "influence", "group", "fragility", "representers",

@@ -242,3 +242,16 @@ def test_few_rows_and_no_ridge_are_singular_and_the_remedies_work(curvature):
             risk, classes(2, seed=1), curvature=curvature, solver="low_rank", on_failure="raise", **remedy
         )
         assert torch.isfinite(table).all()
+
+
+@pytest.mark.parametrize("solver", ["dense", "low_rank"])
+def test_the_sign_and_the_sides_by_every_way_of_multiplying(solver):
+    """-grad l(test)^T C^-1 grad l_j with materialised gradients, whichever products the library takes."""
+    risk = xl.Risk(network_risk().model, classes(9), l2=0.01)
+    test = classes(2, seed=1)
+    curvatures = ("ekfac",) if solver == "dense" else ("empirical_fisher", "gauss_newton")
+    for curvature in curvatures:
+        options = {"curvature": curvature, "damping": 0.1} | ({} if curvature == "ekfac" else {"solver": solver})
+        inverse = xl.solvers.inverse_curvature(risk, **options)
+        want = -risk.loss_gradients(test) @ inverse(risk.loss_gradients()).value.T
+        assert relative_error(influence.loss_influence(risk, test, **options), want) < 1e-8
