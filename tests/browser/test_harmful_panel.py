@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-NOTEBOOK = "07_bilevel_influence.ipynb"
+NOTEBOOK = "08_bilevel_influence.ipynb"
 
 
 @pytest.mark.timeout(500)

@@ -25,7 +25,7 @@ from explainlib.datasets import Tasks
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT
 from explainlib.influence.tasks.adaptation import adaptation_table
 from explainlib.influence.tasks.membership import membership
-from explainlib.influence.tasks.spectrum import Spectrum, require_sizes, task_spectrum
+from explainlib.influence.tasks.spectrum import Spectrum, require_processes, require_sizes, task_spectrum
 from explainlib.memory import alternatives, slices
 from explainlib.meta.fingerprints import SHAPE, learner_entries, learner_fingerprint
 from explainlib.meta.hessian import require_objective
@@ -96,8 +96,8 @@ class TaskInfluence:
     """
 
     @alternatives(
-        "pass curvature='gauss_newton' with buffer=512, curvature='identity', or a learner of fewer parameters, "
-        "parameters=[...]"
+        "pass curvature='gauss_newton' with a buffer= of fewer rows, curvature='identity', or a learner of fewer "
+        "parameters, parameters=[...]"
     )
     @compute.entry
     def __init__(
@@ -124,6 +124,7 @@ class TaskInfluence:
         self.curvature, self.keep = curvature, keep
         learner.require_tasks(tasks)
         sizes = require_sizes(curvature, buffer, compress, tasks)
+        require_processes(curvature, processes)
         self.group: Int[Tensor, " M"] = tasks.group
         self.store = None
         if store is not None:

@@ -241,3 +241,20 @@ def require_sizes(curvature: str, buffer: int | None, compress: int | None, task
     if buffer is not None or compress is not None:
         require_buffer(1 if buffer is None else buffer, compress, tasks)
     return {"buffer": buffer, "compress": compress}
+
+
+def require_processes(curvature: str, processes: Processes) -> None:
+    """Return nothing; raise where a curvature cannot be spread over a cluster.
+
+    Args:
+        curvature: as of ``task_spectrum``.
+        processes: a number, an address or a Client.
+
+    Raises:
+        ValueError: an address or a Client for another curvature than "gauss_newton".
+    """
+    if curvature != "gauss_newton" and not isinstance(processes, int):
+        raise ValueError(
+            f"processes={processes!r}: only Gauss-Newton rows are computed on a cluster, and curvature={curvature!r}; "
+            "pass a number of processes, or curvature='gauss_newton'."
+        )

@@ -130,6 +130,7 @@ def test_a_buffered_store_scores_new_tasks(tmp_path):
         ({"buffer": 5, "compress": 1}, "fewer than one query example has"),
         ({"buffer": 5, "curvature": "hessian"}, "are for the Gauss-Newton matrix"),
         ({"compress": 5, "curvature": "identity"}, "are for the Gauss-Newton matrix"),
+        ({"curvature": "hessian", "processes": "tcp://127.0.0.1:1"}, "pass a number of processes, or curvature='gauss"),
         ({"buffer": 5, "processes": "tcp://127.0.0.1:1"}, "no dask scheduler answers|needs dask.distributed"),
     ],
 )
