@@ -127,10 +127,9 @@ def at_its_minimum(loss):
     return xl.training.minimise(risk)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("options", [{}, {"curvature": "identity"}, {"curvature": "empirical_fisher", "damping": 0.1}])
-def test_loss_influence_of_every_cost_is_the_dense_formula(loss, options):
-    """Gradients one example at a time and the Hessian by double backward, of the objective written by hand."""
+@cache
+def by_hand(loss):
+    """Gradients of the 24 training and the 4 test examples one at a time, and the Hessian, of the objective by hand."""
     risk, test = at_its_minimum(loss), classes(4, seed=9)
     model = risk.model
 
@@ -138,13 +137,18 @@ def test_loss_influence_of_every_cost_is_the_dense_formula(loss, options):
         one = [ElboRisk(model, examples[[i]], loss=loss, kl_weight=0).at(risk.theta) for i in range(len(examples))]
         return torch.stack([torch.func.grad(lambda t, r=r: plain_bound(r, model, t))(risk.theta) for r in one])
 
-    rows = gradients(risk.train)
-    dense = {
-        None: lambda: torch.autograd.functional.hessian(lambda t: plain_bound(risk, model, t), risk.theta),
-        "identity": lambda: torch.eye(risk.p, dtype=D),
-        "empirical_fisher": lambda: rows.T @ rows / risk.n,
-    }[options.get("curvature")]() + options.get("damping", 0.0) * torch.eye(risk.p, dtype=D)
-    want = -gradients(test) @ torch.linalg.solve(dense, rows.T)
+    hessian = torch.autograd.functional.hessian(lambda t: plain_bound(risk, model, t), risk.theta)
+    return gradients(risk.train), gradients(test), hessian
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("options", [{}, {"curvature": "identity"}, {"curvature": "empirical_fisher", "damping": 0.1}])
+def test_loss_influence_of_every_cost_is_the_dense_formula(loss, options):
+    risk, test = at_its_minimum(loss), classes(4, seed=9)
+    rows, tests, hessian = by_hand(loss)
+    eye = torch.eye(risk.p, dtype=D)
+    matrix = {None: hessian, "identity": eye, "empirical_fisher": rows.T @ rows / risk.n}[options.get("curvature")]
+    want = -tests @ torch.linalg.solve(matrix + options.get("damping", 0.0) * eye, rows.T)
     assert relative_error(xl.influence.loss_influence(risk, test, **options), want) < 1e-8
 
 
