@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from explainlib.checks import require_choice
 from explainlib.datasets.entries import Entry, Source
 from explainlib.datasets.pools import ClassPool
-from explainlib.datasets.sources import few_shot_pickles, omniglot
+from explainlib.datasets.sources import cifar10, few_shot_pickles, omniglot
 from explainlib.datasets.sources.digits import all_digits
 
 
@@ -21,6 +23,26 @@ def digits_pool(split: str | None = None) -> ClassPool:
     require_choice("split", split, (None,))
     examples = all_digits()
     return ClassPool(examples.x.reshape(-1, 1, 8, 8), examples.y, [f"digits/{c}" for c in range(10)], ["digits"] * 10)
+
+
+PER_CLASS = 60  # pictures of each class of a pool that is made of a classification data set
+
+
+def cifar10_pool(split: str | None = None) -> ClassPool:
+    """Return the ten classes of CIFAR-10 with the first 60 pictures of each: x float32 [600, 3, 32, 32] in [0, 1].
+
+    Args:
+        split: "train" (None) or "test", the batches that the pictures are from.
+
+    Raises:
+        FileNotFoundError, ValueError: as the data set's own reader, or another split.
+    """
+    require_choice("split", split, (None, "train", "test"))
+    both = cifar10.cifar10()
+    examples = both.test if split == "test" else both.train
+    rows = torch.cat([(examples.y == c).nonzero()[:PER_CLASS, 0] for c in range(len(cifar10.NAMES))])
+    names = [f"cifar10/{name}" for name in cifar10.NAMES]
+    return ClassPool(examples.x[rows], examples.y[rows], names, ["cifar10"] * len(names))
 
 
 def _glyphs(split: str | None) -> ClassPool:
@@ -52,6 +74,10 @@ SOURCES = {
             few_shot_pickles.FILES["fc100"], partial(few_shot_pickles.describe, "fc100"),
         ),
         Source(
+            "cifar10", "Krizhevsky, Learning multiple layers of features from tiny images, 2009", "states none",
+            cifar10_pool, cifar10.FILES, cifar10.describe,
+        ),
+        Source(
             "digits", "https://archive.ics.uci.edu/dataset/80, the copy in scikit-learn", "CC BY 4.0", digits_pool
         ),
     )
@@ -62,7 +88,8 @@ def class_pool(name: str, *, split: str | None = None) -> ClassPool:
     """Return many classes with few drawings each, to draw few-shot tasks from.
 
     Args:
-        name: "glyphs" and "digits" are embedded, "omniglot", "mini_imagenet" and "fc100" are read from files.
+        name: "glyphs" and "digits" are embedded; "omniglot", "mini_imagenet", "fc100" and "cifar10" are read from
+            files.
         split: one part of the source, by the name its own reader knows ("background", "train", ...); None takes the
             part to meta-train on.
 

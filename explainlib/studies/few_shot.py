@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from explainlib.datasets import (
     ClassPool,
     Tasks,
+    VisualWords,
     class_pool,
     fresh_queries,
     sample_tasks,
@@ -28,6 +30,17 @@ from explainlib.risk import NotAtMinimumWarning
 
 FEATURES = 36
 KEPT_BACK = 5  # every fifth class is for test tasks only
+FEW = 25  # of fewer classes, every second
+
+
+def kept_back(names: Sequence[str]) -> set[str]:
+    """Return the classes for test tasks only: every fifth, or every second where there are fewer than 25.
+
+    Args:
+        names: of all classes, in order.
+    """
+    every = KEPT_BACK if len(names) >= FEW else 2
+    return set(names[every - 1 :: every])
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class FewShot:
         inner_lr: MAML's.
         lr: Adam's.
         folder: keeps what takes long, so that an interrupted study goes on.
+        words: visual words that describe a picture (TLXML, section 5.1); 0 takes its spectrum (B.2.1).
     """
 
     data: str
@@ -51,15 +65,24 @@ class FewShot:
     inner_lr: float
     lr: float
     folder: Path
+    words: int = 0
 
     @cached_property
     def pool(self) -> ClassPool:
-        """Drawings, ink = 1."""
+        """Pictures in [0, 1]; of drawings, ink = 1."""
         return class_pool(self.data).double()
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the standardised 6 x 6 centre of the spectrum's magnitude (TLXML, B.2.1)."""
-        return spectrum(images, standardise=self._scale)
+        """Return visual words, or the standardised 6 x 6 centre of the spectrum's magnitude."""
+        if not self.words:
+            return spectrum(images, standardise=self._scale)
+        pictures, place = images.flatten(1).unique(dim=0, return_inverse=True)  # a task's pictures recur in others
+        return self._codebook(pictures.unflatten(1, images.shape[1:]))[place]
+
+    @cached_property
+    def _codebook(self) -> VisualWords:
+        back = kept_back(self.pool.names)
+        return VisualWords.fit(self.pool.where(lambda name, parent: name not in back).x, self.words)
 
     @cached_property
     def _scale(self):  # noqa: ANN202 - a fitted standardiser
@@ -69,7 +92,7 @@ class FewShot:
     def parts(self) -> tuple[ClassPool, ClassPool]:
         """(classes for training, classes kept back), as features."""
         whole = self.pool.map(self.features)
-        back = set(self.pool.names[KEPT_BACK - 1 :: KEPT_BACK])
+        back = kept_back(self.pool.names)
         return whole.where(lambda name, parent: name not in back), whole.where(lambda name, parent: name in back)
 
     @cached_property
@@ -100,12 +123,12 @@ class FewShot:
     @cached_property
     def maml(self) -> Maml:
         """One-step MAML on the paper's 1,413 parameters."""
-        return Maml(fc_bn(FEATURES, seed=self.seed, dtype=torch.float64), inner_lr=self.inner_lr)
+        return Maml(fc_bn(self.words or FEATURES, seed=self.seed, dtype=torch.float64), inner_lr=self.inner_lr)
 
     @cached_property
     def protonet(self) -> ProtoNet:
         """A Prototypical Network on the same parameters."""
-        return ProtoNet(fc_bn(FEATURES, seed=self.seed, dtype=torch.float64))
+        return ProtoNet(fc_bn(self.words or FEATURES, seed=self.seed, dtype=torch.float64))
 
     def trained(self, learner: Learner, tasks: Tasks | None = None) -> Trained:
         """Return the learner meta-trained on the tasks (its training tasks unless told)."""

@@ -8,10 +8,11 @@ import torch
 from explainlib.datasets import class_pool, fetch_pool, pool_catalogue, sample_tasks
 from explainlib.datasets.class_pools import SOURCES
 from explainlib.datasets.sources.digits import all_digits
+from tests.datasets.sources.test_cifar10 import binary, images, levels, put
 
 
 def test_the_names_are_the_public_ones():
-    assert tuple(SOURCES) == ("glyphs", "omniglot", "mini_imagenet", "fc100", "digits")
+    assert tuple(SOURCES) == ("glyphs", "omniglot", "mini_imagenet", "fc100", "cifar10", "digits")
     with pytest.raises(ValueError, match="name='emnist' is unknown; choose one of 'glyphs', 'omniglot', .*'digits'"):
         class_pool("emnist")
     with pytest.raises(ValueError, match="name='emnist' is unknown"):
@@ -27,6 +28,19 @@ def test_digits_are_ten_classes():
     assert class_pool("digits").x.max() == 1, "nobody can change it for the next caller"
     with pytest.raises(ValueError, match="split='train' is unknown; choose one of None"):
         class_pool("digits", split="train")
+
+
+def test_cifar10_gives_the_first_pictures_of_each_class(cache):
+    pixels, labels = images(1300)
+    put(cache / "cifar10", "data_batch_1.bin", binary(pixels, labels))
+    put(cache / "cifar10", "test_batch.bin", binary(*images(40, seed=1)))
+    pool = class_pool("cifar10")
+    assert pool.x.shape == (600, 3, 32, 32) and pool.y.bincount().tolist() == [60] * 10
+    assert pool.names[3] == "cifar10/cat" and set(pool.parents) == {"cifar10"}
+    assert (levels(pool.x[60:120]) == pixels[labels == 1][:60]).all(), "class by class, in the order of the file"
+    assert class_pool("cifar10", split="test").x.shape == (40, 3, 32, 32), "all where there are fewer"
+    with pytest.raises(ValueError, match="choose one of None, 'train', 'test'"):
+        class_pool("cifar10", split="val")
 
 
 def test_glyphs_come_from_their_own_file():

@@ -6,6 +6,7 @@ import pandas
 from matplotlib.axes import Axes
 
 from explainlib.figures.palette import SERIES, style
+from explainlib.figures.picture import Picture, set_alt
 
 METHODS = {"buffer": "Gauss-Newton buffer", "identity": "no curvature", "cosine": "cosine"}
 NETWORK = ["learner", "normal", "copies", "weight_decay"]
@@ -52,3 +53,21 @@ def draw_order(ax: Axes, table: pandas.DataFrame) -> None:
         ax.set(xlim=(-0.02, 1.02), xlabel="share of unseen tests in proper order (dotted: chance)")
         ax.set_title("normal before noise tasks", loc="left")
         ax.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncol=len(METHODS))
+
+
+def noise_order(table: pandas.DataFrame) -> Picture:
+    """Return the shares in proper order as a picture of its own, with its text equivalent.
+
+    Args:
+        table: "order" of the study.
+    """
+    networks = len(table[NETWORK].drop_duplicates())
+    with style():
+        picture = Picture(8.6, 0.9 + 0.55 * networks)
+        axes = picture.add_axes((0.36, 0.62 / (0.9 + 0.55 * networks), 0.61, 1 - 1.2 / (0.9 + 0.55 * networks)))
+    draw_order(axes, table)
+    shares = order_shares(table)
+    buffer = shares[shares["method"] == "buffer"]
+    said = "; ".join(f"{_label(row).replace(chr(10), ', ')}: {row['mean']:.0%}" for _, row in buffer.iterrows())
+    set_alt(picture, f"Share of unseen tests in proper order by the buffer's scores, 50% by chance. {said}.")
+    return picture

@@ -33,9 +33,9 @@ from explainlib.meta import Learner, Maml, ProtoNet, Trained, train
 from explainlib.metrics import proper_order, self_rank
 from explainlib.metrics.ties import average_ranks
 from explainlib.models import cnn4
-from explainlib.studies.few_shot import KEPT_BACK, influence_without_warning
+from explainlib.studies.few_shot import influence_without_warning, kept_back
 
-WAYS, SIZE = 5, 28
+WAYS = 5
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Network:
     @cached_property
     def _pools(self):  # noqa: ANN202 - two class pools
         pool = class_pool(self.data)
-        back = set(pool.names[KEPT_BACK - 1 :: KEPT_BACK])
+        back = kept_back(pool.names)
         return pool.where(lambda name, parent: name not in back), pool.where(lambda name, parent: name in back)
 
     @cached_property
@@ -130,10 +130,10 @@ class Network:
     @cached_property
     def learner(self) -> Learner:
         """A CNN under MAML, or its backbone as a Prototypical Network."""
-        how = self.training
+        how, (channels, side) = self.training, self._pools[0].x.shape[1:3]
         if self.mixture.learner == "maml":
-            return Maml(cnn4(1, SIZE, WAYS, filters=how.filters, seed=self.seed), inner_lr=how.inner_lr)
-        return ProtoNet(cnn4(1, SIZE, None, filters=how.filters, seed=self.seed))
+            return Maml(cnn4(channels, side, WAYS, filters=how.filters, seed=self.seed), inner_lr=how.inner_lr)
+        return ProtoNet(cnn4(channels, side, None, filters=how.filters, seed=self.seed))
 
     @cached_property
     def trained(self) -> Trained:

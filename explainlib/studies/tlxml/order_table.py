@@ -26,6 +26,7 @@ class OrderTable:
         rows: the table.
 
     Attributes:
+        table: the rows as they were passed.
         mixtures: what the learners were trained on, in the table's order.
         seeds: of the networks.
 
@@ -36,7 +37,7 @@ class OrderTable:
     def __init__(self, rows: pandas.DataFrame) -> None:
         if missing := sorted(NEEDED - set(rows)):
             raise ValueError(f"the table lacks {', '.join(missing)}; pass the table 'order' of the TLXML study.")
-        self._rows = rows
+        self.table = rows
         values = rows[MIXTURE].drop_duplicates().itertuples(index=False)
         self.mixtures = tuple(Mixture(v[0], int(v[1]), int(v[2]), int(v[3]), float(v[4])) for v in values)
         self.seeds = tuple(sorted(int(seed) for seed in rows["seed"].unique()))
@@ -88,7 +89,7 @@ class OrderTable:
     def _of(self, mixture: Mixture) -> pandas.DataFrame:
         if mixture not in self.mixtures:
             raise ValueError(f"the study has no {mixture}; it has {', '.join(str(m) for m in self.mixtures)}.")
-        rows = self._rows
+        rows = self.table
         return rows[(rows[MIXTURE] == [getattr(mixture, name) for name in MIXTURE]).all(axis=1)]
 
 

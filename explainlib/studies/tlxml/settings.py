@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from explainlib.studies.tlxml.mixtures import Mixture, Training
 
@@ -12,7 +12,7 @@ class Config:
     """What one run does; the scales differ in nothing else.
 
     Attributes:
-        data: "glyphs" (embedded) or "omniglot".
+        data: "glyphs" (embedded), "omniglot" or "cifar10".
         tasks: M, training tasks, and as many of each kind of test.
         batches: meta-batches of 32 tasks.
         inner_lr: MAML's.
@@ -26,6 +26,7 @@ class Config:
         mixtures: networks on normal and noise tasks.
         mixture_seeds: of each.
         mixture_training: what they share.
+        words: visual words that describe a picture to the small network; 0 takes its spectrum.
     """
 
     data: str = "glyphs"
@@ -42,6 +43,7 @@ class Config:
     mixtures: tuple[Mixture, ...] = ()
     mixture_seeds: tuple[int, ...] = (0,)
     mixture_training: Training = Training()
+    words: int = 0
 
 
 def _mixtures(sizes: tuple[int, ...], copies: tuple[int, ...], decays: tuple[float, ...], *, regularised: int):
@@ -61,6 +63,7 @@ def _mixtures(sizes: tuple[int, ...], copies: tuple[int, ...], decays: tuple[flo
     )
 
 
+WORDS = 32  # TLXML, section 5.1
 COUNTS = (1200, 1000, 800, 512, 256, 128, 64, 32, 16)
 
 
@@ -68,11 +71,18 @@ def config(scale: str, data: str | None) -> Config:
     """Return the settings of a scale: "quick" is a minute, "cpu" under an hour on two cores, "paper" the printed sizes.
 
     Raises:
-        ValueError: data that are not a class pool of characters.
+        ValueError: another class pool.
     """
     data = data or "glyphs"
-    if data not in ("glyphs", "omniglot"):
-        raise ValueError(f"the TLXML study runs on glyphs, omniglot; got data={data!r}.")
+    if data not in ("glyphs", "omniglot", "cifar10"):
+        raise ValueError(f"the TLXML study runs on glyphs, omniglot, cifar10; got data={data!r}.")
+    found = _config(scale, data)
+    if data == "cifar10":  # photographs without superclasses: bags of visual words, and no scripts to remove
+        return replace(found, words=WORDS, script_batches=0)
+    return found
+
+
+def _config(scale: str, data: str) -> Config:
     if scale == "quick":
         mixtures = _mixtures((7, 14), (2,), (1e-3,), regularised=14)
         return Config(data, mixtures=mixtures, mixture_training=Training(4, 15, buffer=32, compress=8, tests=8))

@@ -46,7 +46,9 @@ def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFr
     }
 
     def problem(seed: int, tasks: int = settings.tasks) -> FewShot:
-        return FewShot(settings.data, seed, tasks, settings.batches, settings.inner_lr, settings.lr, folder)
+        return FewShot(
+            settings.data, seed, tasks, settings.batches, settings.inner_lr, settings.lr, folder, settings.words
+        )
 
     problems = [problem(seed) for seed in settings.seeds]
     found = {f"{name}-{p.seed}": partial(part, p, settings) for name, part in parts.items() for p in problems}

@@ -81,5 +81,29 @@ def test_the_figure_says_what_it_shows(toy):
 
 
 def test_other_data_are_refused():
-    with pytest.raises(ValueError, match="glyphs, omniglot"):
+    with pytest.raises(ValueError, match="glyphs, omniglot, cifar10"):
         config("quick", "mnist")
+
+
+def test_photographs_are_described_by_visual_words(monkeypatch, tmp_path):
+    """Ten classes of blurred noise: every second is kept back, and a picture has one description wherever it is."""
+    from explainlib.datasets import ClassPool
+    from explainlib.studies import few_shot
+    from explainlib.studies.tlxml import mixtures
+
+    noise = torch.randn(110, 3, 12, 12, generator=torch.Generator().manual_seed(0)).sigmoid()
+    x = torch.nn.functional.interpolate(noise, size=(32, 32), mode="bilinear")
+    pool = ClassPool(x, torch.arange(110) // 11, [f"cifar10/{c}" for c in range(10)], ["cifar10"] * 10)
+    for module in (few_shot, mixtures):
+        monkeypatch.setattr(module, "class_pool", lambda name: pool)
+    settings = config("cpu", "cifar10")
+    assert settings.words == 32 and settings.script_batches == 0 and len(settings.mixtures) == 10
+    shot = few_shot.FewShot("cifar10", 0, 4, 1, 0.1, 1e-3, tmp_path, words=8)
+    assert shot.parts[0].names == tuple(f"cifar10/{c}" for c in (0, 2, 4, 6, 8)) and len(shot.parts[1].names) == 5
+    assert shot.maml.q == 8 * 32 + 32 + 64 + 32 * 5 + 5 and shot.train_tasks.support_x.shape == (4, 25, 8)
+    same = shot.features(shot.pool.x[[3, 7, 3]])
+    assert (
+        same.shape == (3, 8) and torch.equal(same[0], same[2]) and torch.allclose(same.sum(1), torch.ones(3).double())
+    )
+    network = mixtures.Network("cifar10", Mixture(normal=2, noise=1), Training(filters=2, tests=2), 0, tmp_path)
+    assert network.learner.accuracy(network.learner.w0, network.tasks).shape == (3,)
