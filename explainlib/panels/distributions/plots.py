@@ -10,7 +10,7 @@ from explainlib.figures.palette import SERIES
 from explainlib.panels.svg import Point, cross, grid_line, marker, nice_ticks, svg
 
 WIDTH, HEIGHT = 440, 296
-LEFT, RIGHT, TOP, BOTTOM = 52, 428, 50, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 420, 50, 240
 
 
 class NetworkPoint(NamedTuple):
