@@ -94,13 +94,14 @@ def test_widgets_forward_and_show_mistakes(panel):
 
 
 def test_a_small_learner_is_trained_here(panel, monkeypatch):
-    """The very numbers of the study's own function, at a fifth of the panel's batches."""
+    """The very numbers of the study's own function, on fewer tasks and batches."""
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
     from explainlib.studies.tlxml import order_table
 
-    monkeypatch.setattr(order_table, "SMALL", replace(order_table.SMALL, batches=12, tests=4))
+    monkeypatch.setattr(order_table, "SMALL", replace(order_table.SMALL, batches=3, buffer=24, compress=4, tests=4))
+    monkeypatch.setattr(order_table, "SMALL_NORMAL", 3)
     panel.set(change="8 turned copies")
     text = panel.verify()
     with TemporaryDirectory() as folder:
@@ -108,7 +109,7 @@ def test_a_small_learner_is_trained_here(panel, monkeypatch):
     row = want[(want["kind"] == "unseen") & (want["method"] == "buffer")].iloc[0]
     assert row["copies"] == 2, "fewer copies, so that it takes seconds"
     assert f"{int(row['mean_count'])} of 4 in proper order" in text.splitlines()[-1]
-    assert "trained here, 14 normal and 2 noise" in panel.controls.truth.value
+    assert "trained here, 3 normal and 2 noise" in panel.controls.truth.value
     assert "Trained here" in panel.controls.ranking.value and panel.controls.ranking.value.count("xl-cross") == 10
     assert "trained here" not in panel.set(seed=1), "of another seed nothing is known"
     assert "trained here" in panel.set(seed=0) and "trained here" not in panel.reset()
