@@ -130,10 +130,11 @@ class Network:
     @cached_property
     def learner(self) -> Learner:
         """A CNN under MAML, or its backbone as a Prototypical Network."""
-        how, (channels, side) = self.training, self._pools[0].x.shape[1:3]
+        pictures, how = self._pools[0].x, self.training
+        options = {"filters": how.filters, "seed": self.seed, "dtype": pictures.dtype}
         if self.mixture.learner == "maml":
-            return Maml(cnn4(channels, side, WAYS, filters=how.filters, seed=self.seed), inner_lr=how.inner_lr)
-        return ProtoNet(cnn4(channels, side, None, filters=how.filters, seed=self.seed))
+            return Maml(cnn4(*pictures.shape[1:3], WAYS, **options), inner_lr=how.inner_lr)
+        return ProtoNet(cnn4(*pictures.shape[1:3], None, **options))
 
     @cached_property
     def trained(self) -> Trained:
