@@ -51,7 +51,7 @@ def draw_order(ax: Axes, table: pandas.DataFrame) -> None:
         ax.set_yticks(range(len(networks)), [_label(row) for _, row in networks.iterrows()], fontsize=9)
         ax.invert_yaxis()
         ax.set(xlim=(-0.02, 1.02), xlabel="share of unseen tests in proper order (dotted: chance)")
-        ax.set_title("normal before noise tasks", loc="left")
+        ax.set_title("normal before noise tasks", loc="left", pad=24)  # above the legend
         ax.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncol=len(METHODS))
 
 

@@ -15,7 +15,7 @@ MIXTURE = ["learner", "normal", "noise", "copies", "weight_decay"]
 TENTHS = [f"tenth_{k}" for k in range(1, 11)]
 NEEDED = {*MIXTURE, *TENTHS, "seed", "kind", "method", "tests", "parameters", "mean_count", "mean_p", "median_count"}
 NEEDED |= {"accuracy_normal", "accuracy_noise", "accuracy_unseen"}
-SMALL = Training(filters=4, batches=40, buffer=64, compress=8, tests=16)  # what trains while a reader waits
+SMALL = Training(filters=4, batches=25, lr=1e-2, buffer=64, compress=8, tests=16)  # what trains while a reader waits
 SMALL_NORMAL, SMALL_NOISE, SMALL_COPIES = 14, 2, 2
 
 
