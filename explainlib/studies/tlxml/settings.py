@@ -68,7 +68,7 @@ COUNTS = (1200, 1000, 800, 512, 256, 128, 64, 32, 16)
 
 
 def config(scale: str, data: str | None) -> Config:
-    """Return the settings of a scale: "quick" takes a minute, "cpu" two hours on two cores, "paper" has the printed sizes.
+    """Return the settings of a scale: "quick" takes a minute, "cpu" two hours on two cores, "paper" is as printed.
 
     Raises:
         ValueError: another class pool.
