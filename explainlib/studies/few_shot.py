@@ -122,7 +122,7 @@ class FewShot:
 
     @cached_property
     def maml(self) -> Maml:
-        """One-step MAML on the paper's 1,413 parameters."""
+        """One-step MAML on the paper's 1,413 parameters (1,285 on 32 visual words)."""
         return Maml(fc_bn(self.words or FEATURES, seed=self.seed, dtype=torch.float64), inner_lr=self.inner_lr)
 
     @cached_property
