@@ -22,10 +22,10 @@ from explainlib.datasets import Tasks, class_pool, sample_tasks
 from explainlib.influence import TaskInfluence
 from explainlib.meta import Maml
 from explainlib.meta.gauss_newton import leading_rows
-from explainlib.meta.gauss_newton.buffer import Buffer, _step
+from explainlib.meta.gauss_newton.buffer import BLOCK, Buffer, _step
 from explainlib.meta.gauss_newton.rows import TaskRows, task_rows
 
-KEPT, COMPRESS, BLOCK, TASKS, HOURS = 1024, 32, 8, 1024, 15
+KEPT, COMPRESS, TASKS, HOURS = 1024, 32, 1024, 15
 SIZES = {"Omniglot, 28 x 28": (1, 28, 4.0), "84 x 84 x 3": (3, 84, 40.0)}
 
 

@@ -40,7 +40,7 @@ INSIDE = {
     ],
     "studies": [
         "record", "runner", "verdicts", "kept", "few_shot", "influence", "group", "fragility", "representers",
-        "tlxml", "bilevel",
+        "tlxml", "removal", "bilevel",
     ],
 }  # fmt: skip
 FILES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")

@@ -21,9 +21,9 @@ from explainlib.datasets import Tasks
 from explainlib.derivatives import vmap
 from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
-from explainlib.meta.train import batch_rows
+from explainlib.meta.train import SAVE_EVERY, batch_rows
 from explainlib.storage import Store
-from explainlib.training.steps import stepper
+from explainlib.training.steps import adam_state, stepper
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def leave_tasks_out(
         weight_decay: added to the gradient.
         seed: of the meta-batches; that of ``train`` gives its batches.
         start: initial w of every run; None is ``learner.w0``, the trained w is fine-tuning.
-        store: a folder for the result; the same call returns it without training.
+        store: a folder for the result; an interrupted call resumes from it and ends with the same numbers.
 
     Returns:
         MetaRetrained; compare its ``loss_change`` with -1/M times the summed ``TaskInfluence.performance``.
@@ -87,7 +87,7 @@ def leave_tasks_out(
     require_positive("lr", float(lr))
     require_nonnegative("weight_decay", float(weight_decay))
     initial = learner.require_w(learner.w0 if start is None else start)
-    folder = None
+    folder, done = None, 0
     if store is not None:
         options = {"batches": batches, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "seed": seed}
         listed = {"groups": [g.tolist() for g in rows], "what": "leave_tasks_out"}
@@ -100,9 +100,15 @@ def leave_tasks_out(
         present[g, members] = 0
     w = initial.repeat(len(present), 1)
     step = stepper("adam", w)
-    for b in tqdm(range(batches), desc="meta-training without groups"):
+    if folder is not None and "state" in folder:
+        state = folder.load("state", w.device)
+        w.copy_(state["w"])
+        done = adam_state(step, state)["epoch"].item()
+    for b in tqdm(range(done, batches), desc="meta-training without groups", initial=done, total=batches):
         chosen = batch_rows(len(tasks), batch_size, seed, b).to(initial.device)
         step(_gradients(learner, w, tasks[chosen], present[:, chosen]) + weight_decay * w, lr)
+        if folder is not None and (b + 1) % SAVE_EVERY == 0 and b + 1 < batches:
+            folder.save("state", {"w": w, **adam_state(step)})
     if folder is not None:
         folder.save("w", {"w": w[:-1], "whole": w[-1]})
     return MetaRetrained(learner, w[:-1], w[-1])
@@ -112,6 +118,10 @@ def _gradients(
     learner: Learner, w: Float[Tensor, "g q"], tasks: Tasks, present: Float[Tensor, "g b"]
 ) -> Float[Tensor, "g q"]:
     """Return each run's mean gradient over the tasks of the batch that are not removed, zero if there is none."""
+    shares = present / present.sum(1, keepdim=True).clamp(min=1)
+    if learner.one_by_one(tasks):
+        each = [_mean_gradient(learner, own, tasks, weights) for own, weights in zip(w, shares, strict=True)]
+        return require_learned(learner, "gradients of the runs", torch.stack(each))
     ways = tasks.ways
     batch = Episode(*tasks.arrays())
 
@@ -119,5 +129,12 @@ def _gradients(
         return weights @ vmap(lambda task: learner.gradient_one(own, task, ways)[0])(batch)
 
     chunk = max(1, learner.chunk(tasks) // len(tasks))
-    found = vmap(run, chunk_size=chunk)(w, present / present.sum(1, keepdim=True).clamp(min=1))
-    return require_learned(learner, "gradients of the runs", found)
+    return require_learned(learner, "gradients of the runs", vmap(run, chunk_size=chunk)(w, shares))
+
+
+def _mean_gradient(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, weights: Tensor) -> Float[Tensor, " q"]:
+    """Return the weighted sum of the gradients of large tasks, those of weight 0 left out."""
+    rows = weights.nonzero()[:, 0]
+    if not len(rows):
+        return torch.zeros_like(w)
+    return weights[rows] @ learner.map_tasks(learner.gradient_one, w, tasks[rows])[0]

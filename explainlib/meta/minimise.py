@@ -1,24 +1,32 @@
-"""A stationary point of the meta-objective, for small networks: Newton with the exact Hessian and line search.
+"""A stationary point of the meta-objective: Newton with the exact Hessian for small networks, L-BFGS for larger ones.
 
     w <- w - t |H|^+ (grad L(w) + l2 w)
 
 |H| takes absolute eigenvalues, so that saddles repel; the last steps, whose change of the objective is below rounding,
 take H itself and reduce the gradient. Directions in which H is flat within rounding (a rotation of an embedding, a
-shift of all logits) are not changed.
+shift of all logits) are not changed. L-BFGS is scipy's; it needs gradients alone and stops far from rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from explainlib import compute
-from explainlib.checks import require_count, require_nonnegative, require_positive, require_shape, warn_caller
+from explainlib.checks import (
+    require_choice,
+    require_count,
+    require_nonnegative,
+    require_positive,
+    require_shape,
+    warn_caller,
+)
 from explainlib.datasets import Tasks
-from explainlib.meta.hessian import hessian_operator, require_objective
+from explainlib.meta.hessian import hessian_operator, meta_hessian, require_objective
 from explainlib.meta.learner import Learner
 from explainlib.meta.trained import Trained
 
@@ -36,24 +44,28 @@ def minimise(
     max_steps: int = 500,
     start: Float[Tensor, " q"] | None = None,
     weights: Float[Tensor, " M"] | None = None,
+    method: str = "newton",
 ) -> Trained:
     """Return a point with |grad| <= tolerance of 1/M sum_i weight_i L_i(w) + l2/2 |w|^2.
 
     Args:
-        learner: smooth (tanh, not ReLU, which has kinks where no gradient vanishes), and small: the Hessian is dense.
+        learner: smooth (tanh, not ReLU, which has kinks where no gradient vanishes).
         tasks: the M training tasks.
         l2: ridge, >= 0.
         tolerance: on the gradient's norm.
-        max_steps: Newton steps.
+        max_steps: of either method.
         start: initial w; None is ``learner.w0``.
-        weights: of the tasks; None is all ones.
+        weights: of the tasks; None is all ones. Tasks of weight 0 cost nothing with "lbfgs".
+        method: "newton", whose Hessian is dense, for small learners; or "lbfgs", for larger ones, to a tolerance that
+            it can reach.
 
     Returns:
         Trained with status "converged", or "max_steps" or "stalled" and a warning.
 
     Raises:
-        ValueError: weights or a start of a wrong shape, first-order MAML.
+        ValueError: weights or a start of a wrong shape, first-order MAML, another method.
     """
+    require_choice("method", method, ("newton", "lbfgs"))
     require_nonnegative("l2", l2)
     require_positive("tolerance", tolerance)
     require_count("max_steps", max_steps)
@@ -61,28 +73,71 @@ def minimise(
     w = learner.require_w(learner.w0 if start is None else start).clone()
     shares = w.new_ones(len(tasks)) if weights is None else require_shape("weights", weights, [len(tasks)]).to(w)
     shares = shares / len(tasks)
+    minimiser = _newton if method == "newton" else _lbfgs
+    w, gradient, history, status = minimiser(learner, tasks, shares, l2, w, tolerance, max_steps)
+    if status != "converged":
+        warn_caller(_failure_message(status, float(gradient.norm()), tolerance, w.dtype, method), UserWarning)
+    return Trained(w, tuple(history), float(gradient.norm()), status)
+
+
+Ending = tuple[Tensor, Tensor, list[float], str]  # w, gradient, losses, status
+
+
+def _newton(
+    learner: Learner, tasks: Tasks, shares: Tensor, l2: float, w: Tensor, tolerance: float, max_steps: int
+) -> Ending:
     history: list[float] = []
-    status = "max_steps"
     gradient = _gradient(learner, w, tasks, shares, l2)
     for _ in range(max_steps):
         history.append(float(learner.losses(w, tasks) @ shares))
         if gradient.norm() <= tolerance:
-            status = "converged"
-            break
+            return w, gradient, history, "converged"
         hessian = _hessian(learner, w, tasks, shares, l2)
         accepted = _line_search(learner, w, hessian, gradient, tasks, shares, l2)
         if accepted is None:
-            status = "stalled"
-            break
+            return w, gradient, history, "stalled"
         w, gradient = accepted
-    if status != "converged":
-        warn_caller(_failure_message(status, float(gradient.norm()), tolerance, w.dtype), UserWarning)
-    return Trained(w, tuple(history), float(gradient.norm()), status)
+    return w, gradient, history, "max_steps"
 
 
-def _failure_message(status: str, norm: float, tolerance: float, dtype: torch.dtype) -> str:
+def _lbfgs(
+    learner: Learner, tasks: Tasks, shares: Tensor, l2: float, w: Tensor, tolerance: float, max_steps: int
+) -> Ending:
+    """Return the lowest point that L-BFGS passed."""
+    from scipy.optimize import minimize  # a third of a second that importing this package would take
+
+    present = shares.nonzero()[:, 0]
+    kept, shares = tasks[present], shares[present]
+    learner.require_derivatives(kept, *learner.gradient_routes)
+    history: list[float] = []
+    best, lowest = (w, _gradient(learner, w, kept, shares, l2)), float("inf")
+
+    def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best, lowest
+        v = torch.as_tensor(x.copy()).to(w)
+        gradients, losses = learner.map_tasks(learner.gradient_one, v, kept)
+        gradient, loss = shares @ gradients + l2 * v, float(shares.double() @ losses.double())
+        value = loss + l2 / 2 * float(v.double() @ v.double())
+        history.append(loss)
+        if value <= lowest:  # False for NaN
+            best, lowest = (v, gradient), value
+        return value, gradient.double().cpu().numpy()
+
+    def stop_when_small(_: np.ndarray) -> None:
+        if best[1].norm() <= tolerance:
+            raise StopIteration
+
+    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "gtol": 0.0, "ftol": 0.0, "maxcor": 30}
+    start = w.double().cpu().numpy()
+    found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", callback=stop_when_small, options=options)
+    status = "max_steps" if found.status == 1 else "stalled"
+    return *best, history, "converged" if best[1].norm() <= tolerance else status
+
+
+def _failure_message(status: str, norm: float, tolerance: float, dtype: torch.dtype, method: str) -> str:
     """Return what happened and what to do: more steps where they ran out, otherwise a larger tolerance."""
     more = ["allow more max_steps"] * (status == "max_steps") + ["use float64"] * (dtype != torch.float64)
+    more += ["pass method='newton' if the learner is small"] * (method == "lbfgs")
     remedies = [*more, "pass a larger tolerance", "smooth the activations (tanh, not ReLU)"]
     said = f"minimise ended with status {status}, |gradient| = {norm:.1e} above the tolerance {tolerance:.1e}"
     return f"{said}; {', or '.join(remedies)}."
@@ -93,6 +148,11 @@ def _gradient(learner: Learner, w: Tensor, tasks: Tasks, shares: Tensor, l2: flo
 
 
 def _hessian(learner: Learner, w: Tensor, tasks: Tasks, shares: Tensor, l2: float) -> Float[Tensor, "q q"]:
+    """Return the Hessian: by the fastest route for tasks of one weight, else by products with the identity."""
+    weights = shares[shares != 0]
+    if len(weights) and (weights == weights[0]).all():
+        kept = tasks[shares != 0]
+        return meta_hessian(learner, w, kept, l2=l2 / float(weights.sum())) * weights.sum()
     eye = torch.eye(learner.q, dtype=w.dtype, device=w.device)
     total = hessian_operator(learner, w, tasks, shares)(eye)
     return (total + total.T) / 2 + l2 * eye

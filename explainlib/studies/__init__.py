@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from explainlib.checks import require_choice, require_count
-from explainlib.studies import bilevel, fragility, group, influence, representers, tlxml
+from explainlib.studies import bilevel, fragility, group, influence, removal, representers, tlxml
 from explainlib.studies.record import write_provenance, write_table
 from explainlib.studies.runner import compute
 
@@ -17,6 +17,7 @@ STUDIES = {
     "fragility": fragility,
     "representers": representers,
     "tlxml": tlxml,
+    "removal": removal,
     "bilevel": bilevel,
 }
 SCALES = ("quick", "cpu", "paper")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from explainlib.meta import leave_tasks_out, train
+from explainlib.meta import leave_out, leave_tasks_out, train
 from tests.meta.few_shot import random_tasks, tanh_maml
 
 
@@ -39,6 +39,36 @@ def test_the_store_gives_it_back(tmp_path, monkeypatch):
     assert torch.equal(leave_tasks_out(learner, tasks, [[0]], batches=2, store=tmp_path / "s").w, made.w)
     with pytest.raises(ValueError, match="another computation"):
         leave_tasks_out(learner, tasks, [[1]], batches=2, store=tmp_path / "s")
+
+
+def test_an_interrupted_call_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    learner, tasks = tanh_maml(), random_tasks(6)
+    options = {"batches": 7, "batch_size": 4, "lr": 0.01}
+    whole = leave_tasks_out(learner, tasks, [[0]], **options)
+    monkeypatch.setattr("explainlib.meta.leave_out.SAVE_EVERY", 3)
+    gradients, calls = leave_out._gradients, []
+
+    def failing(*given):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return gradients(*given)
+
+    monkeypatch.setattr("explainlib.meta.leave_out._gradients", failing)
+    with pytest.raises(KeyboardInterrupt):
+        leave_tasks_out(learner, tasks, [[0]], store=tmp_path / "s", **options)
+    resumed = leave_tasks_out(learner, tasks, [[0]], store=tmp_path / "s", **options)
+    assert torch.equal(resumed.w, whole.w) and torch.equal(resumed.whole, whole.whole)
+    assert len(calls) == 5 + 4, "three batches were done"
+
+
+def test_large_tasks_one_by_one_give_the_same(monkeypatch):
+    learner, tasks = tanh_maml(), random_tasks(6)
+    options = {"batches": 4, "batch_size": 3, "lr": 0.01}
+    groups = [[0], [1, 2, 3, 4, 5]]
+    batched = leave_tasks_out(learner, tasks, groups, **options)
+    monkeypatch.setattr(type(learner), "one_by_one", lambda self, tasks: True)
+    torch.testing.assert_close(leave_tasks_out(learner, tasks, groups, **options).w, batched.w, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("groups", [[[]], [[0, 0]], [[6]], [list(range(6))]])

@@ -80,6 +80,30 @@ def test_weights_of_tasks():
     assert slope.norm() <= 1e-12
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_lbfgs_ends_where_newton_does(one_by_one, monkeypatch):
+    learner, tasks = tanh_maml(), random_tasks(6, spread=2.5)
+    weights = torch.tensor([2.0, 0.0, 1.0, 1.0, 1.0, 1.0], dtype=DOUBLE)
+    want = minimise(learner, tasks, l2=0.05, weights=weights)
+    monkeypatch.setattr(type(learner), "one_by_one", lambda self, tasks: one_by_one)
+    options = {"start": want.w + 0.01, "method": "lbfgs", "tolerance": 1e-7}
+    found = minimise(learner, tasks, l2=0.05, weights=weights, **options)
+    slope = (weights @ learner.gradients(found.w, tasks) / 6 + 0.05 * found.w).norm()
+    assert (
+        found.status == "converged" and slope <= 1e-7 and found.gradient_norm == pytest.approx(float(slope), rel=1e-6)
+    )
+    assert (found.w - want.w).norm() < 1e-5 * want.w.norm()
+    assert found.history[0] > found.history[-1]
+
+
+def test_lbfgs_says_why_it_ended():
+    learner, tasks = tanh_maml(), random_tasks(6, spread=2.5)
+    with pytest.warns(UserWarning, match="max_steps.*allow more max_steps.*method='newton'"):
+        assert minimise(learner, tasks, l2=0.05, method="lbfgs", max_steps=2).status == "max_steps"
+    with pytest.raises(ValueError, match="method.*'newton', 'lbfgs'"):
+        minimise(learner, tasks, method="sgd")
+
+
 def test_a_kink_is_told_not_hidden():
     learner = Maml(fc_bn(3, 3, hidden=4, dtype=DOUBLE), inner_lr=0.3)
     with pytest.warns(UserWarning, match=r"stalled|max_steps"):

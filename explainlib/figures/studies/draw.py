@@ -11,6 +11,7 @@ from explainlib.figures.picture import Picture, png
 from explainlib.figures.studies.bilevel import bilevel
 from explainlib.figures.studies.fragility import fragility
 from explainlib.figures.studies.group import group, influence
+from explainlib.figures.studies.removal import removal
 from explainlib.figures.studies.representers import representers
 from explainlib.figures.studies.tlxml import tlxml
 from explainlib.storage import write_bytes
@@ -21,6 +22,7 @@ STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = 
     "group": group,
     "tlxml": tlxml,
     "representers": representers,
+    "removal": removal,
     "bilevel": bilevel,
     "fragility": fragility,
 }
