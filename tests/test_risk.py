@@ -86,6 +86,13 @@ def test_parts_change_nothing(risk, monkeypatch):
         assert torch.allclose(a, b, atol=1e-13)
 
 
+@pytest.mark.parametrize("n, sizes", [(8, [8]), (9, [4, 4, 1])])
+def test_several_parts_are_half_as_large(n, sizes, monkeypatch):
+    """Two of several parts may be in memory at once."""
+    monkeypatch.setattr("explainlib.risk.PART", 8)
+    assert [len(y) for _, y, _ in logistic_risk(n=n).parts()] == sizes
+
+
 def test_subset_is_the_risk_on_those_examples(risk):
     chosen = [4, 2, 7]
     part = risk.subset(chosen)

@@ -255,3 +255,13 @@ def test_the_sign_and_the_sides_by_every_way_of_multiplying(solver):
         inverse = xl.solvers.inverse_curvature(risk, **options)
         want = -risk.loss_gradients(test) @ inverse(risk.loss_gradients()).value.T
         assert relative_error(influence.loss_influence(risk, test, **options), want) < 1e-8
+
+
+@pytest.mark.parametrize("curvature", ["gauss_newton", "empirical_fisher"])
+def test_gram_matrices_are_used_for_the_low_rank_solver_alone(curvature, monkeypatch):
+    risk = xl.Risk(xl.models.mlp([3, 40, 3], "tanh", seed=1, dtype=torch.float64), classes(6))
+    options = {"curvature": curvature, "damping": 0.1}
+    want = influence.loss_influence(risk, classes(2, seed=1), solver="low_rank", **options)
+    monkeypatch.setattr("explainlib.influence.single.GramInverse", lambda *a, **b: pytest.fail("another solver"))
+    got = influence.loss_influence(risk, classes(2, seed=1), solver="dense", **options)
+    assert relative_error(got, want) < 1e-8

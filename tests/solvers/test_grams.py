@@ -51,6 +51,17 @@ def test_influence_forms_no_gradient(curvature, solver, least, monkeypatch):
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9 * float(want.abs().max()))
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_what_rounding_may_take_does_not_depend_on_the_unit(scale):
+    risk = wide_risk(l2=0.01)
+    G, G_ = (
+        gradients(risk.parameters, risk.theta, normal(5, 3, seed=k), scale * normal(5, 3, seed=k + 1)) for k in (1, 3)
+    )
+    made = GramInverse(risk, curvature="gauss_newton", damping=0.02)
+    want = xl.layerwise.per_example(G) @ inverse(risk, "gauss_newton", 0.02) @ xl.layerwise.per_example(G_).T
+    torch.testing.assert_close(made.between(G, G_), want, rtol=1e-9, atol=1e-9 * float(want.abs().max()))
+
+
 def test_no_inverse_and_no_root():
     risk = wide_risk()
     with pytest.raises(ValueError, match="null space here, so its inverse needs l2 in the risk or damping"):

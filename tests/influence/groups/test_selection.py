@@ -265,6 +265,17 @@ def test_the_pair_formula_is_the_change_of_a_swap():
     assert len(set(i.tolist())) == len(i) and len(set(j.tolist())) == len(j)
 
 
+def test_a_swap_that_gains_nothing_is_refused():
+    risk, test = PROBLEMS["softmax head"]()
+    swaps = Swaps(GroupQuadratic(risk, test), 6)
+    w = indicators(risk, [torch.arange(6)])[0]
+    pair = torch.tensor([0]), torch.tensor([8]), torch.zeros(1)
+    after = swaps.value(indicators(risk, [torch.tensor([8, 1, 2, 3, 4, 5])])[0])
+    assert swaps._apply_pairs(w, after, pair, 1e-12) is None, "as high as before"
+    better, value = swaps._apply_pairs(w, after - 1e-9, pair, 1e-12)
+    assert better.nonzero()[:, 0].tolist() == [1, 2, 3, 4, 5, 8] and value == pytest.approx(after, abs=1e-15)
+
+
 def test_pruning_hides_no_pair_that_gains():
     """Where the pair terms are all there is, on every group of four out of eight, optimal ones among them."""
     risk, test = logistic_risk(n=8, C=2), classes(1, C=2, seed=50)

@@ -265,6 +265,13 @@ def test_the_spectrum_of_rows_does_not_depend_on_their_length(dtype, q):
     assert float((got.double() - want).norm() / want.norm()) < 1e-2
 
 
+@pytest.mark.parametrize("rows", [4, 5, 6])
+def test_the_spectrum_of_about_as_many_rows_as_columns(rows):
+    v = normal(rows, 5, seed=3)
+    spectrum, matrix = spectrum_of_rows(v, shift=0.1), v.T @ v + 0.1 * torch.eye(5, dtype=DOUBLE)
+    torch.testing.assert_close(spectrum.solve(v, spectrum.coordinates(v), 1e-9), torch.linalg.solve(matrix, v.T).T)
+
+
 def test_a_keep_that_cannot_be_met_is_said():
     rows, _ = graded(20, 300, torch.float32)
     spectrum = spectrum_of_rows(torch.cat([rows, rows[:4]]))

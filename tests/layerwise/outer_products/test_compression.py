@@ -7,6 +7,7 @@ from torch import nn
 from explainlib.layerwise import gradients
 from explainlib.layerwise import gram as engine_gram
 from explainlib.layerwise.outer_products import compressed_factors, compression
+from explainlib.layerwise.outer_products.compression import _saves_time
 from explainlib.params import Parameters
 from tests.layerwise.nets import seeded
 from tests.problems import normal
@@ -106,3 +107,17 @@ def test_the_engine_in_float32_with_shorter_gradients(monkeypatch):
     assert ((engine_gram(quick, quick) - want).abs() / scale[:, None] / scale).max() < 5e-6
     assert ((engine_gram(other, quick) - want[:9]).abs() / scale[:9, None] / scale).max() < 5e-6
     assert used and used[0] < 48
+
+
+def test_where_it_saves_time():
+    def side(n, P, d, o, dtype=torch.float32):
+        one = torch.zeros(1, dtype=dtype)
+        return one.expand(n, P, d), one.expand(n, P, o)
+
+    wide, linear = (5000, 49, 32, 64), (5000, 1, 1568, 56)
+    for shape, dtype, saves in (
+        (wide, torch.float32, True), (wide, torch.float64, False), (linear, torch.float32, False),
+        ((20, 49, 32, 64), torch.float32, False),
+    ):  # fmt: skip
+        left = side(*shape, dtype)
+        assert _saves_time(left, left) == saves

@@ -32,6 +32,10 @@ def test_the_cheaper_route():
     assert materialising_is_cheaper(5000, 5000, 196, 196, 9, 32)  # a small filter at many places
     assert not materialising_is_cheaper(5000, 5000, 1, 1, 1568, 56)  # a linear layer
     assert not materialising_is_cheaper(3, 3, 2, 2, 500, 500)
+    assert not materialising_is_cheaper(
+        1000, 1, 50, 1, 30, 30
+    )  # many gradients to form on one side, for one product each
+    assert not materialising_is_cheaper(1, 1000, 1, 50, 30, 30)
 
 
 def test_the_fused_kernel_takes_over_when_it_is_told_to(monkeypatch):

@@ -6,7 +6,7 @@ from torch import nn
 
 from explainlib.datasets import Tasks
 from explainlib.meta.bilevel.inner import InnerError
-from explainlib.meta.bilevel.learner import Bilevel
+from explainlib.meta.bilevel.learner import NUMBERS, Bilevel
 from explainlib.meta.bilevel.objective import Objective
 from explainlib.meta.bilevel.solve import SolveError, solve
 from explainlib.meta.bilevel.task_weights import TaskWeights
@@ -95,6 +95,15 @@ def test_batches_do_not_matter(monkeypatch):
     whole = learner.total_hessian(learner.lam0, tasks)
     monkeypatch.setattr(Bilevel, "_chunk", lambda self, tasks: 4)
     assert relative_error(learner.total_hessian(learner.lam0, tasks), whole) < 1e-14
+
+
+def test_a_batch_of_tasks_keeps_within_its_numbers():
+    """The rows of second derivatives alone, which are p of length p + q a task."""
+    for features, hidden in ((3, 4), (40, 30)):
+        model = mlp([features, hidden, 3], "tanh", dtype=DOUBLE)
+        learner, tasks = Bilevel(model, strength=STRENGTH, l2=L2), random_tasks(2, features=features)
+        learner.losses(learner.lam0, tasks)
+        assert 1 <= learner._chunk(tasks) * 3 * learner.p * (learner.p + learner.q) <= NUMBERS
 
 
 def test_a_thousand_tasks_in_one_batch():
