@@ -21,7 +21,7 @@ from explainlib.checks import warn_caller
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.curvature.kronecker import UncoveredError
 from explainlib.datasets import Examples, Tasks
-from explainlib.meta.bilevel import ROWS, Bilevel, MakeInverse, Problem, Proximal, TaskWeights, WeightedTask
+from explainlib.meta.bilevel import ROWS, Bilevel, CgInverse, MakeInverse, Problem, Proximal, TaskWeights, WeightedTask
 from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.solvers.cg import cg
 from explainlib.solvers.dense import Factor
@@ -38,7 +38,7 @@ ITERATIVE = {
     "scale": "pass scale=...",
     "direct": "pass solver='dense'",
 }
-HESSIANS, SOLVERS, INNER_HESSIANS = ("exact", "gamma"), ("dense", "cg", "neumann"), ("exact", "ekfac")
+HESSIANS, SOLVERS = ("exact", "gamma"), ("dense", "cg", "neumann")
 
 
 def stationarity(gradient: float, size: float, strict: bool) -> str:
@@ -204,3 +204,20 @@ class EkfacInverse:
         """Return the approximate H_in^-1 rows."""
         pairs = zip(self._fits, rows, strict=True)
         return torch.stack([fit.inverse_product(part.contiguous()) for fit, part in pairs]) / self._size
+
+
+def preconditioned_inverse(
+    problem: Problem, lam: Float[Tensor, " q"], theta: Float[Tensor, "m p"], batch: WeightedTask
+) -> CgInverse:
+    """Return the exact H_in^-1 by conjugate gradients, with EK-FAC as their preconditioner.
+
+    Args:
+        problem: both levels; every layer that theta holds is Linear or a convolution.
+        lam: meta-parameters [q].
+        theta: the inner solutions [m, p].
+        batch: their tasks.
+    """
+    return CgInverse(problem, lam, theta, batch, EkfacInverse(problem, lam, theta, batch))
+
+
+INVERSES: dict[str, MakeInverse | None] = {"exact": None, "ekfac": EkfacInverse, "ekfac_cg": preconditioned_inverse}

@@ -3,10 +3,11 @@ r"""Ren et al.: the influence of tasks and of single examples, inner and outer, 
     task                 dlam/deps_k = -S^-1 D f_k                                   Theorem 4.3
     validation example   dlam/deps   = -S^-1 D l(z), D the TOTAL gradient            Theorem 4.5, corrected
     training example     dlam/deps   = +S^-1 D_lam P,   P = -partial_theta f_k . inner   Theorems 4.6, 4.7
+    training, inside     dtheta_k/deps = inner,   df_k/deps = -P at fixed lam         Theorems 4.6, 4.7
     on a new task        df'/deps    = (D f')^T dlam/deps                            Definition 5.2, corrected
 
-S = l2 I + H_total; objectives and symbols are explained in ``xl.meta.Bilevel``. eps is added to one weight c, a or b,
-and an example's influence is c_k times that above. Removal is eps = -c_k, -a or -b, -1 without weights, so it subtracts
+S = l2 I + H_total; objectives and symbols: ``xl.meta.Bilevel``. eps is added to one weight c, a or b, and an
+example's influence is c_k times that above. Removal is eps = -c_k, -a or -b, -1 without weights, so it subtracts
 the influence. Where this differs from the paper: Theorem 4.5 prints the plain gradient; Proposition 4.8 is minus ours
 and loses the outer ridge (slip 6); Definition 5.2 drops dtheta'/dlam (``shortcut=True`` does so too).
 """
@@ -24,15 +25,14 @@ from explainlib.checks import require_choice, require_indices, require_some, war
 from explainlib.datasets import Tasks
 from explainlib.influence.bilevel.curvature import (
     HESSIANS,
-    INNER_HESSIANS,
+    INVERSES,
     SOLVERS,
-    EkfacInverse,
-    Operator,
     OuterCurvature,
     solver_of,
     stationarity,
 )
 from explainlib.influence.bilevel.edits import newton_edit
+from explainlib.influence.bilevel.outer import OuterSolver
 from explainlib.meta.bilevel import Bilevel, InnerState, TaskWeights, require_bilevel
 from explainlib.solvers.solution import Solution, SolverWarning
 
@@ -46,7 +46,8 @@ class BilevelInfluence:
         tasks: the M training tasks.
         hessian: "exact", or the paper's "gamma", which ranks but is too small for edits (slip 5).
         solver: "dense" (one factorisation), "cg" or "neumann" (products only).
-        inner_hessian: "exact", or "ekfac" for networks of Linear and convolution layers.
+        inner_hessian: "exact"; for networks of Linear and convolution layers "ekfac" (approximate), or "ekfac_cg"
+            (exact, by conjugate gradients that EK-FAC preconditions).
         weights: those that lam was solved with, from ``xl.meta.TaskWeights.of``.
         strict: raise unless lam is stationary; otherwise warn.
         scale: of the Neumann series; None is 1.1 times the largest eigenvalue of S.
@@ -89,28 +90,34 @@ class BilevelInfluence:
     ) -> None:
         self.hessian = require_choice("hessian", hessian, HESSIANS)
         self.solver = require_choice("solver", solver, SOLVERS)
-        self.inner_hessian = require_choice("inner_hessian", inner_hessian, INNER_HESSIANS)
-        self.on_failure = require_choice("on_failure", on_failure, ("raise", "warn"))
+        self.inner_hessian = require_choice("inner_hessian", inner_hessian, tuple(INVERSES))
+        require_choice("on_failure", on_failure, ("raise", "warn"))
         self.bilevel, self.lam = require_bilevel(bilevel), bilevel.require_w(lam)
         self.tasks_given = bilevel.require_tasks(tasks)
         self.weights = TaskWeights.checked(tasks, weights)
-        self.options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
-        self._inverse = None if inner_hessian == "exact" else EkfacInverse
-        self.solution: Solution | None = None
+        options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
+        self._inverse = INVERSES[inner_hessian]
+        curvature = OuterCurvature(self.bilevel, self.lam, tasks, self.weights, self._inverse)
+        self._outer = OuterSolver(curvature, solver, on_failure, options)
         self._cache: dict[str, object] = {}
         exact_gradients = bilevel.total_gradients(self.lam, tasks, weights=self.weights)
         self.gradient = self.weights.tasks @ exact_gradients + bilevel.l2 * self.lam
         self.gradient_norm = float(self.gradient.norm())
         self.gradients: Float[Tensor, "M q"] = exact_gradients
-        if self._inverse is not None:
+        if inner_hessian == "ekfac":
             self.gradients = torch.cat([state.total_gradients() for _, state in self._inner_states()])
         self.status = stationarity(self.gradient_norm, float(exact_gradients.norm(dim=1).mean()), strict)
+
+    @property
+    def solution(self) -> Solution | None:
+        """The last solve's ``Solution``: status, steps and residual; None before the first."""
+        return self._outer.solution
 
     @compute.entry
     def tasks(self) -> Float[Tensor, "M q"]:
         """Return dlam/deps for every task, one factorisation for all (Theorem 4.3)."""
         if "tasks" not in self._cache:
-            self._cache["tasks"] = -self._solve(self.gradients)
+            self._cache["tasks"] = -self._outer.solve(self.gradients, self.hessian)
         return self._cache["tasks"]
 
     def task(self, k: int) -> Float[Tensor, " q"]:
@@ -121,7 +128,7 @@ class BilevelInfluence:
     def validation_examples(self, k: int) -> Float[Tensor, "r q"]:
         """Return dlam/deps for every validation (query) example of task k (Theorem 4.5 with the total gradient)."""
         state = self._state(k)
-        return -self._solve(self.weights.tasks[k] * state.validation_gradients()[0])
+        return -self._outer.solve(self.weights.tasks[k] * state.validation_gradients()[0], self.hessian)
 
     def validation_example(self, k: int, i: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of validation example i of task k."""
@@ -131,7 +138,7 @@ class BilevelInfluence:
     def training_examples(self, k: int) -> Float[Tensor, "s q"]:
         """Return dlam/deps for every training (support) example of task k: +S^-1 D_lam P (Theorems 4.6, 4.7)."""
         state = self._state(k)
-        return -self._solve(self.weights.tasks[k] * state.training_derivatives()[0])  # d(D f)/db = -D_lam P
+        return -self._outer.solve(self.weights.tasks[k] * state.training_derivatives()[0], self.hessian)
 
     def training_example(self, k: int, i: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of training example i of task k."""
@@ -151,10 +158,10 @@ class BilevelInfluence:
             matrix = (matrix + matrix.T) / 2  # eq. (3) and its ridge
             matrix.diagonal().add_(self.bilevel.l2)
             self._cache["direct"] = solver_of("dense", matrix)(torch.cat([state.partial_lam for state in states]))
-        self.solution = self._cache["direct"]
-        if not self.solution.converged:
-            warn_caller(self.solution.sentence, SolverWarning)
-        return -self.solution.value
+        found = self._outer.solution = self._cache["direct"]
+        if not found.converged:
+            warn_caller(found.sentence, SolverWarning)
+        return -found.value
 
     def direct(self, k: int) -> Float[Tensor, " q"]:
         """Return the paper's direct-IF of task k (eq. 2), a row of ``direct_tasks``."""
@@ -169,11 +176,9 @@ class BilevelInfluence:
         """
         self._require_proximal("first_order")
         if "first order" not in self._cache:
-            product = self._curvature("exact")
             rows = torch.cat([state.partial_theta for _, state in self._inner_states()])
-            self._cache["first order"] = self._require_solved(solver_of(self.solver, product, **self.options)(rows))
-        self.solution = self._cache["first order"]
-        return -self.solution.value
+            self._cache["first order"] = -self._outer.solve(rows, "exact")
+        return self._cache["first order"]
 
     def first_order(self, k: int) -> Float[Tensor, " q"]:
         """Return -S^-1 partial_theta f_k (slip 4), a row of ``first_order_tasks``; proximal only."""
@@ -216,15 +221,15 @@ class BilevelInfluence:
         return self._newton([k], self.weights[[k]].without_example(0, i, part))
 
     def _newton(self, rows: list[int] | Tensor, now: TaskWeights | None) -> Float[Tensor, " q"]:
-        if self.hessian != "exact" or self.inner_hessian != "exact":
+        if self.hessian != "exact" or self.inner_hessian == "ekfac":
             raise ValueError(
                 "newton=True takes the exact step of the remaining problem; make it with "
                 "BilevelInfluence(..., hessian='exact', inner_hessian='exact'), or pass newton=False."
             )
-        whole = self._curvature("exact")
-        options = {"solver": self.solver, "options": self.options, "before": self.weights[rows], "now": now}
-        self.solution = newton_edit(self.bilevel, self.lam, self.gradient, whole, self.tasks_given[rows], **options)
-        return self.lam - self._require_solved(self.solution).value[0]
+        options = {"solver": self.solver, "options": self._outer.options, "before": self.weights[rows], "now": now}
+        whole, changed = self._outer.system("exact"), self.tasks_given[rows]
+        step = newton_edit(self.bilevel, self.lam, self.gradient, whole, changed, **options)
+        return self.lam - self._outer.accept(step)[0]
 
     @compute.entry
     def performance(self, new_tasks: Tasks, *, shortcut: bool = False) -> Float[Tensor, "T M"]:
@@ -242,11 +247,44 @@ class BilevelInfluence:
         """
         if shortcut:
             self._require_proximal("performance(shortcut=True)")
-            tests = self.bilevel.partial_gradients(self.lam, new_tasks)[1]
-        else:
-            states = self.bilevel.inner_states(self.lam, new_tasks, inverse=self._inverse)
-            tests = torch.cat([state.total_gradients() for _, state in states])
-        return tests @ self.tasks().T
+            return self.bilevel.partial_gradients(self.lam, new_tasks)[1] @ self.tasks().T
+        return self._new_gradients(new_tasks) @ self.tasks().T
+
+    @compute.entry
+    def example_performance(self, new_tasks: Tasks, *, part: str = "training") -> Float[Tensor, "T M e"]:
+        """Return df'/deps for every example of every task: a solve for each new task, none for an example.
+
+        Args:
+            new_tasks: T tasks that the learner can read.
+            part: "training" (support) or "validation" (query).
+
+        Returns:
+            [T, M, s or r]; > 0 is harmful, and minus this predicts the removal of the example.
+
+        Source: Ren et al., Theorems 4.5 to 4.7 and Definition 5.2, with S^-1 on the other side.
+        """
+        require_choice("part", part, ("training", "validation"))
+        solved = self._outer.solve(self._new_gradients(new_tasks), self.hessian)  # S is symmetric
+        found = []
+        for rows, state in self._inner_states():
+            examples = state.training_derivatives() if part == "training" else state.validation_gradients()
+            found.append(-torch.einsum("m,meq,tq->tme", self.weights.tasks[rows], examples, solved))
+        return torch.cat(found, dim=1)
+
+    @compute.entry
+    def inner_influence(self, k: int, i: int) -> Float[Tensor, " p"]:
+        """Return dtheta_k/deps at fixed lam of training example i of task k (Theorem 4.6)."""
+        return self._state(k).inner_influences()[0, self.example_index(k, i, "training")]
+
+    @compute.entry
+    def inner_performance(self, k: int) -> Float[Tensor, " s"]:
+        """Return df_k/deps at fixed lam for every training example of task k, -P of Theorem 4.7; > 0 is harmful."""
+        state = self._state(k)
+        return state.inner_influences()[0] @ state.partial_theta[0]
+
+    def _new_gradients(self, new_tasks: Tasks) -> Float[Tensor, "T q"]:
+        states = self.bilevel.inner_states(self.lam, new_tasks, inverse=self._inverse)
+        return torch.cat([state.total_gradients() for _, state in states])
 
     def example_index(self, k: int, i: int, part: str) -> int:
         """Return i if task k has such an example."""
@@ -272,28 +310,6 @@ class BilevelInfluence:
         row = [self._task_index(k)]
         options = {"weights": self.weights[row], "inverse": self._inverse}
         return next(state for _, state in self.bilevel.inner_states(self.lam, self.tasks_given[row], **options))
-
-    def _curvature(self, hessian: str) -> Float[Tensor, "q q"] | Operator:
-        """Return S as this solver takes it: a matrix, made once, or products."""
-        outer = OuterCurvature(self.bilevel, self.lam, self.tasks_given, self.weights, self._inverse)
-        if self.solver != "dense":
-            return outer.operator(hessian)
-        key = f"{hessian} matrix"
-        if key not in self._cache:
-            self._cache[key] = outer.matrix(hessian)
-        return self._cache[key]
-
-    def _solve(self, rhs: Float[Tensor, "k q"]) -> Float[Tensor, "k q"]:
-        """Return S^-1 rhs; a dense S is factored once."""
-        if "solver" not in self._cache:
-            self._cache["solver"] = solver_of(self.solver, self._curvature(self.hessian), **self.options)
-        self.solution = self._cache["solver"](rhs)
-        return self._require_solved(self.solution).value
-
-    def _require_solved(self, found: Solution) -> Solution:
-        """Return the solution if it may be used; a dense solve of an indefinite S (a saddle) only warns."""
-        saddle = self.solver == "dense" and found.status == "not_positive_definite"
-        return found.require_converged("warn" if saddle else self.on_failure)
 
     def __repr__(self) -> str:
         """Return one line."""

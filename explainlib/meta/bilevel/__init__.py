@@ -1,6 +1,7 @@
 """Bilevel learners whose tasks are solved at their inner minima."""
 
 from explainlib.meta.bilevel.learner import Bilevel, MakeInverse
+from explainlib.meta.bilevel.newton_cg import CgInverse
 from explainlib.meta.bilevel.problem import Problem, Proximal
 from explainlib.meta.bilevel.solve import SolveError, require_bilevel, solve
 from explainlib.meta.bilevel.state import ROWS, InnerState
@@ -9,6 +10,7 @@ from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
 __all__ = [
     "ROWS",
     "Bilevel",
+    "CgInverse",
     "InnerState",
     "MakeInverse",
     "Problem",

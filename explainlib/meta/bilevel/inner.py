@@ -1,8 +1,8 @@
 """The inner solutions of many tasks in one batch, to rounding, by Newton's method; nothing is unrolled.
 
 Softmax heads are convex: Newton with line search. Networks are not: Levenberg's damped steps (H + mu I)^-1 g, mu raised
-where the quadratic model is poor and lowered to 0 near the end. Without ``start`` every task begins at its centre, so
-its solution is a function of lam alone.
+where the quadratic model is poor and lowered to 0 near the end; where H is too large, truncated steps (``newton_cg``).
+Without ``start`` every task begins at its centre, so its solution is a function of lam alone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from torch.nn.functional import cross_entropy
 from explainlib.derivatives import vmap
 from explainlib.memory import require_memory
 from explainlib.meta.bilevel.inverse import DenseInverse, InnerInverse, head_inverse
+from explainlib.meta.bilevel.newton_cg import CgInverse, solve_newton_cg
 from explainlib.meta.bilevel.problem import Problem
 from explainlib.meta.bilevel.task_weights import WeightedTask
 from explainlib.meta.learner import one_hot
 
 MAX_STEPS = 200
 SMALLER = "take inner='head', or learn fewer parameters with parameters=[...]"
+MATRIX_FREE = f"pass inner_solver='cg' to the Bilevel, {SMALLER}"
 Thetas = Float[Tensor, "m p"]
 
 
@@ -51,11 +53,18 @@ def inner_solutions(
         InnerError: some task did not converge.
     """
     theta = problem.centre(lam).expand(len(batch.support_y), -1) if start is None else start
-    return (_solve_networks if problem.linear is None else _solve_heads)(problem, lam, batch, theta.clone())
+    if problem.linear is not None:
+        return _solve_heads(problem, lam, batch, theta.clone())
+    if problem.matrix_free:
+        theta, left = solve_newton_cg(problem, lam, batch, theta, quadratic_tolerance(theta.dtype))
+        if len(left):
+            raise InnerError(_unsolved_error(left, problem))
+        return theta
+    return _solve_networks(problem, lam, batch, theta.clone())
 
 
 def inner_inverse(problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, batch: WeightedTask) -> InnerInverse:
-    """Return H_in^-1 of every task of a batch, factored.
+    """Return H_in^-1 of every task of a batch: factored, or by products where the problem is matrix-free.
 
     Args:
         problem: both levels.
@@ -66,6 +75,8 @@ def inner_inverse(problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, bat
     Raises:
         SolverError: an inner Hessian that is not positive definite.
     """
+    if problem.linear is None and problem.matrix_free:
+        return CgInverse(problem, lam, theta, batch)
     if problem.linear is None:
         return DenseInverse(_hessians(problem, lam, theta, batch))
     phi = features(problem, lam, batch.support_x)
@@ -150,7 +161,7 @@ def _solve_networks(problem: Problem, lam: Tensor, batch: WeightedTask, theta: T
     model = vmap(lambda t, task: _quadratic(lambda v: problem.inner(lam, v, task), t))
     m, p = theta.shape
     what, size = f"the inner Hessians of {m} tasks, p = {p:,} parameters", 6 * m * p**2 * theta.element_size()
-    require_memory(what, size, theta.device, otherwise=SMALLER)
+    require_memory(what, size, theta.device, otherwise=MATRIX_FREE)
     eye = torch.eye(p, dtype=theta.dtype, device=theta.device)
     rows = torch.arange(len(theta), device=theta.device)
     mu = theta.new_full((len(theta),), 0.1 * problem.strength)

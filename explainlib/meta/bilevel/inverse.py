@@ -22,6 +22,7 @@ from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, SolverError
 
 Rows = Float[Tensor, "m k p"]
+REMEDIES = Remedies(shift="make the Bilevel's strength larger")
 
 
 @runtime_checkable
@@ -46,11 +47,8 @@ class DenseInverse:
             status = "not_positive_definite" if failed.any() else "nonfinite"
             zeros = matrices.new_zeros(1, matrices.shape[1])
             detail = f"the inner Hessian of task {k} of this batch"
-            residual, remedies = (
-                matrices.new_full((1,), float("inf")),
-                Remedies(shift="make the Bilevel's strength larger"),
-            )
-            solution = Solution(zeros, status, 0, residual, detail, remedies=remedies)
+            residual = matrices.new_full((1,), float("inf"))
+            solution = Solution(zeros, status, 0, residual, detail, remedies=REMEDIES)
             raise SolverError(solution.sentence, solution)
 
     def solve(self, rows: Rows) -> Rows:

@@ -23,17 +23,18 @@ from explainlib.datasets import Tasks
 from explainlib.derivatives import vmap
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
 from explainlib.memory import require_numbers
+from explainlib.meta.bilevel.batches import tasks_per_batch
 from explainlib.meta.bilevel.inner import SMALLER, inner_solutions
 from explainlib.meta.bilevel.inverse import InnerInverse
 from explainlib.meta.bilevel.problem import Head, Problem, Proximal
 from explainlib.meta.bilevel.softmax import softmax_products, softmax_total_hessian
-from explainlib.meta.bilevel.state import ROWS, InnerState, sum_over_tasks
+from explainlib.meta.bilevel.state import InnerState, sum_over_tasks
 from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
 from explainlib.meta.learner import query_accuracy, require_outputs, require_task_set
 from explainlib.modules import private_copy
 
 INNER: dict[str, type[Problem]] = {"proximal": Proximal, "head": Head}
-NUMBERS = 2**24  # numbers in memory at once; bounds the batch of tasks
+DENSE = 300  # task parameters up to which an inner Hessian is materialised
 MakeInverse = Callable[[Problem, Tensor, Tensor, WeightedTask], InnerInverse]
 
 
@@ -55,6 +56,8 @@ class Bilevel:
             theta that layer, centre = 0).
         strength: of the inner proximity or ridge, > 0.
         l2: the outer ridge, >= 0.
+        inner_solver: of inner problems that are networks: "dense" (Newton with p x p Hessians), "cg" (products alone),
+            or "auto", which is "cg" above 300 task parameters. All end at rounding.
         parameters: "all" (those that require a gradient) or a list of names: what is learned, the last layer of a
             "head" apart; the rest stays as it is.
 
@@ -75,6 +78,7 @@ class Bilevel:
         inner: str = "proximal",
         strength: int | float,
         l2: int | float,
+        inner_solver: str = "auto",
         parameters: str | Sequence[str] = "all",
     ) -> None:
         kind = INNER[require_choice("inner", inner, tuple(INNER))]
@@ -89,6 +93,8 @@ class Bilevel:
             self.given = private_copy(model)
         self.lam0: Float[Tensor, " q"] = require_finite("the model's parameters", self.problem.lam0)
         self.w0, self.q, self.p = self.lam0, self.lam0.numel(), self.problem.theta0.numel()
+        require_choice("inner_solver", inner_solver, ("auto", "dense", "cg"))
+        self.problem.matrix_free = inner_solver == "cg" or (inner_solver == "auto" and self.p > DENSE)
 
     @compute.entry
     def inner_solution(
@@ -179,7 +185,9 @@ class Bilevel:
         Source: Ren et al., Definition 4.2. Closed form for proximal softmax regression, otherwise q products.
         """
         self.require_derivatives(tasks, GRADIENT, HESSIAN, FORWARD_HESSIAN, THIRD)
-        require_numbers(f"the total Hessian of q = {self.q:,} parameters", 4 * self.q**2, lam, otherwise=SMALLER)
+        blocks = 0 if self.has_closed_form else 4 * min(len(tasks), self._chunk(tasks)) * self.p * (self.p + self.q)
+        what = f"the total Hessian of q = {self.q:,} parameters"
+        require_numbers(what, 4 * self.q**2 + blocks, lam, otherwise=SMALLER)
         total = lam.new_zeros(self.q, self.q)
         c = self._weights(tasks, weights).tasks
         for rows, state in self.inner_states(lam, tasks, weights=weights, inverse=inverse, start=start):
@@ -303,12 +311,7 @@ class Bilevel:
             yield rows, inner_solutions(self.problem, lam, batch, None if start is None else start[rows]), batch
 
     def _chunk(self, tasks: Tasks) -> int:
-        s, r, c = tasks.support_y.shape[1], tasks.query_y.shape[1], self._outputs
-        woodbury = self.problem.linear is not None and s * c < self.p
-        inner = 4 * (s * c) ** 2 if woodbury else 4 * self.p**2
-        rows = 3 * (s + r) * c * self.p if self.has_closed_form else (3 * self.p + ROWS) * (self.p + self.q)
-        inputs = 64 * (tasks.support_x[0].numel() + tasks.query_x[0].numel())
-        return max(1, NUMBERS // (inner + rows + inputs))
+        return tasks_per_batch(self.problem, tasks, self._outputs, closed_form=self.has_closed_form)
 
     def __repr__(self) -> str:
         """Return one line."""

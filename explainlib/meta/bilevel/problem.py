@@ -36,12 +36,14 @@ class Problem(ABC):
         theta0: its own task parameters [p].
         linear: the final layer, where outputs are linear in theta: the inner problem is then strictly convex.
         network: the differentiated module: the whole model, or the body below a head.
+        matrix_free: whether an inner problem that is a network is solved by products, without a p x p matrix.
     """
 
     lam0: Tensor
     theta0: Tensor
     linear: LinearHead | None
     network: Parameters
+    matrix_free: bool = False
 
     def __init__(self, strength: float) -> None:
         self.strength = strength
