@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.checks import warn_caller
+from explainlib.checks import require_count, warn_caller
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.curvature.kronecker import UncoveredError
 from explainlib.datasets import Examples, Tasks
@@ -84,6 +84,29 @@ class OuterCurvature:
     tasks: Tasks
     weights: TaskWeights
     inverse: MakeInverse | None = None
+
+    def of_some(self, count: int | None, seed: int) -> OuterCurvature:
+        """Return S estimated from a random subset of the tasks, their weights scaled to the sum of all.
+
+        Args:
+            count: of tasks; None is all.
+            seed: of the subset.
+
+        Raises:
+            ValueError: fewer than one task or more than there are.
+        """
+        if count is None:
+            return self
+        m = len(self.tasks)
+        if require_count("subsample", count) > m:
+            raise ValueError(f"subsample={count} is more than the {m} tasks there are; pass {m} or fewer, or None.")
+        generator = torch.Generator().manual_seed(require_count("seed", seed, least=0))
+        chosen = torch.randperm(m, generator=generator)[:count].sort().values
+        some = self.weights[chosen]
+        share = some.tasks.sum() / self.weights.tasks.sum()
+        if not share > 0:
+            raise ValueError(f"all {count} tasks of subsample={count} have weight 0; pass a larger subsample.")
+        return replace(self, tasks=self.tasks[chosen], weights=replace(some, tasks=some.tasks / share))
 
     def operator(self, hessian: str) -> Operator:
         """Return v -> S v on rows [k, q], ``hessian`` "exact" or "gamma"."""

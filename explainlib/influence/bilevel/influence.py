@@ -32,12 +32,13 @@ from explainlib.influence.bilevel.curvature import (
     stationarity,
 )
 from explainlib.influence.bilevel.edits import newton_edit
+from explainlib.influence.bilevel.examples import ExampleInfluence
 from explainlib.influence.bilevel.outer import OuterSolver
 from explainlib.meta.bilevel import Bilevel, InnerState, TaskWeights, require_bilevel
 from explainlib.solvers.solution import Solution, SolverWarning
 
 
-class BilevelInfluence:
+class BilevelInfluence(ExampleInfluence):
     """The influence of M tasks and their examples on the meta-parameters of a bilevel learner.
 
     Args:
@@ -49,6 +50,9 @@ class BilevelInfluence:
         inner_hessian: "exact"; for networks of Linear and convolution layers "ekfac" (approximate), or "ekfac_cg"
             (exact, by conjugate gradients that EK-FAC preconditions).
         weights: those that lam was solved with, from ``xl.meta.TaskWeights.of``.
+        subsample: tasks that S is estimated from, a random subset scaled to all (Ren et al., Algorithms 1 and 2); None
+            is all.
+        seed: of the subset.
         strict: raise unless lam is stationary; otherwise warn.
         scale: of the Neumann series; None is 1.1 times the largest eigenvalue of S.
         tolerance: relative residual of "cg" and "neumann"; None is their default.
@@ -82,6 +86,8 @@ class BilevelInfluence:
         solver: str = "dense",
         inner_hessian: str = "exact",
         weights: TaskWeights | None = None,
+        subsample: int | None = None,
+        seed: int = 0,
         strict: bool = False,
         scale: int | float | None = None,
         tolerance: int | float | None = None,
@@ -97,7 +103,8 @@ class BilevelInfluence:
         self.weights = TaskWeights.checked(tasks, weights)
         options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
         self._inverse = INVERSES[inner_hessian]
-        curvature = OuterCurvature(self.bilevel, self.lam, tasks, self.weights, self._inverse)
+        self.subsample = subsample
+        curvature = OuterCurvature(self.bilevel, self.lam, tasks, self.weights, self._inverse).of_some(subsample, seed)
         self._outer = OuterSolver(curvature, solver, on_failure, options)
         self._cache: dict[str, object] = {}
         exact_gradients = bilevel.total_gradients(self.lam, tasks, weights=self.weights)
@@ -123,26 +130,6 @@ class BilevelInfluence:
     def task(self, k: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of task k; > 0 means that more of it raises that meta-parameter."""
         return self.tasks()[self._task_index(k)]
-
-    @compute.entry
-    def validation_examples(self, k: int) -> Float[Tensor, "r q"]:
-        """Return dlam/deps for every validation (query) example of task k (Theorem 4.5 with the total gradient)."""
-        state = self._state(k)
-        return -self._outer.solve(self.weights.tasks[k] * state.validation_gradients()[0], self.hessian)
-
-    def validation_example(self, k: int, i: int) -> Float[Tensor, " q"]:
-        """Return dlam/deps of validation example i of task k."""
-        return self.validation_examples(k)[self.example_index(k, i, "validation")]
-
-    @compute.entry
-    def training_examples(self, k: int) -> Float[Tensor, "s q"]:
-        """Return dlam/deps for every training (support) example of task k: +S^-1 D_lam P (Theorems 4.6, 4.7)."""
-        state = self._state(k)
-        return -self._outer.solve(self.weights.tasks[k] * state.training_derivatives()[0], self.hessian)
-
-    def training_example(self, k: int, i: int) -> Float[Tensor, " q"]:
-        """Return dlam/deps of training example i of task k."""
-        return self.training_examples(k)[self.example_index(k, i, "training")]
 
     @compute.entry
     def direct_tasks(self) -> Float[Tensor, "M q"]:
@@ -221,15 +208,27 @@ class BilevelInfluence:
         return self._newton([k], self.weights[[k]].without_example(0, i, part))
 
     def _newton(self, rows: list[int] | Tensor, now: TaskWeights | None) -> Float[Tensor, " q"]:
-        if self.hessian != "exact" or self.inner_hessian == "ekfac":
+        if self.hessian != "exact" or self.inner_hessian == "ekfac" or self.subsample is not None:
             raise ValueError(
                 "newton=True takes the exact step of the remaining problem; make it with "
-                "BilevelInfluence(..., hessian='exact', inner_hessian='exact'), or pass newton=False."
+                "BilevelInfluence(..., hessian='exact', inner_hessian='exact', subsample=None), or pass newton=False."
             )
         options = {"solver": self.solver, "options": self._outer.options, "before": self.weights[rows], "now": now}
         whole, changed = self._outer.system("exact"), self.tasks_given[rows]
         step = newton_edit(self.bilevel, self.lam, self.gradient, whole, changed, **options)
         return self.lam - self._outer.accept(step)[0]
+
+    @compute.entry
+    def subsample_error(self) -> float:
+        """Return |S x - b| / |b| with the S of all tasks, for the tasks' solved gradients x; 0 without a subset.
+
+        It costs one product of S with as many rows as there are tasks, and forms no matrix.
+        """
+        if self.subsample is None:
+            return 0.0
+        whole = OuterCurvature(self.bilevel, self.lam, self.tasks_given, self.weights, self._inverse)
+        residual = whole.operator(self.hessian)(-self.tasks()) - self.gradients
+        return float(residual.norm() / self.gradients.norm())
 
     @compute.entry
     def performance(self, new_tasks: Tasks, *, shortcut: bool = False) -> Float[Tensor, "T M"]:
@@ -250,48 +249,9 @@ class BilevelInfluence:
             return self.bilevel.partial_gradients(self.lam, new_tasks)[1] @ self.tasks().T
         return self._new_gradients(new_tasks) @ self.tasks().T
 
-    @compute.entry
-    def example_performance(self, new_tasks: Tasks, *, part: str = "training") -> Float[Tensor, "T M e"]:
-        """Return df'/deps for every example of every task: a solve for each new task, none for an example.
-
-        Args:
-            new_tasks: T tasks that the learner can read.
-            part: "training" (support) or "validation" (query).
-
-        Returns:
-            [T, M, s or r]; > 0 is harmful, and minus this predicts the removal of the example.
-
-        Source: Ren et al., Theorems 4.5 to 4.7 and Definition 5.2, with S^-1 on the other side.
-        """
-        require_choice("part", part, ("training", "validation"))
-        solved = self._outer.solve(self._new_gradients(new_tasks), self.hessian)  # S is symmetric
-        found = []
-        for rows, state in self._inner_states():
-            examples = state.training_derivatives() if part == "training" else state.validation_gradients()
-            found.append(-torch.einsum("m,meq,tq->tme", self.weights.tasks[rows], examples, solved))
-        return torch.cat(found, dim=1)
-
-    @compute.entry
-    def inner_influence(self, k: int, i: int) -> Float[Tensor, " p"]:
-        """Return dtheta_k/deps at fixed lam of training example i of task k (Theorem 4.6)."""
-        return self._state(k).inner_influences()[0, self.example_index(k, i, "training")]
-
-    @compute.entry
-    def inner_performance(self, k: int) -> Float[Tensor, " s"]:
-        """Return df_k/deps at fixed lam for every training example of task k, -P of Theorem 4.7; > 0 is harmful."""
-        state = self._state(k)
-        return state.inner_influences()[0] @ state.partial_theta[0]
-
     def _new_gradients(self, new_tasks: Tasks) -> Float[Tensor, "T q"]:
         states = self.bilevel.inner_states(self.lam, new_tasks, inverse=self._inverse)
         return torch.cat([state.total_gradients() for _, state in states])
-
-    def example_index(self, k: int, i: int, part: str) -> int:
-        """Return i if task k has such an example."""
-        require_choice("part", part, ("training", "validation"))
-        count = (self.tasks_given.support_y if part == "training" else self.tasks_given.query_y).shape[1]
-        of = f"{part} examples of task {k}; every task counts its own"
-        return int(require_indices([i], count, name="i", of=of)[0])
 
     def _task_index(self, k: int) -> int:
         return int(require_indices([k], len(self.tasks_given), name="k", of="training tasks")[0])
