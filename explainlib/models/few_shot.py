@@ -65,6 +65,9 @@ def cnn4(
     C: int | None = 5,
     *,
     filters: int = 64,
+    norm: bool = True,
+    activation: type[nn.Module] = nn.ReLU,
+    pooling: type[nn.Module] = nn.MaxPool2d,
     seed: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -78,6 +81,9 @@ def cnn4(
         size: height and width of the images; 84 and 28 in the paper. At least 16, four times halved.
         C: ways; None leaves the embedding.
         filters: of every convolution.
+        norm: False leaves BatchNorm out, so that each example is independent of the others (``xl.meta.Bilevel``).
+        activation: ReLU, or ``nn.Tanh`` where derivatives should exist everywhere.
+        pooling: the maximum, or ``nn.AvgPool2d`` for the same reason.
         seed: of the first weights.
         dtype: floating point; None is torch's current default.
         device: None is torch's current default.
@@ -106,9 +112,10 @@ def cnn4(
         named: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(1, 5):
             named[f"conv{i}"] = nn.Conv2d(channels[i - 1], channels[i], 3, padding=1)
-            named[f"norm{i}"] = nn.BatchNorm2d(channels[i])
-            named[f"relu{i}"] = nn.ReLU()
-            named[f"pool{i}"] = nn.MaxPool2d(2)
+            if norm:
+                named[f"norm{i}"] = nn.BatchNorm2d(channels[i])
+            named[f"relu{i}"] = activation()
+            named[f"pool{i}"] = pooling(2)
         named["flatten"] = nn.Flatten()
         if C is not None:
             named["output"] = nn.Linear(filters * (size // 16) ** 2, require_count("C", C))
