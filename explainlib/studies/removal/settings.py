@@ -66,7 +66,7 @@ QUICK = (
 )
 CPU = (
     Learning("small", tuple(range(8)), 64, 64, 1000, 16, 0.5, rest_steps=1000, sizes=(1, 4, 16), groups=12, width=16),
-    Learning("cnn", (0, 1, 2, 3), 32, 32, 100, 16, lr=3e-3, l2=1e-3, rest_steps=60, sizes=(1, 4, 12), groups=4),
+    Learning("cnn", (0, 1, 2), 32, 32, 80, 16, lr=3e-3, l2=1e-3, rest_steps=30, sizes=(1, 4, 12), groups=4),
 )
 PAPER = (
     replace(CPU[0], tasks=128, sizes=(1, 4, 16, 64), groups=32),
