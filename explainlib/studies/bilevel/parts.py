@@ -19,6 +19,7 @@ from explainlib.studies.bilevel.problem import (
     edited_parameters,
     example_rows,
     example_weights,
+    flat_accuracy,
     harm_scores,
     methods_for,
 )
@@ -28,7 +29,11 @@ INNER_STEPS = (5, 20, 50, 200, 800)
 INSPECTED = (0.1, 0.25, 0.4, 0.6)
 REMOVED_SHARE = 0.4  # the paper's
 FLIPPED_LABELS = 0.4
-FLIPPED_TASKS = (0.2, 0.8)  # with 80%, as printed, inspecting 40% of the tasks cannot find more than half
+SPOILED = {  # the shares of the tasks whose labels are wrong
+    "flipped": (0.2, 0.8),  # with 80%, as printed, inspecting 40% of the tasks cannot find more than half
+    "shifted": (0.2, 0.4),
+}
+ORACLE = "oracle"
 EXAMPLE_TASKS = 20
 FRACTIONS = (0.01, 0.1, 0.3, 1.0)  # of a task's weight
 
@@ -44,6 +49,8 @@ class Case:
         counts: how many tasks are removed at once.
         singles: how many single tasks or examples.
         seed: of every random choice.
+        spoil: how labels become wrong: "flipped" (40% of a task's, at random) or "shifted" (all of them, label c is
+            called c + 1), which misleads where tasks share their labels.
     """
 
     solved: SolvedLearner
@@ -52,6 +59,7 @@ class Case:
     counts: tuple[int, ...]
     singles: int
     seed: int
+    spoil: str = "flipped"
 
     def accuracy(self, lam: Float[Tensor, " q"]) -> float:
         """Return the mean accuracy on the judging tasks."""
@@ -81,7 +89,8 @@ def editing(case: Case) -> pandas.DataFrame:
             # a learner with several minima may end elsewhere from its first weights; the nearest one is the truth
             same = float((cold - truth).norm() / truth.norm())
             made = edited_parameters(case.solved, removed)
-            for name, (lam, taken) in {**made, "solved again": (truth, seconds)}.items():
+            made |= {"no edit": (case.solved.lam, 0.0), "solved again": (truth, seconds)}
+            for name, (lam, taken) in made.items():
                 row = {"count": count, "repeat": repeat, "method": name, "seconds": taken}
                 rows.append(row | _against(case, lam, truth) | {"cold_differs": same})
     return pandas.DataFrame(rows)
@@ -98,6 +107,7 @@ def _against(case: Case, lam: Tensor, truth: Tensor) -> dict[str, float]:
         "accuracy": case.accuracy(lam),
         "accuracy_solved": case.accuracy(truth),
         "accuracy_before": case.accuracy(case.solved.lam),
+        "accuracy_start": case.accuracy(case.solved.start),
     }
 
 
@@ -117,20 +127,22 @@ def fractions(case: Case) -> pandas.DataFrame:
 
 def removal(case: Case) -> pandas.DataFrame:
     """Return the accuracy after the most harmful 40% by each score left: solved again, and edited by the formula."""
-    tasks, flipped = _flipped(case, FLIPPED_TASKS[0])
+    tasks, spoiled = spoiled_tasks(case, SPOILED[case.spoil][0])
     solved = replace(case.solved, tasks=tasks)
     count = round(REMOVED_SHARE * len(tasks))
     started = time.perf_counter()
     whole = case.accuracy(solved.lam)
     training = time.perf_counter() - started
     rows = []
-    for method in methods_for(solved.inner):
-        scores, seconds = harm_scores(solved, method, case.score, seed=case.seed)
+    shared = {"accuracy_before": whole, "accuracy_start": case.accuracy(solved.start)}
+    shared["accuracy_flat"] = flat_accuracy(solved, case.judge)
+    for method in (*methods_for(solved.inner), ORACLE):
+        scores, seconds = _scores(case, solved, method, spoiled)
         worst = scores.argsort(descending=True)[:count].tolist()
         started = time.perf_counter()
         after = solved.without(worst)
         again = time.perf_counter() - started
-        row = {"method": method, "accuracy": case.accuracy(after), "accuracy_before": whole, "seconds_score": seconds}
+        row = shared | {"method": method, "accuracy": case.accuracy(after), "seconds_score": seconds}
         row |= {"seconds_solve": again, "seconds_first_solve": training, "edited": float("nan"), "seconds_edit": 0.0}
         if method == "task influence":
             started = time.perf_counter()
@@ -142,10 +154,29 @@ def removal(case: Case) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def _flipped(case: Case, share: float) -> tuple[Tasks, Tensor]:
-    return flip_task_labels(
-        case.solved.tasks, tasks_fraction=share, labels_fraction=FLIPPED_LABELS, seed=case.seed, part="both"
-    )
+def _scores(case: Case, solved: SolvedLearner, method: str, spoiled: Tensor) -> tuple[Tensor, float]:
+    """Return a method's scores and seconds; the oracle knows which tasks are spoiled, and takes them first."""
+    if method == ORACLE:
+        return spoiled.double() + harm_scores(solved, "random", case.score, seed=case.seed)[0].sigmoid(), 0.0
+    return harm_scores(solved, method, case.score, seed=case.seed)
+
+
+def spoiled_tasks(case: Case, share: float) -> tuple[Tasks, Tensor]:
+    """Return the training tasks, a share of them with wrong labels, and which.
+
+    Args:
+        case: its tasks, seed, and how labels become wrong.
+        share: of the tasks.
+    """
+    tasks = case.solved.tasks
+    if case.spoil == "flipped":
+        options = {"tasks_fraction": share, "labels_fraction": FLIPPED_LABELS, "part": "both"}
+        return flip_task_labels(tasks, seed=case.seed, **options)
+    spoiled = torch.zeros(len(tasks), dtype=torch.bool)
+    spoiled[case.order(3)[: round(share * len(tasks))]] = True
+    shift = spoiled.long()[:, None]
+    support_y, query_y = ((y + shift) % tasks.ways for y in (tasks.support_y, tasks.query_y))
+    return replace(tasks, support_y=support_y, query_y=query_y), spoiled
 
 
 def examples(case: Case) -> pandas.DataFrame:
@@ -227,12 +258,12 @@ def _inexact(solved: SolvedLearner, steps: int) -> tuple[Float[Tensor, "M q"], F
 def harmful(case: Case) -> pandas.DataFrame:
     """Return the share of flipped tasks found, and the accuracy without the inspected, by score and share inspected."""
     rows = []
-    for share in FLIPPED_TASKS:
-        tasks, flipped = _flipped(case, share)
+    for share in SPOILED[case.spoil]:
+        tasks, flipped = spoiled_tasks(case, share)
         solved = replace(case.solved, tasks=tasks)
         clean = case.accuracy(solved.without(flipped.nonzero()[:, 0].tolist()))
-        for method in methods_for(solved.inner):
-            scores, _ = harm_scores(solved, method, case.score, seed=case.seed)
+        for method in (*methods_for(solved.inner), ORACLE):
+            scores, _ = _scores(case, solved, method, flipped)
             order = scores.argsort(descending=True)
             auc = float(mislabel_auc(scores, flipped))
             for inspected in INSPECTED:
@@ -247,7 +278,7 @@ def harmful(case: Case) -> pandas.DataFrame:
 def descending(case: Case) -> pandas.DataFrame:
     """Return the accuracy and loss after the most helpful tasks left, beside as many random ones."""
     rows = []
-    for method in ("task influence", "gradient product", "random"):
+    for method in ("task influence", "gradient product", "cosine", "random"):
         scores, _ = harm_scores(case.solved, method, case.score, seed=case.seed)
         for share in (0.1, 0.2, 0.4, 0.6):
             helpful = scores.argsort()[: round(share * len(scores))].tolist()

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from explainlib.datasets import Examples, Tasks
 from explainlib.influence import loss_influence
@@ -58,6 +59,11 @@ class SolvedLearner:
     def lam(self) -> Float[Tensor, " q"]:
         """The meta-parameters, solved from the first weights."""
         return self.without([])
+
+    @property
+    def start(self) -> Float[Tensor, " q"]:
+        """Meta-parameters that no task has changed: zero for the proximal problem, the first weights for a head."""
+        return torch.zeros_like(self.bilevel.lam0) if self.inner == "proximal" else self.bilevel.lam0
 
     def without(self, tasks: Sequence[int], *, warm: bool = False) -> Float[Tensor, " q"]:
         """Return the meta-parameters solved without some tasks, from the first weights or from ``lam``."""
@@ -128,6 +134,11 @@ def _gradient_product(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
     return -own @ solved.bilevel.total_gradients(solved.lam, new).sum(0)
 
 
+def _cosine(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
+    own, other = (solved.bilevel.total_gradients(solved.lam, tasks) for tasks in (solved.tasks, new))
+    return -(normalize(own, dim=1) @ normalize(other, dim=1).T).sum(1)
+
+
 def _raw_loss(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
     return solved.bilevel.outer_losses(solved.lam, solved.tasks)
 
@@ -154,13 +165,29 @@ def _on_the_flat_problem(
     """Return a task's score as the sum of its examples' scores in one classifier of everything."""
 
     def score(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
-        train, owner = flattened_examples(solved.tasks)
-        model = logistic(train.x.shape[1], solved.tasks.ways, dtype=torch.float64)
-        risk = minimise(Risk(model, train, l2=1e-2))
+        risk, owner = _flat_classifier(solved)
         summed = scores(risk, flattened_examples(new)[0], seed).sum(0)
         return torch.zeros(len(solved.tasks), dtype=torch.float64).index_add_(0, owner, summed)
 
     return score
+
+
+def _flat_classifier(solved: SolvedLearner) -> tuple[Risk, Int[Tensor, " n"]]:
+    """Return one softmax regression of all examples of all tasks, trained, and whose each example is."""
+    train, owner = flattened_examples(solved.tasks)
+    model = logistic(train.x.shape[1], solved.tasks.ways, dtype=torch.float64)
+    return minimise(Risk(model, train, l2=1e-2)), owner
+
+
+def flat_accuracy(solved: SolvedLearner, new: Tasks) -> float:
+    """Return how often the flat classifier behind TRAK and EK-FAC is right on new tasks' examples.
+
+    Args:
+        solved: the learner whose tasks it is trained on.
+        new: other tasks.
+    """
+    examples = flattened_examples(new)[0]
+    return float((_flat_classifier(solved)[0].outputs(examples).argmax(1) == examples.y).double().mean())
 
 
 SCORES: dict[str, Callable[[SolvedLearner, Tasks, int], Tensor]] = {
@@ -170,6 +197,7 @@ SCORES: dict[str, Callable[[SolvedLearner, Tasks, int], Tensor]] = {
     "first order": _by_influence("first order"),
     "direct": _by_influence("direct"),
     "gradient product": _gradient_product,
+    "cosine": _cosine,
     "raw loss": _raw_loss,
     "TracIn": _tracin,
     "TRAK, flat": _on_the_flat_problem(lambda risk, test, seed: trak(risk, test, features=64, seed=seed)),

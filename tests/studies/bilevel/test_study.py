@@ -13,6 +13,7 @@ from explainlib.studies.bilevel import claims as bilevel_claims
 from explainlib.studies.bilevel import parts as bilevel_parts
 from explainlib.studies.bilevel import problem as bilevel_problem
 from explainlib.studies.bilevel import study as bilevel
+from explainlib.studies.bilevel.writers import writers
 from explainlib.studies.runner import compute
 
 TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
@@ -34,25 +35,51 @@ def case():
 def test_every_claim_has_a_row_and_a_verdict(toy):
     claims = toy[1]["claims"]
     assert claims["id"].tolist() == [f"R{i}" for i in range(1, 9)]
-    assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
+    assert claims["verdict"].isin(["held", "not held", "undecided", "premise absent"]).all()
     assert not claims.isna().any().any()
 
 
+def claims_of(gaps, none, before=0.9, start=0.7):
+    """The verdicts of made-up editing tables: each seed's gap to solving again, and that of no edit."""
+    rows = []
+    for seed, (gap, other) in enumerate(zip(gaps, none, strict=True)):
+        for method, value in (("task influence", gap), ("no edit", other), ("direct", other), ("solved again", 0.0)):
+            rows.append([method, 5, seed, 0.9 - value, 0.9, before, start, 1.0])
+    columns = ["method", "count", "seed", "accuracy", "accuracy_solved", "accuracy_before", "accuracy_start", "seconds"]
+    return pandas.DataFrame(rows, columns=columns).assign(inner="proximal")
+
+
 @pytest.mark.parametrize(
-    ("gaps", "verdict"),
-    [((0.01, 0.012, 0.008), "held"), ((0.03, -0.03, 0.0), "undecided"), ((0.03, 0.031, 0.029), "not held")],
+    ("gaps", "none", "verdict"),
+    [
+        ((0.004, 0.006, 0.005), (0.05, 0.06, 0.055), "held"),
+        ((0.03, -0.03, 0.0), (0.05, 0.06, 0.055), "undecided"),
+        ((0.03, 0.031, 0.029), (0.05, 0.06, 0.055), "not held"),
+        ((0.004, 0.006, 0.005), (0.001, 0.002, 0.001), "not held"),
+        ((0.004, 0.006, 0.005), (0.003, 0.007, 0.006), "undecided"),
+    ],
 )
-def test_close_means_close_and_known_to_be(gaps, verdict):
-    """A gap near zero whose interval is wide decides nothing."""
-    rows = [("task influence", 5, s, 0.9 + gap, 0.9) for s, gap in enumerate(gaps)]
-    table = pandas.DataFrame(rows, columns=["method", "count", "seed", "accuracy", "accuracy_solved"])
-    table = pandas.concat([table, table.assign(method="leave-out Newton step")]).assign(inner="head")
-    assert bilevel_claims._r1(table)["verdict"] == verdict
+def test_close_means_closer_than_no_edit_and_known_to_be(gaps, none, verdict):
+    """A gap near zero whose interval is wide decides nothing, and neither does one that no edit has as well."""
+    table = claims_of(gaps, none)
+    row = bilevel_claims._judge(bilevel_claims.R1, table, {"proximal"}, bilevel_claims._r1, bilevel_claims._r1_context)
+    assert row["verdict"] == verdict
+
+
+def test_a_learner_that_is_no_better_than_its_start_gives_no_premise():
+    gaps, none = (0.004, 0.006, 0.005), (0.05, 0.06, 0.055)
+    assert bilevel_claims._learns(claims_of(gaps, none))
+    assert not bilevel_claims._learns(claims_of(gaps, none, before=0.9, start=0.9))
+    assert bilevel_claims._learns(claims_of(gaps[:1], none[:1], start=0.9)), "one seed cannot deny it"
+    table = claims_of(gaps, none)
+    row = bilevel_claims._judge(bilevel_claims.R1, table, set(), bilevel_claims._r1, bilevel_claims._r1_context)
+    assert row["verdict"] == "premise absent" and "no premise" in row["ours"]
 
 
 def test_no_method_is_dropped(toy):
     found = set(toy[1]["removal"]["method"])
-    assert found == set(bilevel_problem.methods_for("proximal"))
+    assert found == {*bilevel_problem.methods_for("proximal"), "oracle"}
+    assert {"no edit", "solved again", "task influence"} <= set(toy[1]["editing"]["method"])
     assert set(toy[1]["harmful"]["method"]) == found
 
 
@@ -125,6 +152,35 @@ def test_the_reach_of_the_derivative_in_words(toy):
         derivative_reach(table[:0])
 
 
+def test_writers_share_their_labels_and_not_their_pictures():
+    train, new = writers(6, 0)
+    assert train.support_x.shape == (6, 20, 64) and train.query_y.shape == (6, 30)
+    assert (train.support_y.sort(1).values == torch.arange(10).repeat_interleave(2)).all()
+    again = writers(6, 0)
+    assert torch.equal(train.support_x, again[0].support_x) and not torch.equal(train.support_x, new.support_x)
+    assert not torch.equal(train.support_x, writers(6, 1)[0].support_x)
+    mean = torch.stack([train.query_x[train.query_y == c].mean(0) for c in range(10)])
+    nearest = torch.cdist(new.query_x.flatten(0, 1), mean).argmin(1)
+    assert (nearest == new.query_y.flatten()).double().mean() > 0.6, "label c is digit c in every task"
+
+
+def test_labels_are_shifted_in_the_chosen_tasks_alone():
+    made = bilevel.case(bilevel.config("quick", "digits"), "proximal", 0)
+    tasks, spoiled = bilevel_parts.spoiled_tasks(made, 0.2)
+    own = made.solved.tasks
+    assert int(spoiled.sum()) == 6
+    for part in ("support_y", "query_y"):
+        assert torch.equal(getattr(tasks, part)[~spoiled], getattr(own, part)[~spoiled])
+        assert torch.equal(getattr(tasks, part)[spoiled], (getattr(own, part)[spoiled] + 1) % 10)
+    assert made.accuracy(made.solved.lam) > made.accuracy(made.solved.start) + 0.05, "there is something to learn"
+
+
+def test_the_oracle_takes_the_spoiled_tasks_first(case):
+    spoiled = torch.arange(len(case.solved.tasks)) % 3 == 0
+    scores, _ = bilevel_parts._scores(case, case.solved, "oracle", spoiled)
+    assert spoiled[scores.argsort(descending=True)[: int(spoiled.sum())]].all()
+
+
 def test_other_data_are_refused():
-    with pytest.raises(ValueError, match="glyphs, omniglot"):
+    with pytest.raises(ValueError, match="digits, glyphs, omniglot"):
         bilevel.config("quick", "mnist")
