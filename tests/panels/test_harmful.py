@@ -167,15 +167,32 @@ def test_widgets_forward(panel):
     assert "inspected by raw loss" in c.prediction.value
     c.flipped.value = 50
     assert "in 8 of 16" in panel.text
+    c.labels.value = 5
+    assert c.labels.value == c.labels.min and "&#9888;" not in c.message.value
     c.labels.value = 80  # more support labels than can be flipped
-    assert "&#9888;" in c.message.value and "at most 4" in c.message.value
-    assert c.labels.value == 40 and "40% of the labels" in panel.text
+    assert c.labels.value == c.labels.max and f"{c.labels.max}% of the labels" in panel.text
     c.seed.value = 2
     assert "(seed 2)" in panel.text
     c.retrain.click()
     assert "retrained without them" in c.truth.value and not c.retrain.disabled
     c.reset.click()
     assert c.slider.value == 4 and c.how.value == "task influence" and c.flipped.value == 25 and c.seed.value == 0
+
+
+@pytest.mark.parametrize("m", [4, 8, 16])
+def test_the_sliders_offer_nothing_that_is_refused(learner, tasks, new_tasks, m):
+    panel = Harmful(learner, tasks[:m], new_tasks)
+    c = panel.controls
+    for slider in (c.flipped, c.labels):
+        for end in (slider.min, slider.max):
+            slider.value = end
+            assert slider.value == end and "&#9888;" not in c.message.value
+        with pytest.raises(ValueError, match="spoiled|can change|no label"):
+            name = "flipped" if slider is c.flipped else "labels"
+            panel.set(**{name: (slider.max + 5) / 100})
+    one = tasks.support_y[0].argsort()[::3]
+    with pytest.raises(ValueError, match="two or more of each class"):
+        Harmful(learner, type(tasks)(tasks.support_x[:, one], tasks.support_y[:, one], *tasks.arrays()[2:]), new_tasks)
 
 
 def test_its_text_stands_for_it_where_widgets_cannot_be_shown(panel):

@@ -8,8 +8,6 @@ import ipywidgets as widgets
 
 from explainlib.panels.controls import Controls
 
-PERCENT = range(5, 100, 5)
-
 
 class HarmfulControls(Controls):
     """The panel on harmful tasks: what is flipped, by what the tasks are ranked, and how many are inspected.
@@ -18,14 +16,20 @@ class HarmfulControls(Controls):
         methods: names of the rankings.
         most: the most tasks that may be inspected.
         k: the first value of the slider.
+        tasks: the percents of tasks that are offered, in steps of five.
+        labels: the same of labels.
     """
 
-    def __init__(self, *, methods: Sequence[str], most: int, k: int) -> None:
+    def __init__(
+        self, *, methods: Sequence[str], most: int, k: int, tasks: Sequence[int], labels: Sequence[int]
+    ) -> None:
         super().__init__(tests=1, how={name: name for name in methods}, classes=(), most=most, k=k)
         wide = {"style": {"description_width": "100px"}, "layout": widgets.Layout(width="410px")}
-        options = {"continuous_update": False, "readout_format": "d", "min": PERCENT[0], "step": 5, **wide}
-        self.flipped = widgets.IntSlider(max=PERCENT[-1], description="% of the tasks", **options)
-        self.labels = widgets.IntSlider(max=80, description="% of labels", **options)
+        options = {"continuous_update": False, "readout_format": "d", "step": 5, **wide}
+        self.flipped, self.labels = (
+            widgets.IntSlider(min=offered[0], max=offered[-1], value=offered[0], description=name, **options)
+            for offered, name in ((tasks, "% of the tasks"), (labels, "% of labels"))
+        )
         self.seed = widgets.BoundedIntText(
             min=0, max=9999, description="seed", style={"description_width": "100px"},
             layout=widgets.Layout(width="180px"),

@@ -161,6 +161,29 @@ def require_share(name: str, value: object) -> float:
     return float(value)
 
 
+def offered_percents(tasks: Tasks) -> tuple[list[int], list[int]]:
+    """Return the percents, in steps of five, of tasks that can be spoiled and of labels that can change in one.
+
+    One task has to be spoiled and one has to stay; of the labels one in the support keeps each class, and one changes.
+
+    Args:
+        tasks: the training tasks.
+
+    Raises:
+        ValueError: one training example a class, so that no label can change.
+    """
+    m, shots = len(tasks), tasks.support_y.shape[1]
+    most = shots - tasks.ways  # one of each class stays
+    if most < 1:
+        raise ValueError(
+            f"tasks has {shots} training examples for {tasks.ways} classes: no label can change and every class "
+            "still be shown; pass tasks with two or more of each class."
+        )
+    steps = range(5, 100, 5)
+    counts = {p: (int(p / 100 * m + 0.5), int(p / 100 * shots + 0.5)) for p in steps}
+    return [p for p in steps if 1 <= counts[p][0] < m], [p for p in steps if 1 <= counts[p][1] <= most]
+
+
 def require_flips(old: Flips, tasks: object, labels: object, seed: object) -> Flips:
     """Return the flips with what was given changed; None keeps what was.
 

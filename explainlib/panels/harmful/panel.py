@@ -18,13 +18,22 @@ from explainlib.figures.bilevel import detection_curves
 from explainlib.figures.picture import alt_text, png
 from explainlib.meta import Bilevel
 from explainlib.panels.harmful.controls import HarmfulControls
-from explainlib.panels.harmful.flips import EDITS, METHODS, FlippedLearner, Flips, Outcome, require_flips, split_in_half
+from explainlib.panels.harmful.flips import (
+    EDITS,
+    METHODS,
+    FlippedLearner,
+    Flips,
+    Outcome,
+    offered_percents,
+    require_flips,
+    split_in_half,
+)
 from explainlib.panels.harmful.html import outcome_table, suspects
 from explainlib.panels.html import lines_html, message, picture_html
 from explainlib.panels.interactive import Action, InteractivePanel
 
 LISTED = 7
-FIRST = Flips(0.25, 0.4, 0)
+FIRST = (0.25, 0.4)  # of the tasks, and of their labels
 
 
 class Choice(NamedTuple):
@@ -60,9 +69,14 @@ class Harmful(InteractivePanel):
         self.score_by, self.judge_by = split_in_half(bilevel.require_tasks(new_tasks))
         self.most = len(tasks) - 1
         self._known: dict[Flips, FlippedLearner] = {}
-        self._start = Choice(FIRST, next(iter(METHODS)), max(1, round(FIRST.tasks * len(tasks))))
+        offered = offered_percents(tasks)
+        share, labels = (
+            min(max(first, low[0] / 100), low[-1] / 100) for first, low in zip(FIRST, offered, strict=True)
+        )
+        self._start = Choice(Flips(share, labels, 0), next(iter(METHODS)), max(1, round(share * len(tasks))))
         self._choice = self._start
-        self.controls = HarmfulControls(methods=list(METHODS), most=self.most, k=self._choice.inspected)
+        options = {"tasks": offered[0], "labels": offered[1]}
+        self.controls = HarmfulControls(methods=list(METHODS), most=self.most, k=self._choice.inspected, **options)
         self._connect()
         self._learner(self._choice.flips)
         self.draw()
