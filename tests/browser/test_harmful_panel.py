@@ -32,8 +32,7 @@ def test_the_harmful_panel_works_in_jupyterlab(page, open_and_run_all, work_the_
 
     handle = panel.locator(".xl-labels .noUi-handle")
     handle.focus()
-    handle.press("End")  # more support labels than may be flipped
-    expect(panel.get_by_text("at most 3 can change")).to_be_visible()
-    expect(words).to_contain_text("40% of the labels flipped in 18 of 60")
+    handle.press("End")  # as many support labels as may be flipped, three of six
+    expect(words).to_contain_text("55% of the labels flipped in 18 of 60")
     assert panel.locator("img:not([alt])").count() == 0
-    screenshot(panel, "harmful_panel_mistake")
+    screenshot(panel, "harmful_panel_most")
