@@ -32,6 +32,7 @@ from explainlib.solvers.solution import Solution
 Operator = Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]
 STATIONARY = 1e-6  # relative to a single task's gradient norm: below it lam counts as stationary
 REMEDIES = Remedies(shift="solve a Bilevel with a larger l2")
+TERMS = 1000  # most of a Neumann series, unless the caller allows more
 ITERATIVE = {
     "definite": "pass solver='dense', which solves at a saddle too, with a warning",
     "longer": "pass a larger max_steps or tolerance",
@@ -169,6 +170,9 @@ def solver_of(
         if solver == "cg":
             given.pop("scale", None)
         series = neumann if solver == "neumann" else cg
+        if solver == "neumann":
+            given.setdefault("max_steps", TERMS)
+            remedies = replace(remedies, direct="pass solver='cg', which needs far fewer products, or 'dense'")
         solve = lambda rhs: series(operator, rhs, **given)  # noqa: E731
     return lambda rhs: replace(solve(rhs), remedies=remedies)
 

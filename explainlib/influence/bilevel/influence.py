@@ -56,7 +56,7 @@ class BilevelInfluence(ExampleInfluence):
         strict: raise unless lam is stationary; otherwise warn.
         scale: of the Neumann series; None is 1.1 times the largest eigenvalue of S.
         tolerance: relative residual of "cg" and "neumann"; None is their default.
-        max_steps: of "cg" and "neumann"; None is their default.
+        max_steps: of "cg" and "neumann"; None is 1,000 terms of the series, and the default of ``xl.solvers``' CG.
         on_failure: "raise" or "warn" when a solve fails.
 
     Attributes:

@@ -367,6 +367,15 @@ def test_bad_input():
         BilevelInfluence(learner, lam, tasks, solver="lissa")
 
 
+def test_a_long_series_is_given_up_for_conjugate_gradients():
+    learner, lam, tasks, exact = solved_case("softmax")
+    long = BilevelInfluence(learner, lam, tasks, solver="neumann", scale=1e4)  # as short steps as a stiff S would need
+    with pytest.raises(SolverError, match=r"max_steps.*solver='cg', which needs far fewer products"):
+        long.tasks()
+    assert long.solution.steps == 1000
+    assert BilevelInfluence(learner, lam, tasks, solver="cg").tasks().allclose(exact.tasks(), rtol=1e-6, atol=1e-9)
+
+
 def test_a_diverging_series_is_stopped_with_its_spectrum():
     learner, lam, tasks, _ = solved_case("softmax")
     with pytest.raises(SolverError, match="diverged") as caught:
