@@ -20,6 +20,7 @@ Tables = Mapping[str, pandas.DataFrame]
 Values = dict[int, float]  # by seed
 EXACT, ORACLE = "task influence", "oracle"
 CLOSE = 0.02  # of accuracy
+EDITED = {"formula": "edited", "Newton step": "edited_newton", "solved again": "accuracy"}
 
 R1 = Claim("R1", "Table 1", "editing by task-IF is close to retraining in accuracy", "least of .02 minus the gap to "
            "solving again, and of no edit's gap minus it, most tasks removed")  # fmt: skip
@@ -189,10 +190,15 @@ def _r5(removal: pandas.DataFrame) -> Values:
 
 
 def _r5_context(removal: pandas.DataFrame) -> str:
+    edited = "edited" in removal and removal[removal["method"] == ORACLE]["edited"].notna().all()
     flat = _told(_seeds(removal, ORACLE, "accuracy_flat"))
     before = _told(_seeds(removal, ORACLE, "accuracy_before"))
     names = list(dict.fromkeys(removal["method"]))
-    return f"before {before}, without the worst 40%: {_means(removal, names)}; the flat classifier {flat}"
+    said = f"before {before}, without the worst 40%: {_means(removal, names)}; the flat classifier {flat}"
+    if not edited:
+        return said
+    by = [f"{name} {_told(_seeds(removal, ORACLE, column))}" for name, column in EDITED.items()]
+    return f"{said}; the oracle's removal as an edit: {', '.join(by)}"
 
 
 def _at(harmful: pandas.DataFrame, wrong: float, inspected: float) -> pandas.DataFrame:

@@ -144,7 +144,7 @@ def removal(case: Case) -> pandas.DataFrame:
         again = time.perf_counter() - started
         row = shared | {"method": method, "accuracy": case.accuracy(after), "seconds_score": seconds}
         row |= {"seconds_solve": again, "seconds_first_solve": training, "edited": float("nan"), "seconds_edit": 0.0}
-        if method == "task influence":
+        if method in ("task influence", ORACLE):
             started = time.perf_counter()
             edited = solved.influence().without_tasks(worst)
             newton = solved.influence().without_tasks(worst, newton=True)
