@@ -175,7 +175,7 @@ def task_spectrum(
         spectrum = Spectrum(*(part.to(matrix).contiguous() for part in torch.linalg.eigh(matrix.double())), 0.0)
     else:
         rows, captured = _gauss_newton_rows(learner, w, tasks, processes, store, buffer, compress)
-        spectrum = replace(spectrum_of_rows(rows / len(tasks) ** 0.5, shift=shift), captured=captured)
+        spectrum = replace(spectrum_of_rows(rows, shift=shift, count=len(tasks)), captured=captured)
     if store is not None:
         spectrum.save(store)
     return spectrum
@@ -200,8 +200,8 @@ def _gauss_newton_rows(
     return found.rows, found.captured
 
 
-def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spectrum:
-    """Return the spectrum of V^T V + shift I for rows V, in float64 from the smaller of V V^T and V^T V.
+def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0, count: int = 1) -> Spectrum:
+    """Return the spectrum of V^T V / count + shift I for rows V, in float64 from the smaller of V V^T and V^T V.
 
     Directions with an eigenvalue at the rounding level of the rows, below ``gram_floor`` of the largest, belong to
     the rest; ``len(values)`` is the rank.
@@ -209,6 +209,7 @@ def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spect
     Args:
         rows: V.
         shift: ridge and damping, >= 0.
+        count: of tasks, if V belongs to their sum.
     """
     m, q = rows.shape
     values, vectors = torch.linalg.eigh(float64_gram(rows.T if q <= m else rows))
@@ -216,9 +217,11 @@ def spectrum_of_rows(rows: Float[Tensor, "m q"], *, shift: float = 0.0) -> Spect
     real = values > floor * values[-1]
     values, vectors = values[real], vectors[:, real]
     if q > m:
-        vectors = (vectors / values.sqrt()).T
-        vectors = torch.cat([(vectors @ part.double()).to(rows) for part in rows.split(COLUMNS, dim=1)], dim=1).T
-    return Spectrum((values + shift).to(rows), vectors.to(rows).contiguous(), shift, floor)
+        left = vectors / values.sqrt()
+        vectors = rows.new_empty(q, left.shape[1])
+        for start in range(0, q, COLUMNS):
+            vectors[start : start + COLUMNS] = rows[:, start : start + COLUMNS].double().T @ left
+    return Spectrum((values / count + shift).to(rows), vectors.to(rows).contiguous(), shift, floor)
 
 
 def require_sizes(curvature: str, buffer: int | None, compress: int | None, tasks: Tasks) -> dict[str, int | None]:
