@@ -18,6 +18,7 @@ STUDIES = {
     "representers": representers,
     "tlxml": tlxml,
     "removal": removal,
+    "removal_cnn": removal.convolutional,
     "bilevel": bilevel,
 }
 SCALES = ("quick", "cpu", "paper")

@@ -23,6 +23,7 @@ STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = 
     "tlxml": tlxml,
     "representers": representers,
     "removal": removal,
+    "removal_cnn": removal,
     "bilevel": bilevel,
     "fragility": fragility,
 }

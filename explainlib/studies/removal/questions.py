@@ -25,7 +25,7 @@ def questions(table: pandas.DataFrame) -> pandas.DataFrame:
         table: "removal" of the study.
     """
     rows = []
-    for network in (SMALL, CNN):
+    for network in (name for name in CURVATURE if name in set(table["network"])):
         chosen = table[table["network"] == network]
         for claim, value in QUESTIONS.items():
             named = Claim(f"{claim.id}, {network}", claim.place, claim.printed, claim.quantity)

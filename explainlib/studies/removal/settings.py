@@ -60,22 +60,28 @@ class Config:
     learnings: tuple[Learning, ...] = ()
 
 
-QUICK = (
-    Learning("small"),
-    Learning("cnn", tasks=8, tests=4, batches=6, batch_size=4, rest_steps=5, groups=3, width=4),
-)
-CPU = (
-    Learning("small", tuple(range(8)), 64, 64, 1000, 16, 0.5, rest_steps=1000, sizes=(1, 4, 16), groups=12, width=16),
-    Learning("cnn", (0, 1, 2), 32, 32, 80, 16, lr=3e-3, l2=1e-3, rest_steps=30, sizes=(1, 4, 12), groups=4),
-)
-PAPER = (
-    replace(CPU[0], tasks=128, sizes=(1, 4, 16, 64), groups=32),
-    replace(CPU[1], tasks=1024, batches=20_000, lr=1e-3, sizes=(1, 16, 256), groups=32, width=64),
-)
+SMALL = {
+    "quick": Learning("small"),
+    "cpu": Learning(
+        "small", tuple(range(8)), 64, 64, 1000, 16, 0.5, rest_steps=1000, sizes=(1, 4, 16), groups=12, width=16
+    ),
+}
+SMALL["paper"] = replace(SMALL["cpu"], tasks=128, sizes=(1, 4, 16, 64), groups=32)
+CNN = {
+    "quick": Learning("cnn", tasks=8, tests=4, batches=6, batch_size=4, rest_steps=5, groups=3, width=4),
+    "cpu": Learning("cnn", (0, 1, 2), 32, 32, 80, 16, lr=3e-3, l2=1e-3, rest_steps=30, sizes=(1, 4, 12), groups=4),
+}
+SMALL_AND_CNN = {"small": SMALL, "cnn": CNN}
+CNN["paper"] = replace(CNN["cpu"], tasks=1024, batches=20_000, lr=1e-3, sizes=(1, 16, 256), groups=32, width=64)
 
 
-def config(scale: str, data: str | None) -> Config:
-    """Return the settings of a scale: "quick" takes a minute, "cpu" two hours on two cores, "paper" has its sizes.
+def config(scale: str, data: str | None, *, network: str = "small") -> Config:
+    """Return the settings of a scale: "quick" takes a minute, "cpu" up to an hour on two cores, "paper" its sizes.
+
+    Args:
+        scale: "quick", "cpu" or "paper".
+        data: "glyphs" (None) or "omniglot".
+        network: "small" or "cnn".
 
     Raises:
         ValueError: another class pool.
@@ -83,4 +89,4 @@ def config(scale: str, data: str | None) -> Config:
     data = data or "glyphs"
     if data not in ("glyphs", "omniglot"):
         raise ValueError(f"the study of removed tasks runs on glyphs, omniglot; got data={data!r}.")
-    return Config(data, {"quick": QUICK, "cpu": CPU, "paper": PAPER}[scale])
+    return Config(data, (SMALL_AND_CNN[network][scale],))
