@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.datasets import ClassPool, Tasks, class_pool, sample_tasks
-from explainlib.datasets.tasks.rotations import turned
+from explainlib.datasets.tasks import turned
 
 SLANT = 25.0  # degrees, the most to either side
 SHOTS, QUERIES = 2, 3
