@@ -26,9 +26,10 @@ def removal(tables: Mapping[str, pandas.DataFrame]) -> Picture:
     table = tables["removal"]
     networks = [name for name in NETWORKS if name in set(table["network"])]
     with style():
-        picture = Picture(9.0, 0.9 + 3.1 * len(networks))
+        height = 1.6 + 3.1 * len(networks)
+        picture = Picture(9.0, height)
         grid = picture.subplots(len(networks), 2, sharey=True, squeeze=False)
-        picture.subplots_adjust(left=0.09, right=0.98, bottom=0.62 / (0.9 + 3.1 * len(networks)), top=0.86, hspace=0.42)
+        picture.subplots_adjust(left=0.09, right=0.98, bottom=0.62 / height, top=1 - 1.0 / height, hspace=0.42)
     for row, network in zip(grid, networks, strict=True):
         for ax, state in zip(row, STATES, strict=True):
             _scores(ax, table[(table["network"] == network) & (table["state"] == state)])
@@ -55,7 +56,7 @@ def _scores(ax: Axes, table: pandas.DataFrame) -> None:
             ax.plot(places, part["mean"], color=series.colour, marker=series.marker, label=label)
         ax.axhline(0, color="grey", linewidth=1, linestyle=":")
         ax.set_xticks(range(len(sizes)), sizes)
-        ax.set_ylim(-1.02, 1.02)
+        ax.set_ylim(min(-0.1, table["lds"].min() - 0.05), 1.02)
 
 
 def _said(table: pandas.DataFrame, networks: list[str]) -> list[str]:
