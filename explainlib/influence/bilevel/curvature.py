@@ -172,7 +172,7 @@ def solver_of(
         series = neumann if solver == "neumann" else cg
         if solver == "neumann":
             given.setdefault("max_steps", TERMS)
-            remedies = replace(remedies, direct="pass solver='cg', which needs far fewer products, or 'dense'")
+            remedies = replace(remedies, direct="pass solver='dense', or solver='cg', which needs far fewer products")
         solve = lambda rhs: series(operator, rhs, **given)  # noqa: E731
     return lambda rhs: replace(solve(rhs), remedies=remedies)
 
