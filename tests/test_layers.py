@@ -31,7 +31,7 @@ INSIDE = {
     "influence": ["single", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "layerwise": ["outer_products", "recording", "blocks", "gradient_matrix"],
     "meta": [
-        "learner", "trained", "fingerprints", "maml", "protonet", "two_layer", "task_map", "hessian", "gauss_newton", "minimise",
+        "learner", "trained", "lbfgs", "fingerprints", "maml", "protonet", "two_layer", "task_map", "hessian", "gauss_newton", "minimise",
         "train", "leave_out", "bilevel",
     ],
     "panels": [

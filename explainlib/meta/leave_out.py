@@ -120,7 +120,7 @@ def _gradients(
     """Return each run's mean gradient over the tasks of the batch that are not removed, zero if there is none."""
     shares = present / present.sum(1, keepdim=True).clamp(min=1)
     if learner.one_by_one(tasks):
-        each = [_mean_gradient(learner, own, tasks, weights) for own, weights in zip(w, shares, strict=True)]
+        each = [_weighted_gradient(learner, own, tasks, weights) for own, weights in zip(w, shares, strict=True)]
         return require_learned(learner, "gradients of the runs", torch.stack(each))
     ways = tasks.ways
     batch = Episode(*tasks.arrays())
@@ -132,7 +132,7 @@ def _gradients(
     return require_learned(learner, "gradients of the runs", vmap(run, chunk_size=chunk)(w, shares))
 
 
-def _mean_gradient(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, weights: Tensor) -> Float[Tensor, " q"]:
+def _weighted_gradient(learner: Learner, w: Float[Tensor, " q"], tasks: Tasks, weights: Tensor) -> Float[Tensor, " q"]:
     """Return the weighted sum of the gradients of large tasks, those of weight 0 left out."""
     rows = weights.nonzero()[:, 0]
     if not len(rows):

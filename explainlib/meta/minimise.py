@@ -10,8 +10,8 @@ shift of all logits) are not changed. L-BFGS is scipy's; it needs gradients alon
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,6 +27,7 @@ from explainlib.checks import (
 )
 from explainlib.datasets import Tasks
 from explainlib.meta.hessian import hessian_operator, meta_hessian, require_objective
+from explainlib.meta.lbfgs import lbfgs
 from explainlib.meta.learner import Learner
 from explainlib.meta.trained import Trained
 
@@ -63,7 +64,8 @@ def minimise(
         Trained with status "converged", or "max_steps" or "stalled" and a warning.
 
     Raises:
-        ValueError: weights or a start of a wrong shape, first-order MAML, another method.
+        ValueError: weights or a start of a wrong shape, first-order MAML, another method, weights that
+            are all zero with "lbfgs".
     """
     require_choice("method", method, ("newton", "lbfgs"))
     require_nonnegative("l2", l2)
@@ -100,38 +102,31 @@ def _newton(
     return w, gradient, history, "max_steps"
 
 
+class _Point(NamedTuple):
+    value: float
+    gradient: Float[Tensor, " q"]
+    w: Float[Tensor, " q"]
+
+
 def _lbfgs(
     learner: Learner, tasks: Tasks, shares: Tensor, l2: float, w: Tensor, tolerance: float, max_steps: int
 ) -> Ending:
     """Return the lowest point that L-BFGS passed."""
-    from scipy.optimize import minimize  # a third of a second that importing this package would take
-
     present = shares.nonzero()[:, 0]
+    if not len(present):
+        raise ValueError("all weights are zero, so that nothing is learned; give one task a weight above zero.")
     kept, shares = tasks[present], shares[present]
     learner.require_derivatives(kept, *learner.gradient_routes)
     history: list[float] = []
-    best, lowest = (w, _gradient(learner, w, kept, shares, l2)), float("inf")
 
-    def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best, lowest
-        v = torch.as_tensor(x.copy()).to(w)
+    def evaluate(v: Tensor) -> _Point:
         gradients, losses = learner.map_tasks(learner.gradient_one, v, kept)
-        gradient, loss = shares @ gradients + l2 * v, float(shares.double() @ losses.double())
-        value = loss + l2 / 2 * float(v.double() @ v.double())
-        history.append(loss)
-        if value <= lowest:  # False for NaN
-            best, lowest = (v, gradient), value
-        return value, gradient.double().cpu().numpy()
+        history.append(float(shares.double() @ losses.double()))
+        return _Point(history[-1] + l2 / 2 * float(v.double() @ v.double()), shares @ gradients + l2 * v, v)
 
-    def stop_when_small(_: np.ndarray) -> None:
-        if best[1].norm() <= tolerance:
-            raise StopIteration
-
-    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "gtol": 0.0, "ftol": 0.0, "maxcor": 30}
-    start = w.double().cpu().numpy()
-    found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", callback=stop_when_small, options=options)
-    status = "max_steps" if found.status == 1 else "stalled"
-    return *best, history, "converged" if best[1].norm() <= tolerance else status
+    end, exhausted = lbfgs(evaluate, w, evaluate(w), max_steps=max_steps, least=tolerance)
+    status = "max_steps" if exhausted else "stalled"
+    return end.w, end.gradient, history, "converged" if end.gradient.norm() <= tolerance else status
 
 
 def _failure_message(status: str, norm: float, tolerance: float, dtype: torch.dtype, method: str) -> str:
@@ -150,7 +145,7 @@ def _gradient(learner: Learner, w: Tensor, tasks: Tasks, shares: Tensor, l2: flo
 def _hessian(learner: Learner, w: Tensor, tasks: Tasks, shares: Tensor, l2: float) -> Float[Tensor, "q q"]:
     """Return the Hessian: by the fastest route for tasks of one weight, else by products with the identity."""
     weights = shares[shares != 0]
-    if len(weights) and (weights == weights[0]).all():
+    if len(weights) and weights[0] > 0 and (weights == weights[0]).all():
         kept = tasks[shares != 0]
         return meta_hessian(learner, w, kept, l2=l2 / float(weights.sum())) * weights.sum()
     eye = torch.eye(learner.q, dtype=w.dtype, device=w.device)

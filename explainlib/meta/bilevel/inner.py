@@ -207,7 +207,7 @@ def _quadratic(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor
 def _unsolved_error(rows: Tensor, problem: Problem) -> str:
     precise = "" if problem.lam0.dtype == torch.float64 else "use float64, "
     return (
-        f"{len(rows)} inner problems, the first of task {int(rows[0])} of its batch, did not converge in {MAX_STEPS} "
-        f"Newton steps; build the Bilevel with a strength above {problem.strength:.3g}, scale the examples, "
-        f"{precise}or smooth the activations (tanh, not ReLU: at a kink no gradient vanishes)."
+        f"{len(rows)} inner problems, the first of task {int(rows[0])} of its batch, did not converge to a minimum in "
+        f"{MAX_STEPS} Newton steps; build the Bilevel with a strength above {problem.strength:.3g}, scale the "
+        f"examples, {precise}or smooth the activations (tanh, not ReLU: at a kink no gradient vanishes)."
     )

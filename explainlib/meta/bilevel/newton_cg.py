@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import vjp
 
@@ -24,6 +24,7 @@ from explainlib.solvers.cg import cg
 
 STEPS = 200  # of Newton
 CG_STEPS = 500  # in each of them
+CURVATURE_TOLERANCE = 1e-3  # of the conjugate gradients that look for negative curvature
 FORCING = 0.1  # most of the residual that a step leaves, relative to the gradient
 Thetas = Float[Tensor, "m p"]
 Product = Callable[[Float[Tensor, "m k p"]], Float[Tensor, "m k p"]]
@@ -40,12 +41,14 @@ def gradients_and_products(
         theta: where [m, p].
         batch: m tasks.
     """
-    gradient, pull_back = vjp(lambda at: vmap(lambda t, task: problem.inner_gradient(lam, t, task))(at, batch), theta)
+    gradient, vjp_function = vjp(
+        lambda at: vmap(lambda t, task: problem.inner_gradient(lam, t, task))(at, batch), theta
+    )
 
     def products(rows: Float[Tensor, "m k p"]) -> Float[Tensor, "m k p"]:
         if rows.shape[1] == 1:
-            return pull_back(rows[:, 0])[0][:, None]
-        return vmap(lambda one: pull_back(one)[0])(rows.transpose(0, 1)).transpose(0, 1)
+            return vjp_function(rows[:, 0])[0][:, None]
+        return vmap(lambda one: vjp_function(one)[0])(rows.transpose(0, 1)).transpose(0, 1)
 
     return gradient, products
 
@@ -92,7 +95,9 @@ class CgInverse:
 def solve_newton_cg(
     problem: Problem, lam: Float[Tensor, " q"], batch: WeightedTask, theta: Thetas, tolerance: float
 ) -> tuple[Thetas, Tensor]:
-    """Return (the inner solutions, the rows that did not converge), by truncated Newton steps in a trust region.
+    """Return (the inner solutions, the rows without a minimum), by truncated Newton steps in a trust region.
+
+    A gradient vanishes at a saddle too, so conjugate gradients look for negative curvature there, from a random vector.
 
     Args:
         problem: both levels.
@@ -103,6 +108,7 @@ def solve_newton_cg(
     """
     value = vmap(lambda t, task: problem.inner(lam, t, task))
     theta, rows = theta.clone(), torch.arange(len(theta), device=theta.device)
+    converged = torch.zeros_like(rows, dtype=torch.bool)
     goal, radius, before = None, None, None
     for _ in range(STEPS):
         part, current = WeightedTask(*(tensor[rows] for tensor in batch)), theta[rows]
@@ -122,11 +128,24 @@ def solve_newton_cg(
         grown = torch.where((gain > 0.75) & (length > 0.9 * radius), 2 * radius, radius)
         radius = torch.where(~accepted | (gain < 0.25), length / 4, grown)
         before = torch.where(accepted, after, before)
-        left = ~last
+        left, converged[rows[last]] = ~last, True
         rows, goal, radius, before = rows[left], goal[left], radius[left], before[left]
         if not len(rows):
             break
-    return theta, rows
+    converged[converged.clone()] = ~_has_negative_curvature(problem, lam, theta[converged], batch, converged)
+    return theta, (~converged).nonzero()[:, 0]
+
+
+def _has_negative_curvature(
+    problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, batch: WeightedTask, rows: Tensor
+) -> Bool[Tensor, " m"]:
+    """Return whether conjugate gradients meet a direction of negative curvature of each task's inner Hessian."""
+    if not len(theta):
+        return torch.zeros(0, dtype=torch.bool, device=theta.device)
+    products = gradients_and_products(problem, lam, theta, WeightedTask(*(tensor[rows] for tensor in batch)))[1]
+    random = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0), dtype=theta.dtype).to(theta)
+    found = cg(lambda v: products(v[:, None])[:, 0], random, tolerance=CURVATURE_TOLERANCE)
+    return torch.tensor([status == "not_positive_definite" for status in found.row_status], device=theta.device)
 
 
 def _steihaug(

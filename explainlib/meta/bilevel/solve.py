@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +21,7 @@ from explainlib.datasets import Tasks
 from explainlib.meta.bilevel.learner import Bilevel
 from explainlib.meta.bilevel.objective import Objective, Point
 from explainlib.meta.bilevel.task_weights import TaskWeights
+from explainlib.meta.lbfgs import lbfgs
 from explainlib.meta.learner import Learner
 from explainlib.meta.trained import Trained
 
@@ -179,35 +179,15 @@ def _lbfgs_steps(
     history: list[float] | None = None,
 ) -> Point:
     """Return the lowest point of some steps of L-BFGS, fewer once the gradient is as short as ``least``."""
-    from scipy.optimize import minimize  # a third of a second that importing this package would take
 
-    best = point
+    def evaluate(lam: Tensor) -> Point:
+        found = objective.value_or_infinity(lam)
+        if history is not None and found.thetas is not None:
+            history.append(objective.loss(found))
+        return found
 
-    def value_and_gradient(v: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best
-        candidate = objective.value_or_infinity(torch.as_tensor(v.copy()).to(point.lam))
-        if candidate.thetas is None:  # large and finite, so that the line search backtracks
-            return 1e3 * (1 + abs(best.value)), best.gradient.double().cpu().numpy()
-        best = candidate if candidate.value <= best.value else best
-        if history is not None:
-            history.append(objective.loss(candidate))
-        return candidate.value, candidate.gradient.double().cpu().numpy()
-
-    def stop_when_small(_: np.ndarray) -> None:
-        if best.gradient.norm() <= least:
-            raise StopIteration
-
-    options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": tolerance / len(point.lam) ** 0.5, "ftol": 0.0}
-    start = point.lam.double().cpu().numpy()
-    minimize(
-        value_and_gradient,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        callback=stop_when_small,
-        options={**options, "maxcor": 30},
-    )
-    return best
+    options = {"max_steps": steps, "least": least, "gradient_tolerance": tolerance / len(point.lam) ** 0.5}
+    return lbfgs(evaluate, point.lam, point, **options)[0]
 
 
 def _lbfgs(objective: Objective, lam: Tensor, tolerance: float, max_steps: int) -> Trained:

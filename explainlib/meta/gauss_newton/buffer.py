@@ -31,7 +31,7 @@ from explainlib.meta.learner import Learner
 from explainlib.meta.task_map import Processes, map_blocks, width_of
 from explainlib.storage import Store
 
-BLOCK = 8  # tasks a step; twice as many save a quarter of a step's time, and cost as much memory
+BLOCK = 8  # tasks a step
 STEPS_PER_WRITE = 4  # steps between two writes to a store
 
 
@@ -106,7 +106,7 @@ def gauss_newton_buffer(
     options = {"size": size, "block": block, "compress": compress, "processes": processes}
     buffer = filled_buffer(learner, w, tasks, **options)
     warn_of_rank(buffer, "size", size)
-    return buffer.rows
+    return buffer.rows.clone()  # without the workspace behind it
 
 
 def filled_buffer(

@@ -105,6 +105,14 @@ def test_a_kink_is_told():
         free.inner_solution(10 * free.lam0 + 0.1, random_tasks(6, features=2, ways=2, shots=9, spread=0.0))
 
 
+def test_a_saddle_is_no_solution():
+    """At zero weights a network's gradient vanishes, with as many examples of each class, and nothing is learned."""
+    dense, free, tasks = pair(0.01)
+    for learner in (dense, free):
+        with pytest.raises(InnerError, match="did not converge to a minimum"):
+            learner.inner_solution(torch.zeros_like(learner.lam0), tasks)
+
+
 def test_an_indefinite_hessian_is_told():
     _, free, tasks = pair(0.01)
     batch = TaskWeights.of(tasks).batch(tasks, slice(None))
