@@ -2,7 +2,7 @@
 
 from explainlib.datasets.tasks.corruptions import darken, flip_labels, flip_task_labels, noise_tasks, with_images
 from explainlib.datasets.tasks.learn2learn import INSTALL_LEARN2LEARN, from_learn2learn, to_learn2learn
-from explainlib.datasets.tasks.rotations import rotate, rotation_augmentation, turned, turned_copies
+from explainlib.datasets.tasks.rotations import rotate, rotate_by_angles, rotation_augmentation, turned_copies
 from explainlib.datasets.tasks.sampling import fresh_queries, sample_tasks
 from explainlib.datasets.tasks.tasks import Tasks, task_features
 
@@ -20,7 +20,7 @@ __all__ = [
     "sample_tasks",
     "task_features",
     "to_learn2learn",
-    "turned",
+    "rotate_by_angles",
     "turned_copies",
     "with_images",
 ]

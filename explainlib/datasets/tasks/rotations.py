@@ -79,10 +79,10 @@ def turned_copies(tasks: Tasks, copies: int, *, seed: int) -> Tasks:
     _require_square(tasks)
     generator = np.random.default_rng(require_count("seed", seed, least=0))
     angles = torch.from_numpy(generator.uniform(-np.pi / 2, np.pi / 2, (copies, len(tasks))))
-    return Tasks.concat([turned(tasks, some.to(tasks.support_x)) for some in angles])
+    return Tasks.concat([rotate_by_angles(tasks, some.to(tasks.support_x)) for some in angles])
 
 
-def turned(tasks: Tasks, angles: Float[Tensor, " M"]) -> Tasks:
+def rotate_by_angles(tasks: Tasks, angles: Float[Tensor, " M"]) -> Tasks:
     """Return the tasks, each with all its pictures turned counter-clockwise by its angle.
 
     Args:

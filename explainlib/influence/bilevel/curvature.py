@@ -86,7 +86,7 @@ class OuterCurvature:
     weights: TaskWeights
     inverse: MakeInverse | None = None
 
-    def of_some(self, count: int | None, seed: int) -> OuterCurvature:
+    def subsampled(self, count: int | None, seed: int) -> OuterCurvature:
         """Return S estimated from a random subset of the tasks, their weights scaled to the sum of all.
 
         Args:

@@ -104,7 +104,9 @@ class BilevelInfluence(ExampleInfluence):
         options = {"scale": scale, "tolerance": tolerance, "max_steps": max_steps}
         self._inverse = INVERSES[inner_hessian]
         self.subsample = subsample
-        curvature = OuterCurvature(self.bilevel, self.lam, tasks, self.weights, self._inverse).of_some(subsample, seed)
+        curvature = OuterCurvature(self.bilevel, self.lam, tasks, self.weights, self._inverse).subsampled(
+            subsample, seed
+        )
         self._outer = OuterSolver(curvature, solver, on_failure, options)
         self._cache: dict[str, object] = {}
         exact_gradients = bilevel.total_gradients(self.lam, tasks, weights=self.weights)

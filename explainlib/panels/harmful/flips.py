@@ -174,14 +174,14 @@ def offered_percents(tasks: Tasks) -> tuple[list[int], list[int]]:
     """
     m, shots = len(tasks), tasks.support_y.shape[1]
     most = shots - tasks.ways  # one of each class stays
-    if most < 1:
+    counts = {p: (int(p / 100 * m + 0.5), int(p / 100 * shots + 0.5)) for p in range(5, 100, 5)}
+    labels = [p for p, (_, count) in counts.items() if 1 <= count <= most]
+    if not labels:
         raise ValueError(
             f"tasks has {shots} training examples for {tasks.ways} classes: no label can change and every class "
             "still be shown; pass tasks with two or more of each class."
         )
-    steps = range(5, 100, 5)
-    counts = {p: (int(p / 100 * m + 0.5), int(p / 100 * shots + 0.5)) for p in steps}
-    return [p for p in steps if 1 <= counts[p][0] < m], [p for p in steps if 1 <= counts[p][1] <= most]
+    return [p for p, (count, _) in counts.items() if 1 <= count < m], labels
 
 
 def require_flips(old: Flips, tasks: object, labels: object, seed: object) -> Flips:

@@ -71,7 +71,8 @@ class Harmful(InteractivePanel):
         self._known: dict[Flips, FlippedLearner] = {}
         offered = offered_percents(tasks)
         share, labels = (
-            min(max(first, low[0] / 100), low[-1] / 100) for first, low in zip(FIRST, offered, strict=True)
+            min(max(first, percents[0] / 100), percents[-1] / 100)
+            for first, percents in zip(FIRST, offered, strict=True)
         )
         self._start = Choice(Flips(share, labels, 0), next(iter(METHODS)), max(1, round(share * len(tasks))))
         self._choice = self._start

@@ -101,7 +101,7 @@ def _unedited_gap(rows: pandas.DataFrame) -> pandas.Series:
     return (rows["accuracy_before"] - rows["accuracy_solved"]).abs()
 
 
-def _told(values: Values, digits: int = 3) -> str:
+def _format_interval(values: Values, digits: int = 3) -> str:
     """Return a mean with its interval over seeds, in words."""
     if not values:
         return "none"
@@ -110,34 +110,39 @@ def _told(values: Values, digits: int = 3) -> str:
 
 
 def _means(table: pandas.DataFrame, methods: Sequence[str], value: object = "accuracy") -> str:
-    return ", ".join(f"{name} {_told(_seeds(table, name, value))}" for name in methods if name in set(table["method"]))
+    return ", ".join(
+        f"{name} {_format_interval(_seeds(table, name, value))}" for name in methods if name in set(table["method"])
+    )
 
 
-def _most(editing: pandas.DataFrame) -> pandas.DataFrame:
+def _largest_removal(editing: pandas.DataFrame) -> pandas.DataFrame:
     return editing[editing["count"] == editing["count"].max()]
 
 
 def _r1(editing: pandas.DataFrame) -> Values:
-    own, none = (_seeds(_most(editing), name, _gap) for name in (EXACT, "no edit"))
+    own, none = (_seeds(_largest_removal(editing), name, _gap) for name in (EXACT, "no edit"))
     return {seed: min(CLOSE - own[seed], none[seed] - own[seed]) for seed in own}
 
 
 def _r1_context(editing: pandas.DataFrame) -> str:
     names = (EXACT, "leave-out Newton step", "no edit", "first order", "Gamma", "gradient ascent")
-    start = _told(_seeds(editing, "solved again", "accuracy_start"))
-    before, after = (_told(_seeds(_most(editing), "solved again", f"accuracy{part}")) for part in ("_before", ""))
-    gaps = _means(_most(editing), names, _gap)
+    start = _format_interval(_seeds(editing, "solved again", "accuracy_start"))
+    before, after = (
+        _format_interval(_seeds(_largest_removal(editing), "solved again", f"accuracy{part}"))
+        for part in ("_before", "")
+    )
+    gaps = _means(_largest_removal(editing), names, _gap)
     return f"accuracy at the start {start}, before {before}, solved again {after}; gaps: {gaps}"
 
 
 def _r2(editing: pandas.DataFrame) -> Values:
-    short = _seeds(_most(editing), "direct", lambda rows: rows["accuracy_solved"] - rows["accuracy"])
+    short = _seeds(_largest_removal(editing), "direct", lambda rows: rows["accuracy_solved"] - rows["accuracy"])
     return {seed: value - CLOSE for seed, value in short.items()}
 
 
 def _r2_context(editing: pandas.DataFrame) -> str:
     moved = "identically zero, the model does not move" if "head" not in set(editing["inner"]) else "for the head"
-    return f"gaps: {_means(_most(editing), ('direct', 'no edit', EXACT), _gap)}; direct is {moved}"
+    return f"gaps: {_means(_largest_removal(editing), ('direct', 'no edit', EXACT), _gap)}; direct is {moved}"
 
 
 def _share_of_seconds(editing: pandas.DataFrame) -> Values:
@@ -150,16 +155,16 @@ def _r3(editing: pandas.DataFrame) -> Values:
 
 
 def _r3_context(editing: pandas.DataFrame) -> str:
-    return f"{_told(_share_of_seconds(editing), 2)} of solving again from the first weights"
+    return f"{_format_interval(_share_of_seconds(editing), 2)} of solving again from the first weights"
 
 
-def _many(examples: pandas.DataFrame) -> pandas.DataFrame:
+def _many_examples(examples: pandas.DataFrame) -> pandas.DataFrame:
     """Return the rows of many examples; the part takes the place of a method."""
     return examples[examples["removed"] > 1].assign(method=lambda rows: rows["part"])
 
 
 def _r4(examples: pandas.DataFrame) -> Values:
-    many, values = _many(examples), []
+    many, values = _many_examples(examples), []
     for part in ("training", "validation"):
         own, none = (
             _seeds(many, part, _gap),
@@ -171,11 +176,11 @@ def _r4(examples: pandas.DataFrame) -> Values:
 
 
 def _r4_context(examples: pandas.DataFrame) -> str:
-    many, said = _many(examples), []
+    many, said = _many_examples(examples), []
     for part in ("training", "validation"):
-        none = _told(_seeds(many, part, _unedited_gap))
-        share = _told(_seeds(many, part, lambda rows: rows["seconds"] / rows["seconds_cold"]), 2)
-        said.append(f"{part} gap {_told(_seeds(many, part, _gap))}, no edit {none}, {share} of the seconds")
+        none = _format_interval(_seeds(many, part, _unedited_gap))
+        share = _format_interval(_seeds(many, part, lambda rows: rows["seconds"] / rows["seconds_cold"]), 2)
+        said.append(f"{part} gap {_format_interval(_seeds(many, part, _gap))}, no edit {none}, {share} of the seconds")
     return ", ".join(said)
 
 
@@ -191,13 +196,13 @@ def _r5(removal: pandas.DataFrame) -> Values:
 
 def _r5_context(removal: pandas.DataFrame) -> str:
     edited = "edited" in removal and removal[removal["method"] == ORACLE]["edited"].notna().all()
-    flat = _told(_seeds(removal, ORACLE, "accuracy_flat"))
-    before = _told(_seeds(removal, ORACLE, "accuracy_before"))
+    flat = _format_interval(_seeds(removal, ORACLE, "accuracy_flat"))
+    before = _format_interval(_seeds(removal, ORACLE, "accuracy_before"))
     names = list(dict.fromkeys(removal["method"]))
     said = f"before {before}, without the worst 40%: {_means(removal, names)}; the flat classifier {flat}"
     if not edited:
         return said
-    by = [f"{name} {_told(_seeds(removal, ORACLE, column))}" for name, column in EDITED.items()]
+    by = [f"{name} {_format_interval(_seeds(removal, ORACLE, column))}" for name, column in EDITED.items()]
     return f"{said}; the oracle's removal as an edit: {', '.join(by)}"
 
 
@@ -217,7 +222,7 @@ def _r6_context(harmful: pandas.DataFrame) -> str:
     said = []
     for wrong in sorted(harmful["flipped"].unique()):
         part = _at(harmful, wrong, 0.25)
-        before = _told(_seeds(part, ORACLE, "accuracy_before"))
+        before = _format_interval(_seeds(part, ORACLE, "accuracy_before"))
         names = (EXACT, "gradient product", "cosine", "raw loss", "TracIn", "random", ORACLE)
         said.append(f"{wrong:.0%} wrong, before {before}: {_means(part, names)}")
     return "; ".join(said)
@@ -247,5 +252,5 @@ def _r8(descending: pandas.DataFrame) -> Values:
 
 def _r8_context(descending: pandas.DataFrame) -> str:
     last = descending[descending["share"] == 0.4]
-    before = _told(_seeds(last, "random", "accuracy_before"))
+    before = _format_interval(_seeds(last, "random", "accuracy_before"))
     return f"before {before}, without 40%: {_means(last, list(dict.fromkeys(last['method'])))}"

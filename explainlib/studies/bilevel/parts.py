@@ -127,7 +127,7 @@ def fractions(case: Case) -> pandas.DataFrame:
 
 def removal(case: Case) -> pandas.DataFrame:
     """Return the accuracy after the most harmful 40% by each score left: solved again, and edited by the formula."""
-    tasks, spoiled = spoiled_tasks(case, SPOILED[case.spoil][0])
+    tasks, spoiled = spoil_tasks(case, SPOILED[case.spoil][0])
     solved = replace(case.solved, tasks=tasks)
     count = round(REMOVED_SHARE * len(tasks))
     started = time.perf_counter()
@@ -161,7 +161,7 @@ def _scores(case: Case, solved: SolvedLearner, method: str, spoiled: Tensor) -> 
     return harm_scores(solved, method, case.score, seed=case.seed)
 
 
-def spoiled_tasks(case: Case, share: float) -> tuple[Tasks, Tensor]:
+def spoil_tasks(case: Case, share: float) -> tuple[Tasks, Tensor]:
     """Return the training tasks, a share of them with wrong labels, and which.
 
     Args:
@@ -259,7 +259,7 @@ def harmful(case: Case) -> pandas.DataFrame:
     """Return the share of flipped tasks found, and the accuracy without the inspected, by score and share inspected."""
     rows = []
     for share in SPOILED[case.spoil]:
-        tasks, flipped = spoiled_tasks(case, share)
+        tasks, flipped = spoil_tasks(case, share)
         solved = replace(case.solved, tasks=tasks)
         clean = case.accuracy(solved.without(flipped.nonzero()[:, 0].tolist()))
         for method in (*methods_for(solved.inner), ORACLE):

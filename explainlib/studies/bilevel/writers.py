@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.datasets import ClassPool, Tasks, class_pool, sample_tasks
-from explainlib.datasets.tasks import turned
+from explainlib.datasets.tasks import rotate_by_angles
 
 SLANT = 25.0  # degrees, the most to either side
 SHOTS, QUERIES = 2, 3
@@ -46,5 +46,5 @@ def _written(pool: ClassPool, count: int, seed: int) -> Tasks:
     )
     generator = torch.Generator().manual_seed(seed)
     angles: Float[Tensor, " M"] = torch.deg2rad((2 * torch.rand(count, generator=generator) - 1) * SLANT)
-    tasks = turned(tasks, angles.to(pool.x))
+    tasks = rotate_by_angles(tasks, angles.to(pool.x))
     return replace(tasks, support_x=tasks.support_x.flatten(2), query_x=tasks.query_x.flatten(2))

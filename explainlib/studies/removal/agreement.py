@@ -8,7 +8,8 @@ that stay (training). With I_j the influence of task j on a loss, a group g of s
 
 ``lds`` is the mean over unseen tests of the Spearman correlation across the groups of a size (the linear datamodeling
 score); ``own_spearman`` the same for a group's mean loss on its own tasks, ``own_ratio`` predicted over true there, and
-``error`` is |predicted - true| / |true| over groups and unseen tests, which is 1 for predicting no change.
+``error`` is |predicted - true| / |true| over groups and unseen tests, which is 1 for predicting no change. A row
+of equal predictions has no rank correlation (nan).
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ import pandas
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from explainlib.datasets import Tasks
 from explainlib.influence import TaskInfluence
 from explainlib.influence.tasks import cosine_scores, random_projector_scores
 from explainlib.meta import Maml, MetaRetrained
-from explainlib.metrics.ties import average_ranks
+from explainlib.metrics import fidelity
 from explainlib.studies.few_shot import influence_without_warning
 from explainlib.studies.removal.problem import Problem
 
@@ -93,10 +93,10 @@ def _changes(problem: Problem, change: Callable[[Tasks], Float[Tensor, "t g"]]) 
 def _predictions(problem: Problem, truth: MetaRetrained, state: str) -> dict[str, Changes]:
     """Return every method's changes, the controls among them."""
     learner, w, tasks, l2 = problem.learner, truth.whole, problem.tasks, problem.learning.l2
-    shares = removal_shares(problem.all_groups, len(tasks), mean=state == "trained").to(w)
+    by_weight = weight_changes(problem.all_groups, len(tasks), mean=state == "trained").to(w)
 
     def by(scores: Callable[[Tasks], Float[Tensor, "t M"]]) -> Changes:
-        return _changes(problem, lambda tests: scores(tests) @ shares)
+        return _changes(problem, lambda tests: scores(tests) @ by_weight)
 
     def influence(curvature: str) -> TaskInfluence:
         return influence_without_warning(learner, w, tasks, curvature=curvature, l2=l2, keep="positive")
@@ -109,7 +109,7 @@ def _predictions(problem: Problem, truth: MetaRetrained, state: str) -> dict[str
     gauss_newton = influence("gauss_newton")
     found["gauss-newton"] = by(gauss_newton.performance)
     meta = (newton if problem.learning.network == "small" else gauss_newton).meta
-    found["parameters moved"] = _moved(problem, learner, w, shares.T @ meta)
+    found["parameters moved"] = _moved(problem, learner, w, by_weight.T @ meta)
     found["identity"] = by(influence_without_warning(learner, w, tasks, curvature="identity").performance)
     found["cosine"] = by(lambda tests: cosine_scores(learner, w, tasks, tests))
     options = {"rank": min(RANK, learner.q), "seed": problem.seed}
@@ -123,7 +123,7 @@ def _moved(problem: Problem, learner: Maml, w: Float[Tensor, " q"], steps: Float
     return _changes(problem, MetaRetrained(learner, w + steps, w).loss_change)
 
 
-def removal_shares(groups: list[Int[Tensor, " _"]], m: int, *, mean: bool) -> Float[Tensor, "m g"]:
+def weight_changes(groups: list[Int[Tensor, " _"]], m: int, *, mean: bool) -> Float[Tensor, "m g"]:
     """Return the change of every task's weight in the objective by the removal of each group.
 
     Args:
@@ -131,12 +131,12 @@ def removal_shares(groups: list[Int[Tensor, " _"]], m: int, *, mean: bool) -> Fl
         m: tasks.
         mean: whether the objective is the mean over the tasks that stay, or 1/m of their sum.
     """
-    shares = torch.zeros(m, len(groups), dtype=torch.float64)
+    by_weight = torch.zeros(m, len(groups), dtype=torch.float64)
     for g, group in enumerate(groups):
         stay = m - len(group) if mean else m
-        shares[:, g] = 1 / stay - 1 / m
-        shares[group, g] = -1 / m
-    return shares
+        by_weight[:, g] = 1 / stay - 1 / m
+        by_weight[group, g] = -1 / m
+    return by_weight
 
 
 def _agreement(predicted: Changes, true: Changes, groups: list[Int[Tensor, " _"]], *, scaled: bool) -> dict[str, float]:
@@ -145,20 +145,8 @@ def _agreement(predicted: Changes, true: Changes, groups: list[Int[Tensor, " _"]
     own_guess, own = (
         torch.stack([table[group, g].mean() for g, group in enumerate(groups)]) for table in (predicted.own, true.own)
     )
-    row = {"lds": float(rank_correlations(guess, unseen).mean())}
-    row["own_spearman"] = float(rank_correlations(own_guess[None], own[None]))
+    row = {"lds": float(fidelity(guess, unseen, resamples=1).per_test.nanmean())}
+    row["own_spearman"] = float(fidelity(own_guess, own, resamples=1).per_test[0])
     row["error"] = float((guess - unseen).norm() / unseen.norm()) if scaled else NEVER
     row["own_ratio"] = float(own_guess.mean() / own.mean()) if scaled else NEVER
     return row | {"true": float(unseen.abs().mean()), "own_true": float(own.mean())}
-
-
-def rank_correlations(a: Float[Tensor, "t g"], b: Float[Tensor, "t g"]) -> Float[Tensor, " t"]:
-    """Return Spearman's correlation of each row, 0 where a row is constant.
-
-    Args:
-        a: one table.
-        b: the other.
-    """
-    sides = [average_ranks(table.double()) for table in (a, b)]
-    first, second = (normalize(side - side.mean(1, keepdim=True), dim=1) for side in sides)
-    return (first * second).sum(1)

@@ -71,7 +71,7 @@ CNN = {
     "quick": Learning("cnn", tasks=8, tests=4, batches=6, batch_size=4, rest_steps=5, groups=3, width=4),
     "cpu": Learning("cnn", (0, 1, 2), 32, 32, 80, 16, lr=3e-3, l2=1e-3, rest_steps=30, sizes=(1, 4, 12), groups=4),
 }
-SMALL_AND_CNN = {"small": SMALL, "cnn": CNN}
+LEARNINGS = {"small": SMALL, "cnn": CNN}
 CNN["paper"] = replace(CNN["cpu"], tasks=1024, batches=20_000, lr=1e-3, sizes=(1, 16, 256), groups=32, width=64)
 
 
@@ -89,4 +89,4 @@ def config(scale: str, data: str | None, *, network: str = "small") -> Config:
     data = data or "glyphs"
     if data not in ("glyphs", "omniglot"):
         raise ValueError(f"the study of removed tasks runs on glyphs, omniglot; got data={data!r}.")
-    return Config(data, (SMALL_AND_CNN[network][scale],))
+    return Config(data, (LEARNINGS[network][scale],))

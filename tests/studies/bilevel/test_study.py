@@ -166,7 +166,7 @@ def test_writers_share_their_labels_and_not_their_pictures():
 
 def test_labels_are_shifted_in_the_chosen_tasks_alone():
     made = bilevel.case(bilevel.config("quick", "digits"), "proximal", 0)
-    tasks, spoiled = bilevel_parts.spoiled_tasks(made, 0.2)
+    tasks, spoiled = bilevel_parts.spoil_tasks(made, 0.2)
     own = made.solved.tasks
     assert int(spoiled.sum()) == 6
     for part in ("support_y", "query_y"):
