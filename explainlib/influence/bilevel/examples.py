@@ -55,8 +55,8 @@ class ExampleInfluence(ABC):
     @compute.entry
     def training_examples(self, k: int) -> Float[Tensor, "s q"]:
         """Return dlam/deps for every training (support) example of task k: +S^-1 D_lam P (Theorems 4.6, 4.7)."""
-        state = self._state(k)
-        return -self._outer.solve(self.weights.tasks[k] * state.training_derivatives()[0], self.hessian)
+        rows = self._state(k).training_derivatives()[0]  # d(D f)/db = -D_lam P
+        return -self._outer.solve(self.weights.tasks[k] * rows, self.hessian)
 
     def training_example(self, k: int, i: int) -> Float[Tensor, " q"]:
         """Return dlam/deps of training example i of task k."""
