@@ -227,3 +227,12 @@ def test_bad_tables():
         fidelity(x.numpy(), y)
     with pytest.raises(ValueError, match="resamples=0"):
         fidelity(x, y, resamples=0)
+
+
+def test_a_chain_of_ties_is_constant():
+    """Each differs from the next by rounding, the last from the first by more: all share one rank, and none is defined."""
+    eps = torch.finfo(torch.float64).eps
+    chain = 1 + 6 * eps * torch.arange(9, dtype=torch.float64)
+    found = fidelity(chain, torch.arange(9, dtype=torch.float64))
+    assert "predictions are all equal" in found.verdict and found.spearman != found.spearman
+    assert (found.per_test != found.per_test).all()

@@ -210,8 +210,8 @@ def _table(name: str, side: Tensor | LossChange, test: object) -> Float[Tensor, 
 
 
 def _is_constant(values: Float[Tensor, " n"]) -> bool:
-    """Return whether the entries differ by no more than rounding."""
-    return bool(values.max() - values.min() <= 8 * torch.finfo(values.dtype).eps * values.abs().max())
+    """Return whether the entries differ by no more than rounding, so that all share one rank."""
+    return not bool(levels(values[None]).any())
 
 
 def _correlation(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
