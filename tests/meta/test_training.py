@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from explainlib.meta import Maml, minimise, train
+from explainlib.meta.minimise import _hessian as newton_hessian
 from explainlib.models import fc_bn
 from tests.meta.few_shot import DOUBLE, linear_protonet, random_tasks, smooth_protonet, tanh_maml
 
@@ -80,6 +81,17 @@ def test_weights_of_tasks():
     assert slope.norm() <= 1e-12
 
 
+@pytest.mark.parametrize("weights", [[1.0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], [1, 2, 0, 1], [-1.0, -1, -1, -1]])
+def test_newtons_hessian_is_that_of_the_weighted_objective(weights):
+    learner, tasks, l2 = tanh_maml(), random_tasks(4, spread=2.5), 0.05
+    shares = torch.tensor(weights, dtype=DOUBLE) / 4
+    found = newton_hessian(learner, learner.w0, tasks, shares, l2)
+    for i in (0, learner.q - 1):
+        step = 1e-5 * torch.eye(learner.q, dtype=DOUBLE)[i]
+        slopes = [shares @ learner.gradients(learner.w0 + t * step, tasks) + l2 * t * step for t in (1, -1)]
+        torch.testing.assert_close(found[i], (slopes[0] - slopes[1]) / 2e-5, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_lbfgs_ends_where_newton_does(one_by_one, monkeypatch):
     learner, tasks = tanh_maml(), random_tasks(6, spread=2.5)
@@ -100,6 +112,8 @@ def test_lbfgs_says_why_it_ended():
     learner, tasks = tanh_maml(), random_tasks(6, spread=2.5)
     with pytest.warns(UserWarning, match="max_steps.*allow more max_steps.*method='newton'"):
         assert minimise(learner, tasks, l2=0.05, method="lbfgs", max_steps=2).status == "max_steps"
+    with pytest.raises(ValueError, match="all weights are zero"):
+        minimise(learner, tasks, method="lbfgs", weights=torch.zeros(6, dtype=DOUBLE))
     with pytest.raises(ValueError, match="method.*'newton', 'lbfgs'"):
         minimise(learner, tasks, method="sgd")
 
