@@ -117,6 +117,25 @@ class BilevelInfluence(ExampleInfluence):
             self.gradients = torch.cat([state.total_gradients() for _, state in self._inner_states()])
         self.status = stationarity(self.gradient_norm, float(exact_gradients.norm(dim=1).mean()), strict)
 
+    @classmethod
+    def published(cls, bilevel: Bilevel, lam: Float[Tensor, " q"], tasks: Tasks, **options: object) -> BilevelInfluence:
+        """Return the influence by the paper's own approximations: EK-FAC inside, Gamma outside, a Neumann series.
+
+        It ranks tasks; for edits Gamma is too large and its steps are too small (slip 5). The study prints its error.
+
+        Args:
+            bilevel: the learner; every layer of a task's own parameters is Linear or a convolution.
+            lam: its meta-parameters [q].
+            tasks: the M training tasks.
+            options: of ``BilevelInfluence``: weights, subsample, seed, strict, scale, tolerance, max_steps, on_failure.
+
+        Raises:
+            TypeError: hessian, solver or inner_hessian, which are fixed here.
+
+        Source: Ren et al., Algorithms 1 and 3 to 6 and Theorem 5.1, with Theorem 4.5's total gradient.
+        """
+        return cls(bilevel, lam, tasks, hessian="gamma", solver="neumann", inner_hessian="ekfac", **options)
+
     @property
     def solution(self) -> Solution | None:
         """The last solve's ``Solution``: status, steps and residual; None before the first."""

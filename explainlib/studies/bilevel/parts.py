@@ -99,9 +99,10 @@ def editing(case: Case) -> pandas.DataFrame:
 def _against(case: Case, lam: Tensor, truth: Tensor) -> dict[str, float]:
     before = case.losses(case.solved.lam)
     agreement = fidelity((case.losses(lam) - before)[:, None], (case.losses(truth) - before)[:, None])
-    moved = (truth - case.solved.lam).norm()
+    step, moved = lam - case.solved.lam, truth - case.solved.lam
     return {
-        "parameter_error": float((lam - truth).norm() / moved),
+        "parameter_error": float((step - moved).norm() / moved.norm()),
+        "cosine": float(step @ moved / (step.norm() * moved.norm())),  # nan for no step
         "pearson": float(agreement.pearson),
         "slope": float(agreement.slope),
         "accuracy": case.accuracy(lam),
@@ -204,8 +205,17 @@ def examples(case: Case) -> pandas.DataFrame:
             case.solved.weighted(warm=False, **example_weights(case.solved.tasks, group, part))
             cold = time.perf_counter() - started
             row = {"part": part, "removed": len(group), "seconds": taken, "seconds_warm": warm, "seconds_cold": cold}
-            rows.append(row | _against(case, lam, truth))
+            rows.append(row | _against(case, lam, truth) | _published_row(case, group, part, truth))
     return pandas.DataFrame(rows)
+
+
+def _published_row(case: Case, group: list[tuple[int, int]], part: str, truth: Tensor) -> dict[str, float]:
+    """Return the paper's approximations of the same removal: error, cosine and seconds."""
+    started = time.perf_counter()
+    lam = case.solved.lam - example_rows(case.solved, case.solved.published(), group, part).sum(0)
+    row = {"published_seconds": time.perf_counter() - started}
+    against = _against(case, lam, truth)
+    return row | {"published_error": against["parameter_error"], "published_cosine": against["cosine"]}
 
 
 def depth(case: Case) -> pandas.DataFrame:

@@ -23,6 +23,7 @@ from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.training import minimise
 
 HIDDEN = 16
+PUBLISHED = "EK-FAC, Gamma, Neumann"  # the paper's own approximations
 RATE, STEPS, CHECKPOINTS = 0.5, 24, 6  # of the gradient descent that TracIn looks back on
 
 
@@ -81,6 +82,12 @@ class SolvedLearner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotAtMinimumWarning)
             return BilevelInfluence(self.bilevel, self.lam, self.tasks, **options)
+
+    def published(self) -> BilevelInfluence:
+        """Return the influence at ``lam`` by the paper's approximations, made anew."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotAtMinimumWarning)
+            return BilevelInfluence.published(self.bilevel, self.lam, self.tasks)
 
     @cached_property
     def path(self) -> list[Float[Tensor, " q"]]:
@@ -194,6 +201,7 @@ SCORES: dict[str, Callable[[SolvedLearner, Tasks, int], Tensor]] = {
     "task influence": _by_influence("exact"),
     "shortcut (Def 5.2)": _shortcut,
     "Gamma": _by_influence("Gamma"),
+    PUBLISHED: lambda solved, new, seed: solved.published().performance(new).sum(0),
     "first order": _by_influence("first order"),
     "direct": _by_influence("direct"),
     "gradient product": _gradient_product,
@@ -225,6 +233,7 @@ def edited_parameters(solved: SolvedLearner, removed: Sequence[int]) -> dict[str
     made["leave-out Newton step"] = lambda: solved.influence().without_tasks(rows, newton=True)
     made["without third derivative"] = lambda: _without_third_order(solved, rows)
     made["Gamma"] = lambda: solved.influence(hessian="gamma").without_tasks(rows)
+    made[PUBLISHED] = lambda: solved.published().without_tasks(rows)
     if solved.inner == "proximal":
         made["first order"] = lambda: solved.lam - solved.rows("first order")[rows].sum(0)
     made["direct"] = lambda: solved.lam - solved.rows("direct")[rows].sum(0)

@@ -42,7 +42,8 @@ from explainlib.studies.bilevel.problem import SolvedLearner
 from explainlib.studies.bilevel.writers import writers
 from explainlib.studies.few_shot import FewShot
 
-DATA = ("digits", "glyphs", "omniglot")
+DATA = ("digits", "mnist", "glyphs", "omniglot")
+SHARED_LABELS = ("digits", "mnist")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Config:
     """What one run does; the scales differ in nothing else.
 
     Attributes:
-        data: "digits" (embedded; ten digits by many hands, labels shared), "glyphs" (embedded) or "omniglot".
+        data: "digits" (embedded) or "mnist" (ten digits by many hands, labels shared), "glyphs" (embedded) or
+            "omniglot".
         tasks: M, training tasks; and as many new ones, half to score by and half to judge by.
         inners: the inner problems, each with its number of seeds, which draw tasks and first weights anew.
         strength: of the inner problem.
@@ -82,7 +84,9 @@ def config(scale: str, data: str | None) -> Config:
     data = data or "glyphs"
     if data not in DATA:
         raise ValueError(f"the bilevel study runs on {', '.join(DATA)}; got data={data!r}.")
-    if data == "digits":  # strength, ridge and the way labels are spoiled: from seeds 100 and 101, before any score
+    if (
+        data in SHARED_LABELS
+    ):  # strength, ridge and the way labels are spoiled: from seeds 100 and 101, before any score
         small = scale == "quick"
         counts, singles, seeds = ((1, 5, 12), 4, 1) if small else ((1, 5, 12, 24), 6, 8)
         tasks = {"quick": 30, "cpu": 60, "paper": 1000}[scale]
@@ -111,8 +115,8 @@ ONCE = ("fractions", "depth", "extremes")  # on the first seed only
 def case(settings: Config, inner: str, seed: int) -> Case:
     """Return the tasks and the solved learner of one seed and one inner problem."""
     half = settings.tasks // 2
-    if settings.data == "digits":
-        train, new = writers(settings.tasks, seed)
+    if settings.data in SHARED_LABELS:
+        train, new = writers(settings.tasks, seed, settings.data)
         solved = SolvedLearner(inner, settings.strength, settings.l2, train, seed)
         return Case(solved, new[:half], new[half:], settings.counts, settings.singles, seed, "shifted")
     shot = FewShot(settings.data, seed, settings.tasks, 1, 0.1, 1e-3, Path("."))

@@ -11,22 +11,37 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from explainlib.datasets import ClassPool, Tasks, class_pool, sample_tasks
+from explainlib.datasets import ClassPool, Tasks, class_pool, load, sample_tasks
 from explainlib.datasets.tasks import rotate_by_angles
 
 SLANT = 25.0  # degrees, the most to either side
 SHOTS, QUERIES = 2, 3
 
 
-def writers(count: int, seed: int) -> tuple[Tasks, Tasks]:
+def digit_pool(data: str) -> ClassPool:
+    """Return ten classes of written digits: the embedded 8 x 8 ones, or MNIST's averaged to 7 x 7.
+
+    Args:
+        data: "digits" or "mnist".
+    """
+    if data == "digits":
+        return class_pool("digits").double()
+    train = load("mnist").train
+    names = tuple(str(digit) for digit in range(10))
+    return ClassPool(avg_pool2d(train.x, 4).double(), train.y, names, ("",) * len(names))
+
+
+def writers(count: int, seed: int, data: str = "digits") -> tuple[Tasks, Tasks]:
     """Return (training tasks, as many new ones), of different pictures; x is flat, around zero, of length about one.
 
     Args:
         count: of writers, each a task.
         seed: of their digits and slants.
+        data: "digits" or "mnist".
     """
-    pool = class_pool("digits").double()
+    pool = digit_pool(data)
     centred = (pool.x - pool.x.mean(0)) / pool.x.std() / pool.x[0].numel() ** 0.5
     even = torch.arange(len(pool.y)) % 2 == 0
     return tuple(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas
 import pytest
 import torch
@@ -13,7 +15,7 @@ from explainlib.studies.bilevel import claims as bilevel_claims
 from explainlib.studies.bilevel import parts as bilevel_parts
 from explainlib.studies.bilevel import problem as bilevel_problem
 from explainlib.studies.bilevel import study as bilevel
-from explainlib.studies.bilevel.writers import writers
+from explainlib.studies.bilevel.writers import writers as bilevel_writers
 from explainlib.studies.runner import compute
 
 TOY = bilevel.Config(tasks=10, counts=(1, 3), singles=2)
@@ -152,9 +154,24 @@ def test_the_reach_of_the_derivative_in_words(toy):
         derivative_reach(table[:0])
 
 
-def test_writers_share_their_labels_and_not_their_pictures():
+def test_the_papers_approximations_stand_beside_the_exact_edit(toy, case):
+    table = toy[1]["editing"]
+    removed = case.order(0)[:3].tolist()
+    truth = case.solved.without(removed, warm=True) - case.solved.lam
+    step = case.solved.published().without_tasks(removed) - case.solved.lam
+    row = table[(table["method"] == bilevel_problem.PUBLISHED) & (table["count"] == 3)].iloc[0]
+    assert row["cosine"] == pytest.approx(float(step @ truth / step.norm() / truth.norm()), rel=1e-3)
+    assert row["parameter_error"] > 0.9, "Gamma is far too large for an edit"
+    examples = toy[1]["examples"]
+    assert (examples["published_error"] > examples["parameter_error"]).all()
+    assert examples["published_cosine"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(("data", "pixels"), [("digits", 64), ("mnist", 49)])
+def test_writers_share_their_labels_and_not_their_pictures(data, pixels):
+    writers = partial(bilevel_writers, data=data)
     train, new = writers(6, 0)
-    assert train.support_x.shape == (6, 20, 64) and train.query_y.shape == (6, 30)
+    assert train.support_x.shape == (6, 20, pixels) and train.query_y.shape == (6, 30)
     assert (train.support_y.sort(1).values == torch.arange(10).repeat_interleave(2)).all()
     again = writers(6, 0)
     assert torch.equal(train.support_x, again[0].support_x) and not torch.equal(train.support_x, new.support_x)
@@ -182,5 +199,5 @@ def test_the_oracle_takes_the_spoiled_tasks_first(case):
 
 
 def test_other_data_are_refused():
-    with pytest.raises(ValueError, match="digits, glyphs, omniglot"):
-        bilevel.config("quick", "mnist")
+    with pytest.raises(ValueError, match="digits, mnist, glyphs, omniglot"):
+        bilevel.config("quick", "iris")
