@@ -1,6 +1,6 @@
 """Meta-learning: learners, their training, and the curvature of their objective."""
 
-from explainlib.meta.bilevel import Bilevel, SolveError, TaskWeights, solve
+from explainlib.meta.bilevel import Bilevel, SolveError, TaskWeights, adaptation_gap, implicit_maml, solve
 from explainlib.meta.gauss_newton import gauss_newton_buffer, gauss_newton_rows
 from explainlib.meta.hessian import meta_hessian
 from explainlib.meta.learner import Learner
@@ -20,8 +20,10 @@ __all__ = [
     "SolveError",
     "TaskWeights",
     "Trained",
+    "adaptation_gap",
     "gauss_newton_buffer",
     "gauss_newton_rows",
+    "implicit_maml",
     "leave_tasks_out",
     "meta_hessian",
     "minimise",

@@ -237,7 +237,12 @@ def require_outputs(ways: int, outputs: int) -> None:
 
 
 def query_accuracy(outputs: Float[Tensor, "M r C"], tasks: Tasks) -> Float[Tensor, " M"]:
-    """Return the share of the query that the outputs get right, for every task."""
+    """Return the share of the query that the outputs get right, for every task.
+
+    Raises:
+        TypeError: regression tasks, which have no classes.
+    """
+    tasks.ways  # noqa: B018 - raises for targets
     return (outputs.argmax(-1) == tasks.query_y).to(outputs.dtype).mean(-1)
 
 

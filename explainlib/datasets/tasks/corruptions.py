@@ -69,6 +69,7 @@ def noise_tasks(tasks_like: Tasks, n_tasks: int, *, seed: int) -> Tasks:
         ValueError: x without height and width, or fewer than one task.
     """
     _require_pictures(tasks_like)
+    ways = tasks_like.ways
     require_count("n_tasks", n_tasks)
     generator = np.random.default_rng(require_count("seed", seed, least=0))
 
@@ -80,7 +81,7 @@ def noise_tasks(tasks_like: Tasks, n_tasks: int, *, seed: int) -> Tasks:
         tasks_like.support_y[:1].expand(n_tasks, -1),
         noise(tasks_like.query_x),
         tasks_like.query_y[:1].expand(n_tasks, -1),
-        classes=[tuple(f"noise/task{k} class{c}" for c in range(tasks_like.ways)) for k in range(n_tasks)],
+        classes=[tuple(f"noise/task{k} class{c}" for c in range(ways)) for k in range(n_tasks)],
         group=tasks_like.group.max() + 1 + torch.arange(n_tasks, device=tasks_like.group.device),
     )
 

@@ -1,4 +1,4 @@
-"""Few-shot tasks: small classification problems, each with examples to learn from and others to be judged by.
+"""Few-shot tasks: small problems, each with examples to learn from and others to be judged by.
 
 The support shows a few examples of each class, from which a learner adapts; the query asks about others. No drawing is
 in both.
@@ -22,9 +22,10 @@ class Tasks:
 
     Args:
         support_x: [M, s, ...] floating point; what each task learns from.
-        support_y: int64 [M, s], labels within the task, 0 to ways - 1.
+        support_y: int64 [M, s], labels within the task, 0 to ways - 1; for regression targets [M, s, C] of x's dtype,
+            which only ``xl.meta.Bilevel`` reads.
         query_x: [M, r, ...] what it is judged by.
-        query_y: int64 [M, r].
+        query_y: int64 [M, r], or targets [M, r, C].
         classes: M tuples, the name of class c of each task; None where there are none to show.
         group: int64 [M]; tasks made from one origin share a number (a rotated copy belongs to its origin). None gives
             each task its own.
@@ -37,9 +38,9 @@ class Tasks:
     """
 
     support_x: Tensor
-    support_y: Int[Tensor, "M s"]
+    support_y: Tensor
     query_x: Tensor
-    query_y: Int[Tensor, "M r"]
+    query_y: Tensor
     classes: Sequence[tuple[str, ...]] | None = None
     group: Int[Tensor, " M"] | None = None
     support_index: Int[Tensor, "M s"] | None = None
@@ -51,25 +52,27 @@ class Tasks:
             x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
             require_tensor(f"{part}_x", x)
             require_tensor(f"{part}_y", y)
-            if not x.is_floating_point() or y.dtype != torch.int64:
+            if not x.is_floating_point() or y.dtype not in (torch.int64, x.dtype):
                 raise TypeError(
                     f"{part}_x has dtype {x.dtype}, {part}_y {y.dtype}, expected floating point and int64; "
-                    "pass .float() and .long()."
+                    "pass .float() and .long(), or targets of x's dtype for regression."
                 )
-            if y.ndim != 2 or x.shape[:2] != y.shape or x.ndim < 3 or y.numel() == 0:
-                raise ValueError(
-                    f"{part}_x has shape {list(x.shape)}, {part}_y {list(y.shape)}, expected [M, n, ...] and [M, n] "
-                    "with at least one task and one example."
-                )
+            self._require_shapes(part, x, y)
             require_finite(f"{part}_x", x)
-            if int(y.min()) < 0:
+            require_finite(f"{part}_y", y)
+            if not y.is_floating_point() and int(y.min()) < 0:
                 raise ValueError(f"{part}_y has the label {int(y.min())}; number the classes of a task 0, 1, ...")
         if len(self.support_x) != len(self.query_x) or self.support_x.shape[2:] != self.query_x.shape[2:]:
             raise ValueError(
                 f"support_x has shape {list(self.support_x.shape)}, query_x {list(self.query_x.shape)}; "
                 "they need the same tasks and the same kind of example."
             )
-        if int(self.query_y.max()) > int(self.support_y.max()):
+        if self.support_y.dtype != self.query_y.dtype or self.support_y.shape[2:] != self.query_y.shape[2:]:
+            raise ValueError(
+                f"support_y is {self.support_y.dtype} {list(self.support_y.shape)}, query_y {self.query_y.dtype} "
+                f"{list(self.query_y.shape)}; pass labels for both parts, or targets of the same size."
+            )
+        if not self.regression and int(self.query_y.max()) > int(self.support_y.max()):
             raise ValueError(
                 f"query_y asks about class {int(self.query_y.max())}, the support shows 0 to "
                 f"{int(self.support_y.max())}; show every class that is asked about."
@@ -84,8 +87,17 @@ class Tasks:
                 raise ValueError(f"classes has {len(self.classes)} entries for {len(self)} tasks; pass one for each.")
         for name, y in (("support_index", self.support_y), ("query_index", self.query_y)):
             index = getattr(self, name)
-            if index is not None and index.shape != y.shape:
-                raise ValueError(f"{name} has shape {list(index.shape)}, expected {list(y.shape)}.")
+            if index is not None and index.shape != y.shape[:2]:
+                raise ValueError(f"{name} has shape {list(index.shape)}, expected {list(y.shape[:2])}.")
+
+    @staticmethod
+    def _require_shapes(part: str, x: Tensor, y: Tensor) -> None:
+        dimensions, form = (3, "[M, n, C]") if y.is_floating_point() else (2, "[M, n]")
+        if y.ndim != dimensions or x.shape[:2] != y.shape[:2] or x.ndim < 3 or y.numel() == 0:
+            raise ValueError(
+                f"{part}_x has shape {list(x.shape)}, {part}_y {list(y.shape)}, expected [M, n, ...] and {form} "
+                "with at least one task and one example."
+            )
 
     def __len__(self) -> int:
         """Return the number of tasks."""
@@ -93,13 +105,28 @@ class Tasks:
 
     @property
     def ways(self) -> int:
-        """The number of classes in a task."""
+        """The number of classes in a task.
+
+        Raises:
+            TypeError: regression tasks have none.
+        """
+        if self.regression:
+            raise TypeError(
+                "these tasks have regression targets and no classes; only xl.meta.Bilevel(..., loss='squared_error') "
+                "reads them, or pass tasks with int64 labels."
+            )
         return int(self.support_y.max()) + 1
+
+    @property
+    def regression(self) -> bool:
+        """Whether y holds targets [M, n, C] and not labels [M, n]."""
+        return self.support_y.is_floating_point()
 
     def __repr__(self) -> str:
         """Return one line."""
+        kind = f"{self.support_y.shape[2]} targets" if self.regression else f"{self.ways} ways"
         return (
-            f"{len(self)} tasks, {self.ways} ways, support {self.support_y.shape[1]}, query {self.query_y.shape[1]}, "
+            f"{len(self)} tasks, {kind}, support {self.support_y.shape[1]}, query {self.query_y.shape[1]}, "
             f"x {str(self.support_x.dtype).removeprefix('torch.')} {list(self.support_x.shape[2:])}"
         )
 
@@ -183,8 +210,11 @@ class Tasks:
         return Tasks(**{name: joined(name) for name in names}, classes=classes)
 
     def to(self, target: torch.dtype | torch.device | str) -> Tasks:
-        """Return the tasks with x in another floating-point dtype, or all of them on another device."""
-        names = ("support_x", "query_x") if isinstance(target, torch.dtype) else tuple(set(self.__dict__) - {"classes"})
+        """Return the tasks with floating-point tensors in another dtype, or all of them on another device."""
+        if isinstance(target, torch.dtype):
+            names = ("support_x", "query_x") + (("support_y", "query_y") if self.regression else ())
+        else:
+            names = tuple(set(self.__dict__) - {"classes"})
         return replace(self, **{n: v.to(target) for n in names if (v := getattr(self, n)) is not None})
 
     def double(self) -> Tasks:

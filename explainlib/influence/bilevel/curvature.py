@@ -118,7 +118,7 @@ class OuterCurvature:
         c = self.weights.tasks
         states = [(c[rows], state) for rows, state in self.bilevel.inner_states(self.lam, self.tasks, **options)]
         shift = self.bilevel.l2 + sum(float(own @ state.partial_theta.abs().sum(1)) for own, state in states)  # Thm 5.1
-        if self.bilevel.inner == "proximal":
+        if self.bilevel.inner == "proximal" and not self.bilevel.problem.outer_proximity:
             return lambda v: shift * v
 
         def product(v: Tensor) -> Tensor:
@@ -224,7 +224,7 @@ class EkfacInverse:
             else:
                 model = problem.head_at(at)
                 x = problem.features(lam, x)[:, : model.in_features].detach()
-            risk = Risk(model, Examples(x, y), l2=problem.strength / self._size, parameters=chosen)
+            risk = Risk(model, Examples(x, y), loss=problem.loss, l2=problem.strength / self._size, parameters=chosen)
             self._fits.append(_fit_ekfac(risk.reweighted(batch.training[k])))
 
     def solve(self, rows: Float[Tensor, "m k p"]) -> Float[Tensor, "m k p"]:

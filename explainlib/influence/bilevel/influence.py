@@ -154,7 +154,10 @@ class BilevelInfluence(ExampleInfluence):
 
     @compute.entry
     def direct_tasks(self) -> Float[Tensor, "M q"]:
-        """Return the paper's direct-IF of every task (eq. 2): identically zero for the proximal problem (slip 4).
+        """Return the paper's direct-IF of every task (eq. 2).
+
+        For the proximal problem it is identically zero (slip 4), unless the outer losses have the proximity term too:
+        ``Bilevel(outer_proximity=True)``.
 
         Where l2 I + sum_i partial_lam^2 f_i is indefinite, lam is not a minimum of that problem: a ``SolverWarning`` is
         given, and ``solution.status`` is "not_positive_definite".
@@ -250,6 +253,15 @@ class BilevelInfluence(ExampleInfluence):
         whole = OuterCurvature(self.bilevel, self.lam, self.tasks_given, self.weights, self._inverse)
         residual = whole.operator(self.hessian)(-self.tasks()) - self.gradients
         return float(residual.norm() / self.gradients.norm())
+
+    @compute.entry
+    def step_to_rest(self) -> float:
+        """Return |S^-1 D F| over the median |S^-1 D f_k|: how far lam is from rest, in units of one task's influence.
+
+        Near 0 at a stationary point. Above 1 an edit by influence is shorter than what training left undone.
+        """
+        step = self._outer.solve(self.gradient[None], self.hessian)
+        return float(step.norm() / self.tasks().norm(dim=1).median())
 
     @compute.entry
     def performance(self, new_tasks: Tasks, *, shortcut: bool = False) -> Float[Tensor, "T M"]:

@@ -1,5 +1,6 @@
 """Bilevel learners whose tasks are solved at their inner minima."""
 
+from explainlib.meta.bilevel.implicit import adaptation_gap, implicit_maml
 from explainlib.meta.bilevel.learner import Bilevel, MakeInverse
 from explainlib.meta.bilevel.newton_cg import CgInverse
 from explainlib.meta.bilevel.problem import Problem, Proximal
@@ -18,6 +19,8 @@ __all__ = [
     "SolveError",
     "TaskWeights",
     "WeightedTask",
+    "adaptation_gap",
+    "implicit_maml",
     "require_bilevel",
     "solve",
 ]

@@ -22,9 +22,9 @@ def tasks_per_batch(problem: Problem, tasks: Tasks, outputs: int, *, closed_form
     """
     s, r, p, q = tasks.support_y.shape[1], tasks.query_y.shape[1], problem.theta0.numel(), problem.lam0.numel()
     inputs = tasks.support_x[0].numel() + tasks.query_x[0].numel()
-    if problem.linear is None and problem.matrix_free:
+    if problem.matrix_free and not problem.convex:
         return max(1, NUMBERS // (VECTORS * ROWS * p + ACTIVATIONS * inputs))
-    woodbury = problem.linear is not None and s * outputs < p
+    woodbury = problem.convex and s * outputs < p
     inner = 4 * (s * outputs) ** 2 if woodbury else 4 * p**2
     rows = 3 * (s + r) * outputs * p if closed_form else (3 * p + ROWS) * (p + q)
     return max(1, NUMBERS // (inner + rows + 64 * inputs))

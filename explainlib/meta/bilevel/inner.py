@@ -1,7 +1,8 @@
 """The inner solutions of many tasks in one batch, to rounding, by Newton's method; nothing is unrolled.
 
-Softmax heads are convex: Newton with line search. Networks are not: Levenberg's damped steps (H + mu I)^-1 g, mu raised
-where the quadratic model is poor and lowered to 0 near the end; where H is too large, truncated steps (``newton_cg``).
+Linear heads under cross-entropy or squared error are convex: Newton with line search. Networks are not: Levenberg's
+damped steps (H + mu I)^-1 g, mu raised where the quadratic model is poor and lowered to 0 near the end; where H is too
+large, truncated steps (``newton_cg``).
 Without ``start`` every task begins at its centre, so its solution is a function of lam alone.
 """
 
@@ -13,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad_and_value, jacrev
-from torch.nn.functional import cross_entropy
 
 from explainlib.derivatives import vmap
 from explainlib.memory import require_memory
@@ -21,7 +21,6 @@ from explainlib.meta.bilevel.inverse import DenseInverse, InnerInverse, head_inv
 from explainlib.meta.bilevel.newton_cg import CgInverse, solve_newton_cg
 from explainlib.meta.bilevel.problem import Problem
 from explainlib.meta.bilevel.task_weights import WeightedTask
-from explainlib.meta.learner import one_hot
 
 MAX_STEPS = 200
 SMALLER = "take inner='head', or learn fewer parameters with parameters=[...]"
@@ -53,7 +52,7 @@ def inner_solutions(
         InnerError: some task did not converge.
     """
     theta = problem.centre(lam).expand(len(batch.support_y), -1) if start is None else start
-    if problem.linear is not None:
+    if problem.convex:
         return _solve_heads(problem, lam, batch, theta.clone())
     if problem.matrix_free:
         theta, left = solve_newton_cg(problem, lam, batch, theta, quadratic_tolerance(theta.dtype))
@@ -75,13 +74,13 @@ def inner_inverse(problem: Problem, lam: Float[Tensor, " q"], theta: Thetas, bat
     Raises:
         SolverError: an inner Hessian that is not positive definite.
     """
-    if problem.linear is None and problem.matrix_free:
+    if problem.matrix_free and not problem.convex:
         return CgInverse(problem, lam, theta, batch)
-    if problem.linear is None:
+    if not problem.convex:
         return DenseInverse(_hessians(problem, lam, theta, batch))
     phi = features(problem, lam, batch.support_x)
     outputs = phi @ problem.linear.matrix(theta).mT
-    return head_inverse(problem.linear, phi, outputs, batch.training, problem.strength)
+    return head_inverse(problem.linear, problem.loss, phi, outputs, batch.training, problem.strength)
 
 
 def features(problem: Problem, lam: Float[Tensor, " q"], x: Tensor) -> Float[Tensor, "m n d"]:
@@ -102,17 +101,17 @@ def _solve_heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tens
 
     def values(rows: Tensor, theta: Tensor) -> Tensor:
         outputs = phi[rows] @ head.matrix(theta).mT
-        losses = cross_entropy(outputs.transpose(1, 2), batch.support_y[rows], reduction="none")
+        losses = vmap(problem.loss.value)(outputs, batch.support_y[rows])
         return (batch.training[rows] * losses).sum(1) + strength / 2 * (theta - centre).square().sum(1)
 
     def gradients(rows: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         outputs = phi[rows] @ head.matrix(theta).mT
-        errors = outputs.softmax(-1) - vmap(lambda y: one_hot(y, outputs.shape[-1], outputs))(batch.support_y[rows])
+        errors = vmap(problem.loss.gradient)(outputs, batch.support_y[rows])
         loss_gradient = head.flat((batch.training[rows][..., None] * errors).mT @ phi[rows])
         return loss_gradient + strength * (theta - centre), outputs
 
     def steps(rows: Tensor, gradient: Tensor, outputs: Tensor) -> Tensor:
-        inverse = head_inverse(head, phi[rows], outputs, batch.training[rows], strength)
+        inverse = head_inverse(head, problem.loss, phi[rows], outputs, batch.training[rows], strength)
         return inverse.solve(gradient[:, None])[:, 0]
 
     rows = torch.arange(len(theta), device=theta.device)

@@ -2,7 +2,8 @@
 
     H_in = sum over training b_z Phi_z^T S_z Phi_z + strength I,     S_z = B_z B_z^T,   Phi_z = I (x) phi_z^T
 
-for a softmax head. With fewer outputs (s C) than parameters the small matrix is factored (Woodbury):
+for a linear head: S_z = diag(s) - s s^T for cross-entropy, 2 I for squared error. With fewer outputs (s C) than
+parameters the small matrix is factored (Woodbury):
 
     H_in^-1 = 1/strength [ I - Phi^T B (strength I + B^T Phi Phi^T B)^-1 B^T Phi ].
 
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from explainlib.losses import SQUARED_ERROR, Loss
 from explainlib.params import LinearHead
 from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, SolverError
@@ -57,7 +59,7 @@ class DenseInverse:
 
 
 class HeadInverse:
-    """H_in^-1 for softmax heads with fewer outputs than parameters, by the Woodbury identity.
+    """H_in^-1 for linear heads with fewer outputs than parameters, by the Woodbury identity.
 
     Args:
         head: the layout of theta.
@@ -101,32 +103,46 @@ class HeadInverse:
 
 def head_inverse(
     head: LinearHead,
+    loss: Loss,
     phi: Float[Tensor, "m s d"],
     outputs: Float[Tensor, "m s C"],
     weights: Float[Tensor, "m s"],
     strength: float,
 ) -> HeadInverse | DenseInverse:
-    """Return the inverse for softmax heads, by the smaller of the two matrices.
+    """Return the inverse for linear heads, by the smaller of the two matrices.
 
     Args:
         head: the layout of theta.
+        loss: cross-entropy or squared error.
         phi: features of the training examples [m, s, d].
         outputs: their logits [m, s, C].
         weights: of the training examples [m, s].
         strength: > 0.
     """
     c, d = outputs.shape[-1], phi.shape[-1]
-    probability = outputs.softmax(-1)
+    roots, s = _square_curvatures(outputs) if loss is SQUARED_ERROR else _softmax_curvatures(outputs)
     if phi.shape[1] < d:
-        root = probability.sqrt()
-        roots = torch.diag_embed(root) - probability[..., :, None] * root[..., None, :]
         return HeadInverse(head, phi, weights.sqrt()[..., None, None] * roots, strength)
-    s = torch.diag_embed(probability) - probability[..., :, None] * probability[..., None, :]
     matrices = quadratic_forms(phi, weights[..., None, None] * s)
     positions = matrix_positions(head, phi.new_zeros(c, d))
     matrices = matrices[:, positions[:, None], positions]
     matrices.diagonal(dim1=1, dim2=2).add_(strength)
     return DenseInverse(matrices)
+
+
+def _softmax_curvatures(outputs: Float[Tensor, "m s C"]) -> tuple[Tensor, Tensor]:
+    """Return (B_z, S_z = B_z B_z^T) of cross-entropy."""
+    probability = outputs.softmax(-1)
+    root = probability.sqrt()
+    roots = torch.diag_embed(root) - probability[..., :, None] * root[..., None, :]
+    return roots, torch.diag_embed(probability) - probability[..., :, None] * probability[..., None, :]
+
+
+def _square_curvatures(outputs: Float[Tensor, "m s C"]) -> tuple[Tensor, Tensor]:
+    """Return (B_z, S_z = B_z B_z^T) of squared error, which is without 1/2."""
+    identity = torch.eye(outputs.shape[-1], dtype=outputs.dtype, device=outputs.device)
+    identity = identity.expand(*outputs.shape[:2], -1, -1)
+    return 2**0.5 * identity, 2 * identity
 
 
 def matrix_positions(head: LinearHead, like: Float[Tensor, "C d"]) -> Int[Tensor, " p"]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from explainlib import compute
 from explainlib.checks import (
@@ -22,6 +21,7 @@ from explainlib.checks import (
 from explainlib.datasets import Tasks
 from explainlib.derivatives import vmap
 from explainlib.gate import FORWARD_HESSIAN, GRADIENT, HESSIAN, THIRD
+from explainlib.losses import Loss, LossFunction, require_loss
 from explainlib.memory import require_numbers
 from explainlib.meta.bilevel.batches import tasks_per_batch
 from explainlib.meta.bilevel.inner import SMALLER, inner_solutions
@@ -30,7 +30,7 @@ from explainlib.meta.bilevel.problem import Head, Problem, Proximal
 from explainlib.meta.bilevel.softmax import softmax_products, softmax_total_hessian
 from explainlib.meta.bilevel.state import InnerState, sum_over_tasks
 from explainlib.meta.bilevel.task_weights import TaskWeights, WeightedTask
-from explainlib.meta.learner import query_accuracy, require_outputs, require_task_set
+from explainlib.meta.learner import query_accuracy, require_task_set
 from explainlib.modules import private_copy
 
 INNER: dict[str, type[Problem]] = {"proximal": Proximal, "head": Head}
@@ -39,7 +39,7 @@ MakeInverse = Callable[[Problem, Tensor, Tensor, WeightedTask], InnerInverse]
 
 
 class Bilevel:
-    """A bilevel learner with cross-entropy l on both levels.
+    """A bilevel learner with a loss l on both levels.
 
         theta_i(lam) = argmin_theta g_i(lam, theta)
         g_i(lam, theta) = sum over training b_iz l(z; lam, theta) + strength/2 |theta - centre(lam)|^2
@@ -56,6 +56,9 @@ class Bilevel:
             theta that layer, centre = 0).
         strength: of the inner proximity or ridge, > 0.
         l2: the outer ridge, >= 0.
+        loss: l, "cross_entropy" of labels, "squared_error" of targets [M, n, C] (without 1/2), or a callable (outputs
+            [n, C], y) -> [n], three times differentiable.
+        outer_proximity: add strength/2 |theta_i - centre|^2 to f_i, as the proofs of the paper's appendix B.8 do.
         inner_solver: of inner problems that are networks: "dense" (Newton with p x p Hessians), "cg" (products alone),
             or "auto", which is "cg" above 300 task parameters. All end at rounding.
         parameters: "all" (those that require a gradient) or a list of names: what is learned, the last layer of a
@@ -63,7 +66,7 @@ class Bilevel:
 
     Attributes:
         lam0: the model's own q meta-parameters [q]; ``w0`` is the same.
-        q, p: the number of meta-parameters and of task parameters.
+        q, p, loss: the number of meta-parameters and of task parameters, and l as a ``Loss``.
 
     Raises:
         ValueError: no strength, an unknown inner problem, a model without a head where one is needed.
@@ -78,6 +81,8 @@ class Bilevel:
         inner: str = "proximal",
         strength: int | float,
         l2: int | float,
+        loss: str | LossFunction | Loss = "cross_entropy",
+        outer_proximity: bool = False,
         inner_solver: str = "auto",
         parameters: str | Sequence[str] = "all",
     ) -> None:
@@ -90,6 +95,8 @@ class Bilevel:
         self.inner, self.strength, self.l2 = inner, float(strength), float(require_nonnegative("l2", l2))
         with compute.settings():
             self.problem = kind(model, self.strength, parameters)
+            self.loss = self.problem.loss = require_loss(loss)
+            self.problem.outer_proximity = outer_proximity
             self.given = private_copy(model)
         self.lam0: Float[Tensor, " q"] = require_finite("the model's parameters", self.problem.lam0)
         self.w0, self.q, self.p = self.lam0, self.lam0.numel(), self.problem.theta0.numel()
@@ -189,7 +196,7 @@ class Bilevel:
         what = f"the total Hessian of q = {self.q:,} parameters"
         require_numbers(what, 4 * self.q**2 + blocks, lam, otherwise=SMALLER)
         total = lam.new_zeros(self.q, self.q)
-        c = self._weights(tasks, weights).tasks
+        c = (weights or TaskWeights.of(tasks)).tasks
         for rows, state in self.inner_states(lam, tasks, weights=weights, inverse=inverse, start=start):
             if self.has_closed_form:
                 total += softmax_total_hessian(state, c[rows], third_order=third_order)
@@ -217,7 +224,7 @@ class Bilevel:
             inverse: makes H_in^-1 of a batch; None is exact.
         """
         self.require_derivatives(tasks, GRADIENT, HESSIAN, FORWARD_HESSIAN, THIRD)
-        c = self._weights(tasks, weights).tasks
+        c = (weights or TaskWeights.of(tasks)).tasks
         states = [(c[rows], s) for rows, s in self.inner_states(lam, tasks, weights=weights, inverse=inverse)]
         if self.has_closed_form:
             return sum_over_tasks(states, lambda s, v: softmax_products(s, v, third_order=third_order))
@@ -257,17 +264,17 @@ class Bilevel:
             return torch.cat([logits(theta, batch.query_x) for _, theta, batch in self._solutions(w, tasks, None)])
 
     def losses(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
-        """Return the MEAN query cross-entropy of every task, as other learners do."""
-        outputs = self.outputs(w, tasks)
-        return cross_entropy(outputs.transpose(1, 2), tasks.query_y, reduction="none").mean(1)
+        """Return the MEAN query loss of every task, as other learners do."""
+        return vmap(self.problem.loss.value)(self.outputs(w, tasks), tasks.query_y).mean(1)
 
     def accuracy(self, w: Float[Tensor, " q"], tasks: Tasks) -> Float[Tensor, " M"]:
-        """Return the share of the query that every task gets right."""
+        """Return the share of the query that every task gets right; regression tasks raise a ``TypeError``."""
         return query_accuracy(self.outputs(w, tasks), tasks)
 
     def options(self) -> dict[str, object]:
         """Return the settings that determine the results, the model apart, for fingerprints."""
-        return {"kind": "bilevel", "inner": self.inner, "strength": self.strength, "l2": self.l2}
+        options = {"kind": "bilevel", "inner": self.inner, "strength": self.strength, "l2": self.l2}
+        return options | self.problem.objective_options()
 
     def require_w(self, lam: Float[Tensor, " q"]) -> Float[Tensor, " q"]:
         """Return lam if it can be this learner's meta-parameters."""
@@ -278,10 +285,7 @@ class Bilevel:
     def require_tasks(self, tasks: Tasks) -> Tasks:
         """Return tasks if this learner can read them."""
         require_task_set(tasks, self.lam0)
-        outputs = self.problem.admit(tasks.support_x[0])
-        require_outputs(tasks.ways, outputs)
-        self.problem.inspect(tasks.support_x[0])
-        self._outputs = outputs
+        self._outputs = self.problem.require_tasks(tasks)
         return tasks
 
     def require_derivatives(self, tasks: Tasks, *routes: str) -> None:
@@ -293,17 +297,14 @@ class Bilevel:
     @property
     def has_closed_form(self) -> bool:
         """Whether the total Hessian has a closed form; known once ``require_tasks`` has seen a task."""
-        return self.inner == "proximal" and self.problem.linear is not None
-
-    def _weights(self, tasks: Tasks, weights: TaskWeights | None) -> TaskWeights:
-        return TaskWeights.of(tasks) if weights is None else weights
+        return self.inner == "proximal" and self.problem.linear is not None and not self.problem.objective_options()
 
     def _solutions(
         self, lam: Tensor, tasks: Tasks, weights: TaskWeights | None, start: Tensor | None = None
     ) -> Iterator[tuple[slice, Tensor, WeightedTask]]:
         lam = self.require_w(lam)
         self.require_derivatives(tasks, *((GRADIENT, HESSIAN) if self.inner == "proximal" else ()))
-        weights = self._weights(tasks, weights)
+        weights = weights or TaskWeights.of(tasks)
         size = self._chunk(tasks)
         for first in range(0, len(tasks), size):
             rows = slice(first, first + size)

@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad
-from torch.nn.functional import cross_entropy
 
+from explainlib.datasets import Tasks
 from explainlib.gate import admit, require_derivatives
+from explainlib.losses import CROSS_ENTROPY, SQUARED_ERROR, Loss, require_targets
 from explainlib.meta.bilevel.task_weights import WeightedTask
-from explainlib.meta.learner import one_hot
+from explainlib.meta.learner import require_outputs
 from explainlib.modules import last_linear, private_copy
 from explainlib.params import LinearHead, Parameters
 
@@ -36,6 +37,8 @@ class Problem(ABC):
         theta0: its own task parameters [p].
         linear: the final layer, where outputs are linear in theta: the inner problem is then strictly convex.
         network: the differentiated module: the whole model, or the body below a head.
+        loss: l of both levels.
+        outer_proximity: whether f has the inner proximity term too (Ren et al., appendix B.8).
         matrix_free: whether an inner problem that is a network is solved by products, without a p x p matrix.
     """
 
@@ -43,14 +46,37 @@ class Problem(ABC):
     theta0: Tensor
     linear: LinearHead | None
     network: Parameters
+    loss: Loss = CROSS_ENTROPY
+    outer_proximity: bool = False
     matrix_free: bool = False
 
     def __init__(self, strength: float) -> None:
         self.strength = strength
 
+    def objective_options(self) -> dict[str, object]:
+        """Return what differs from cross-entropy on both levels and proximity on the inner one alone."""
+        options: dict[str, object] = {} if self.loss is CROSS_ENTROPY else {"loss": self.loss.name}
+        return options | ({"outer_proximity": True} if self.outer_proximity else {})
+
+    @property
+    def convex(self) -> bool:
+        """Whether g is strictly convex in theta: linear outputs and a loss that is known to be convex in them."""
+        return self.linear is not None and self.loss in (CROSS_ENTROPY, SQUARED_ERROR)
+
     def admit(self, x: Tensor) -> int:
         """Check the model on a task's examples; return the number of outputs."""
         return admit(self.parameters, x, name="a task's support")
+
+    def require_tasks(self, tasks: Tasks) -> int:
+        """Return the number of outputs, or raise where model, tasks and loss do not fit together."""
+        outputs = self.admit(tasks.support_x[0])
+        if self.loss is CROSS_ENTROPY:
+            require_outputs(tasks.ways, outputs)
+        else:
+            for part, y in (("support", tasks.support_y), ("query", tasks.query_y)):
+                require_targets(self.loss, f"tasks.{part}_y", y.flatten(0, 1), outputs)
+        self.inspect(tasks.support_x[0])
+        return outputs
 
     def require_derivatives(self, x: Tensor, routes: Sequence[str]) -> None:
         """Return nothing, once the derivatives of the network in what is learned agree with differences."""
@@ -74,28 +100,31 @@ class Problem(ABC):
 
     def training_losses(self, lam: Lam, theta: Theta, task: WeightedTask) -> Float[Tensor, " s"]:
         """Return l for every training example, unweighted."""
-        return cross_entropy(self.outputs(lam, theta, task.support_x), task.support_y, reduction="none")
+        return self.loss.value(self.outputs(lam, theta, task.support_x), task.support_y)
 
     def validation_losses(self, lam: Lam, theta: Theta, task: WeightedTask) -> Float[Tensor, " r"]:
         """Return l for every validation example, unweighted."""
-        return cross_entropy(self.outputs(lam, theta, task.query_x), task.query_y, reduction="none")
+        return self.loss.value(self.outputs(lam, theta, task.query_x), task.query_y)
 
     def inner(self, lam: Lam, theta: Theta, task: WeightedTask) -> Float[Tensor, ""]:
         """Return g."""
-        difference = theta - self.centre(lam)
-        return task.training @ self.training_losses(lam, theta, task) + self.strength / 2 * difference @ difference
+        return task.training @ self.training_losses(lam, theta, task) + self._proximity(lam, theta)
 
     def outer(self, lam: Lam, theta: Theta, task: WeightedTask) -> Float[Tensor, ""]:
         """Return f."""
-        return task.validation @ self.validation_losses(lam, theta, task)
+        loss = task.validation @ self.validation_losses(lam, theta, task)
+        return loss + self._proximity(lam, theta) if self.outer_proximity else loss
+
+    def _proximity(self, lam: Lam, theta: Theta) -> Float[Tensor, ""]:
+        difference = theta - self.centre(lam)
+        return self.strength / 2 * difference @ difference
 
     def inner_gradient(self, lam: Lam, theta: Theta, task: WeightedTask) -> Theta:
         """Return grad_theta g, in closed form where theta is a linear layer, which saves one derivative."""
-        if self.linear is None:
+        if not self.convex:
             return grad(self.inner, argnums=1)(lam, theta, task)
         phi = self.features(lam, task.support_x)
-        outputs = phi @ self.linear.matrix(theta).T
-        errors = outputs.softmax(-1) - one_hot(task.support_y, outputs.shape[-1], outputs)
+        errors = self.loss.gradient(phi @ self.linear.matrix(theta).T, task.support_y)
         loss_gradient = self.linear.flat((task.training[:, None] * errors).T @ phi)
         return loss_gradient + self.strength * (theta - self.centre(lam))
 

@@ -68,6 +68,11 @@ class InnerState:
     def _proximal(self) -> bool:
         return isinstance(self.problem, Proximal)
 
+    @property
+    def _only_through_theta(self) -> bool:
+        """Whether lam enters L by the inner proximity alone, and linearly: its second derivatives in lam are zero."""
+        return self._proximal and not self.problem.outer_proximity
+
     def jvp(self, v: LamRows) -> ThetaRows:
         """Return J v, the change of theta for a change v of lam."""
         if self._proximal:
@@ -142,7 +147,7 @@ class InnerState:
         jacobian = self.jacobian()
         weighted = (weights[:, None, None] * jacobian).flatten(0, 1)
         total = weighted.T @ (theta_block @ jacobian).flatten(0, 1)
-        if not self._proximal:  # in the proximal problem lam enters through the proximity alone, and linearly
+        if not self._only_through_theta:
             mixed = weighted.T @ mixed_block.flatten(0, 1)
             total = total + mixed + mixed.T + self.direct_hessian(weights, third_order=third_order)
         return (total + total.T) / 2
@@ -155,7 +160,7 @@ class InnerState:
             third_order: False takes f instead of L.
         """
         total = self.lam.new_zeros(self.lam.numel(), self.lam.numel())
-        if self._proximal:
+        if self._only_through_theta:
             return total
         adjoint = self.adjoint if third_order else torch.zeros_like(self.adjoint)
 

@@ -64,8 +64,8 @@ class TaskWeights:
         m, like = len(tasks), tasks.support_x
         shapes = {
             "weights": (weights, [m]),
-            "training": (training, list(tasks.support_y.shape)),
-            "validation": (validation, list(tasks.query_y.shape)),
+            "training": (training, list(tasks.support_y.shape[:2])),
+            "validation": (validation, list(tasks.query_y.shape[:2])),
         }
         checked = []
         for name, (given, shape) in shapes.items():

@@ -41,7 +41,11 @@ def solved_case(name):
 
 def weights(tasks, what, eps):
     """Return the problem with one weight 1 + eps."""
-    sizes = {"task": tasks.support_y[:, 0], "validation": tasks.query_y, "training": tasks.support_y}
+    sizes = {
+        "task": tasks.group,
+        "validation": tasks.query_y[..., 0] if tasks.regression else tasks.query_y,
+        "training": tasks.support_y[..., 0] if tasks.regression else tasks.support_y,
+    }
     ones = torch.ones(sizes[what].shape, dtype=DOUBLE)
     ones[TASK if what == "task" else (TASK, EXAMPLE)] += eps
     return {WEIGHTED[what]: ones}
