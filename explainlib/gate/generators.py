@@ -33,12 +33,19 @@ def preserve_generators() -> Iterator[Callable[[], list[str]]]:
         try:
             yield lambda: sorted(set(read))
         finally:
-            sys.setprofile(profile)
+            _restore_profiler(profile)
             now = np.random.get_state()
             if now[2] != numpy_state[2] or not np.array_equal(now[1], numpy_state[1]):
                 read.append("numpy.random")
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def _restore_profiler(profile: object) -> None:
+    """Put a profiler back that ``sys.getprofile`` gave; cProfile's is no function, and starts again by its own call."""
+    sys.setprofile(profile if callable(profile) else None)
+    if hasattr(profile, "enable"):
+        profile.enable()
 
 
 def _by_a_model(frame: FrameType | None) -> bool:

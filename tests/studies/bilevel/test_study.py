@@ -167,18 +167,18 @@ def test_the_papers_approximations_stand_beside_the_exact_edit(toy, case):
     assert examples["published_cosine"].between(0, 1).all()
 
 
-@pytest.mark.parametrize(("data", "pixels"), [("digits", 64), ("mnist", 49)])
-def test_writers_share_their_labels_and_not_their_pictures(data, pixels):
+@pytest.mark.parametrize(("data", "right"), [("digits", 0.6), ("mnist", 0.45)])
+def test_writers_share_their_labels_and_not_their_pictures(data, right):
     writers = partial(bilevel_writers, data=data)
     train, new = writers(6, 0)
-    assert train.support_x.shape == (6, 20, pixels) and train.query_y.shape == (6, 30)
+    assert train.support_x.shape == (6, 20, 16) and train.query_y.shape == (6, 30)
     assert (train.support_y.sort(1).values == torch.arange(10).repeat_interleave(2)).all()
     again = writers(6, 0)
     assert torch.equal(train.support_x, again[0].support_x) and not torch.equal(train.support_x, new.support_x)
     assert not torch.equal(train.support_x, writers(6, 1)[0].support_x)
     mean = torch.stack([train.query_x[train.query_y == c].mean(0) for c in range(10)])
     nearest = torch.cdist(new.query_x.flatten(0, 1), mean).argmin(1)
-    assert (nearest == new.query_y.flatten()).double().mean() > 0.6, "label c is digit c in every task"
+    assert (nearest == new.query_y.flatten()).double().mean() > right, "label c is digit c in every task"
 
 
 def test_labels_are_shifted_in_the_chosen_tasks_alone():
