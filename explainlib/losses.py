@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, hessian, jvp
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from explainlib.checks import is_integer, require_choice, require_labels, require_shape
 from explainlib.derivatives import Constants, DecompositionMode, vmap
@@ -69,7 +69,8 @@ class CrossEntropy(Loss):
 
     def gradient(self, outputs: Outputs, y: Tensor) -> Outputs:
         """Return s - onehot(y)."""
-        return outputs.softmax(-1) - one_hot(y, outputs.shape[-1]).to(outputs.dtype)
+        classes = torch.arange(outputs.shape[-1], device=outputs.device)
+        return outputs.softmax(-1) - (y[..., None] == classes).to(outputs.dtype)  # torch's one_hot cannot be mapped
 
     def hessian(self, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n C C"]:
         """Return diag(s) - s s^T."""

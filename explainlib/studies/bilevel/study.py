@@ -88,8 +88,8 @@ def config(scale: str, data: str | None) -> Config:
         data in SHARED_LABELS
     ):  # strength, ridge and the way labels are spoiled: from seeds 100 and 101, before any score
         small = scale == "quick"
-        counts, singles, seeds = ((1, 5, 12), 4, 1) if small else ((1, 5, 12, 24), 6, 8 if data == "digits" else 5)
-        tasks = {"quick": 30, "cpu": 60, "paper": 1000}[scale]
+        counts, singles, seeds = ((1, 5, 12), 4, 1) if small else ((1, 4, 10, 16), 6, 6 if data == "digits" else 5)
+        tasks = {"quick": 30, "cpu": 40, "paper": 1000}[scale]
         return Config(data, tasks, (("proximal", seeds),), 1.0, 1.0, counts, singles)
     if scale == "quick":
         return Config(data)

@@ -1,10 +1,13 @@
 """Bilevel problems: implicit derivatives against the inner problem solved again, and the outer solve."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
 from explainlib.datasets import Tasks
+from explainlib.derivatives.batching import LoopWarning
 from explainlib.meta.bilevel.batches import NUMBERS
 from explainlib.meta.bilevel.inner import InnerError
 from explainlib.meta.bilevel.learner import Bilevel
@@ -204,3 +207,13 @@ def test_what_does_not_come_to_rest_says_so(monkeypatch):
     monkeypatch.setattr("explainlib.meta.bilevel.inner.MAX_STEPS", 1)
     with pytest.raises(InnerError, match="Bilevel with a strength above 0.7"):
         learner.outer_losses(learner.lam0, tasks)
+
+
+def test_tasks_are_mapped_and_not_looped_over(case):
+    learner, tasks, lam = case
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LoopWarning)
+        learner.total_hessian(lam, tasks)
+        learner.hessian_operator(lam, tasks)(lam[None])
+        learner.losses(lam, tasks)
+        next(iter(learner.inner_states(lam, tasks)))[1].training_derivatives()
