@@ -49,8 +49,8 @@ def rows(seed: int) -> list[dict[str, object]]:
     own, others = (normalize(maml.gradients(w, part), dim=1) for part in (tasks, new))
     predictions = {
         "other batches": other.loss_change(new),
-        "bilevel influence at w": -trained.performance(new) / r @ members * TASKS / (TASKS - SIZE),
-        "bilevel influence at rest": -solved.performance(new) / r @ members * TASKS / (TASKS - SIZE),
+        "bilevel influence at w": -trained.performance(new) * TASKS / r @ shares,
+        "bilevel influence at rest": -solved.performance(new) * TASKS / r @ shares,
         "TLXML, exact": -task.performance(new) @ shares,
         "cosine": others @ own.T @ members,
     }

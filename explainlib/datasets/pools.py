@@ -103,6 +103,25 @@ class ClassPool:
             None if self.raw is None else self.raw[rows],
         )
 
+    def of_parents(self, parents: Sequence[str], *, most: int | None = None) -> ClassPool:
+        """Return the classes of some parents, the first ``most`` of each.
+
+        Args:
+            parents: such as the names of scripts.
+            most: classes of each parent; None is all.
+
+        Raises:
+            ValueError: a parent that the pool does not have, or one with fewer classes.
+        """
+        kept = set()
+        for parent in parents:
+            own = [name for name, of in zip(self.names, self.parents, strict=True) if of == parent]
+            if len(own) < (most or 1):
+                known = format_list(sorted(set(self.parents)))
+                raise ValueError(f"parent {parent!r} has {len(own)} classes, asked for {most or 1}; there are {known}.")
+            kept.update(own[:most])
+        return self.where(lambda name, parent: name in kept)
+
     def to(self, target: torch.dtype | torch.device | str) -> ClassPool:
         """Return the pool with x in another floating-point dtype, or all of it on another device."""
         if isinstance(target, torch.dtype):

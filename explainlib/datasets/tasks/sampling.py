@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from explainlib.checks import require_count
+from explainlib.checks import require_choice, require_count
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.tasks.tasks import Tasks
 
@@ -45,6 +45,42 @@ def sample_tasks(
     )  # [M, ways, shots + queries]
     classes = [tuple(pool.names[c] for c in task) for task in chosen]
     return _gather(pool, torch.from_numpy(drawn[..., :shots]), torch.from_numpy(drawn[..., shots:]), classes)
+
+
+def parent_tasks(
+    pool: ClassPool,
+    parents: Sequence[str],
+    n_tasks: int,
+    *,
+    half: int | None = None,
+    shots: int = 2,
+    queries: int = 5,
+    seed: int = 0,
+) -> Tasks:
+    """Return tasks that ask for the parent: one random class of each, and label c is parent c in every task.
+
+    Args:
+        pool: with classes of these parents, such as letters of scripts.
+        parents: which, in the order of their labels.
+        n_tasks: how many, at least 1.
+        half: 0 or 1 draws from every second drawing, so that the tasks of two halves share none; None from all.
+        shots: support drawings of each class.
+        queries: query drawings of each class.
+        seed: the same seed gives the same tasks on every machine.
+
+    Returns:
+        Tasks without places in the pool, support [M, parents * shots, ...], query [M, parents * queries, ...].
+
+    Raises:
+        ValueError: another half, a parent that the pool does not have, too few drawings.
+    """
+    if half is not None:
+        rows = torch.arange(len(pool.x)) % 2 == int(require_choice("half", half, (0, 1)))
+        pool = replace(pool, x=pool.x[rows], y=pool.y[rows], raw=None if pool.raw is None else pool.raw[rows])
+    options = {"ways": 1, "shots": shots, "queries": queries}
+    return Tasks.side_by_side(
+        [sample_tasks(pool.of_parents([p]), n_tasks, seed=seed + c, **options) for c, p in enumerate(parents)]
+    )
 
 
 def fresh_queries(pool: ClassPool, tasks: Tasks, *, seed: int = 0) -> Tasks:
