@@ -65,7 +65,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@touch $@
 
 lab: $(STAMP) ## open JupyterLab on the start notebook (ARGS="--no-browser --port 8899" passes more to it)
-	$(BIN)/jupyter lab $(ROOT_FLAG) $(NOTEBOOK) $(ARGS)
+	$(BIN)/jupyter lab $(ROOT_FLAG) --ServerApp.root_dir=. $(NOTEBOOK) $(ARGS)
 
 test: $(STAMP) ## run every check: style, tests, doctests, all notebooks against their saved outputs, browser
 	$(BIN)/ruff check .

@@ -1,0 +1,48 @@
+"""Every still picture of every notebook is seen in JupyterLab as ``make lab`` starts it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+
+import nbformat
+import pytest
+
+SEEN = "images => images.map(image => [image.getAttribute('alt') || image.src, image.complete && image.naturalWidth])"
+
+
+def still_pictures(path):
+    """Return the alternative texts of the pictures that a notebook takes from files."""
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return re.findall(r"!\[([^\]]*)\]\((?!http)[^)]*\)", prose)
+
+
+@pytest.fixture
+def lab_as_started(serve, repository, tmp_path):
+    """Return the address of a JupyterLab with the arguments of ``make lab``, on a copy of what it shows."""
+    plan = subprocess.run(["make", "-n", "lab"], cwd=repository, capture_output=True, text=True, check=True).stdout
+    _, arguments = plan.strip().splitlines()[-1].split("jupyter lab ", 1)
+    folder = tmp_path / "clone"
+    for name in ("notebooks", "docs"):
+        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns(".*"))
+    open_door = ["--IdentityProvider.token=", "--ServerApp.password=", "--ip=127.0.0.1", "--allow-root"]
+    return serve("jupyterlab", [*open_door, *shlex.split(arguments)], folder, "/api/status")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.flaky(reruns=1)
+def test_every_still_picture_is_seen(page, lab_as_started, repository):
+    notebooks = {path.name: still_pictures(path) for path in sorted((repository / "notebooks").glob("*.ipynb"))}
+    assert sum(map(len, notebooks.values())) >= 6
+    for name, pictures in notebooks.items():
+        if not pictures:
+            continue
+        page.goto(f"{lab_as_started}/lab/tree/notebooks/{name}?reset")
+        page.locator(".jp-MarkdownOutput img").first.wait_for(state="attached", timeout=60_000)
+        page.wait_for_timeout(1500)
+        images = page.locator(".jp-MarkdownOutput img").evaluate_all(SEEN)
+        assert {alt for alt, _ in images} >= set(pictures), name
+        assert all(width for _, width in images), [alt for alt, width in images if not width]
