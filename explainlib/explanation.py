@@ -15,11 +15,11 @@ from explainlib.checks import require_choice, require_count, require_table
 from explainlib.datasets import Examples
 from explainlib.figures import Picture, class_name, draw_example, literal, set_alt, style
 from explainlib.figures.html import example_html, html_literal
-from explainlib.influence import loss_influence
+from explainlib.influence import choose_method, loss_influence
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, minimum_tolerance
 from explainlib.solvers.dense import Keep
-from explainlib.solvers.inverse import Solver
+from explainlib.solvers.inverse import Curvature, Solver
 
 SHOWN_TESTS = 3
 SHOWN_EXAMPLES = 4
@@ -188,9 +188,9 @@ def explain(
     risk: Risk,
     test: Examples,
     *,
-    method: str = "influence",
-    curvature: str = "hessian",
-    solver: str | Solver = "dense",
+    method: str = "auto",
+    curvature: Curvature | None = None,
+    solver: str | Solver | None = None,
     damping: float = 0.0,
     keep: Keep = None,
 ) -> Explanation:
@@ -199,22 +199,28 @@ def explain(
     Args:
         risk: at a minimum (a warning otherwise, kept in ``status``).
         test: t examples the risk can judge.
-        method: "influence", that is ``xl.influence.loss_influence``.
-        curvature: see ``loss_influence``, like the other options.
-        solver: see ``loss_influence``.
+        method: "influence" is ``xl.influence.loss_influence`` with its own curvature and solver; "auto" is the same
+            with those that fit the size of the problem, and says in ``status`` which and why.
+        curvature: see ``loss_influence``, like the other options; None leaves it to the method. Chosen, it is taken.
+        solver: see ``loss_influence``; None likewise.
         damping: see ``loss_influence``.
         keep: see ``loss_influence``.
 
     Returns:
         Explanation; for influence, negative values help: more weight on that example lowers the test loss.
     """
-    require_choice("method", method, ("influence",), later=("representers", "tracin"))
+    require_choice("method", method, ("auto", "influence"), later=("representers", "tracin"))
+    why = ""
+    if method == "auto" and curvature is None and solver is None and keep is None:
+        curvature, solver, why = choose_method(risk)
+    curvature, solver = curvature or "hessian", solver or "dense"
     values = loss_influence(risk, test, curvature=curvature, solver=solver, damping=damping, keep=keep)
     size = float(risk.gradient().norm())
     goal = minimum_tolerance(risk)
     status = f"at a minimum, |gradient| below {goal:.0e}"  # the digits of a gradient at rounding level mean nothing
     if size > goal:
         status = f"not at a minimum, |gradient| = {size:.1e}: read as a rough ranking"
+    status = f"{status}; {why}" if why else status
     return Explanation(
         values,
         risk.train,

@@ -1,6 +1,7 @@
 """The rooms from the ground up, and inside a room the corridors: an import goes one way, and each thing has one place."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -28,14 +29,14 @@ INSIDE = {
         "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",
         "bilevel", "representers", "studies", "fragility",
     ],
-    "influence": ["single", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
+    "influence": ["single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "layerwise": ["outer_products", "recording", "blocks", "gradient_matrix"],
     "meta": [
         "learner", "trained", "lbfgs", "fingerprints", "maml", "protonet", "two_layer", "task_map", "hessian", "gauss_newton", "minimise",
         "train", "leave_out", "bilevel",
     ],
     "panels": [
-        "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
+        "frame", "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
         "harmful", "representer", "task_removal", "distributions",
     ],
     "studies": [
@@ -214,3 +215,9 @@ def test_importing_the_house_brings_nothing_heavy_but_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOUSE.parent, timeout=120)
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
+
+
+def test_progress_is_a_widget_in_notebooks():
+    """Plain tqdm writes to stderr, which a notebook shows as a red band like an error."""
+    plain = [path for path in FILES if re.search(r"^(from tqdm import|import tqdm)", path.read_text(), re.MULTILINE)]
+    assert not plain, plain

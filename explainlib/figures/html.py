@@ -17,7 +17,7 @@ from explainlib.figures.examples import as_image, class_name
 if TYPE_CHECKING:
     from explainlib.datasets import Examples
 
-BLOCK = "display:inline-block;margin:2px 6px;text-align:center;font-size:85%;vertical-align:top;line-height:1.25"
+BLOCK = "display:inline-block;margin:2px 6px;text-align:center;font-size:12px;vertical-align:top;line-height:1.25"
 
 
 def example_html(examples: Examples, index: int, *, captions: tuple[str, ...] = (), size: int = 48) -> str:

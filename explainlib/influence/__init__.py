@@ -1,5 +1,6 @@
 """Influence of single examples, of groups, and of training tasks; its baselines."""
 
+from explainlib.influence.automatic import choose_method
 from explainlib.influence.bilevel import BilevelInfluence
 from explainlib.influence.groups import (
     Removal,
@@ -23,6 +24,7 @@ __all__ = [
     "SeriesWarning",
     "TaskInfluence",
     "Trust",
+    "choose_method",
     "cosine_scores",
     "influential_group",
     "loss_influence",

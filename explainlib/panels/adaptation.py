@@ -20,6 +20,7 @@ from explainlib.datasets import Tasks
 from explainlib.figures import Picture, alt_text, png
 from explainlib.figures.primer import step_line
 from explainlib.meta import Maml
+from explainlib.panels.frame import framed
 from explainlib.panels.html import ROW, message, picture_html
 from explainlib.panels.interactive import Action, InteractivePanel, require_position
 
@@ -55,9 +56,7 @@ class AdaptationControls:
         buttons = widgets.HBox([self.adapt, self.reset])
         left = widgets.VBox([self.task, self.about, self.steps, self.inner_lr, buttons, self.table, self.truth])
         left.layout = widgets.Layout(width="560px", flex="0 0 auto")
-        self.root = widgets.VBox([widgets.HBox([left, self.plot]), self.message])
-        self.root.layout = widgets.Layout(min_height="400px")
-        self.root.add_class("xl-adaptation-panel")
+        self.root = framed([widgets.HBox([left, self.plot]), self.message], "xl-adaptation-panel", "400px")
 
 
 class Adaptation(InteractivePanel):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
+from explainlib.panels.frame import framed
+
 HOW = {"most harmful": "harmful", "most helpful": "helpful", "a class": "class", "by hand": "hand"}
 GROUPS = {
     "at random": "random",
@@ -76,9 +78,7 @@ class Controls:
 
     @staticmethod
     def _root(rows: Sequence[widgets.Widget], name: str, height: str) -> widgets.VBox:
-        root = widgets.VBox(list(rows), layout=widgets.Layout(min_height=height))
-        root.add_class(name)
-        return root
+        return framed(rows, name, height)
 
 
 class RemovalControls(Controls):

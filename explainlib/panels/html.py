@@ -46,7 +46,7 @@ def prediction_table(columns: Sequence[PredictionColumn], classes: Sequence[str]
 
 
 def _left_out(count: int) -> str:
-    return f"<div style='font-size:11px;color:#555'>{count} below 1% not shown</div>" if count else ""
+    return f"<div style='font-size:12px;color:#555'>{count} below 1% not shown</div>" if count else ""
 
 
 def _classes_to_list(columns: Sequence[PredictionColumn], label: int | None) -> list[int]:

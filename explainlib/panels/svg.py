@@ -61,7 +61,7 @@ def grid_line(left: int, right: int, y: float | int, label: str, *, strong: bool
     shade = "#666" if strong else "#ddd"
     return (
         f"<line x1='{left}' x2='{right}' y1='{y}' y2='{y}' stroke='{shade}'/>"
-        f"<text x='{left - 6}' y='{y + 4}' text-anchor='end' font-size='11'>{label}</text>"
+        f"<text x='{left - 6}' y='{y + 4}' text-anchor='end' font-size='12'>{label}</text>"
     )
 
 

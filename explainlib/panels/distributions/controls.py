@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 
+from explainlib.panels.frame import framed
+
 KINDS = {"unseen tasks": "unseen", "training tasks": "training"}
 LEARNERS = {"maml": "MAML", "protonet": "Prototypical Network"}
 
@@ -46,5 +48,4 @@ class DistributionControls:
         questions = widgets.Box([self.method, self.kind, self.seed, self.retrain, self.reset], layout=wraps)
         plots = widgets.Box([self.ranking, self.accuracy], layout=wraps)
         rows = [choosers, questions, self.message, plots, self.numbers, self.truth]
-        self.root = widgets.VBox(rows, layout=widgets.Layout(min_height="560px"))
-        self.root.add_class("xl-distributions-panel")
+        self.root = framed(rows, "xl-distributions-panel", "560px")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
+from explainlib.panels.frame import framed
+
 PROTOCOLS = {"those of highest loss": "highest_loss", "the most influential": "most_influential"}
 SWEEPS = {"depth (width 5)": "depth", "width (one layer)": "width"}
 
@@ -43,5 +45,4 @@ class FragilityControls:
         choosers = widgets.HBox([self.grows, self.kind, self.protocol])
         sliders = widgets.HBox([self.size, self.seed, self.retrain, self.reset])
         rows = [choosers, sliders, self.view, self.numbers, self.truth, self.message]
-        self.root = widgets.VBox(rows, layout=widgets.Layout(min_height="580px"))
-        self.root.add_class("xl-fragility-panel")
+        self.root = framed(rows, "xl-fragility-panel", "580px")

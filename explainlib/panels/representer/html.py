@@ -103,10 +103,10 @@ def axiom_lights(table: pandas.DataFrame) -> str:
             f"<div class='xl-axiom-{word}' style='background:{ground};border-left:8px solid {rim};margin:3px 0;"
             f"padding:1px 6px;line-height:1.25' title='{escape(measure, quote=True)}'>"
             f"<span aria-hidden='true' style='display:inline-block;width:18px'>{sign}</span><b>{escape(axiom)}</b>: "
-            f"{word}{number}<div style='font-size:10px;color:#444;padding-left:18px'>{escape(measure)}</div></div>"
+            f"{word}{number}<div style='font-size:12px;color:#444;padding-left:18px'>{escape(measure)}</div></div>"
         )
     lines += (
-        "<div style='font-size:10px;color:#444;padding:2px 6px 0 14px'>continuity is not measured here: the last-layer "
+        "<div style='font-size:12px;color:#444;padding:2px 6px 0 14px'>continuity is not measured here: the last-layer "
         "kernel has it, the others with smooth activations; with ReLU they jump where a unit switches on</div>"
     )
     return f"<div role='status' aria-label='Axioms' style='font-size:12px'>{lines}</div>"

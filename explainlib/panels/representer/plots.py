@@ -44,10 +44,10 @@ def deletion_plot(predicted: Sequence[float], truths: Mapping[int, float], k: in
         for tick in nice_ticks(*right, 5):
             y = place(0, tick, right)[1]
             parts.append(f"<line x1='{RIGHT}' x2='{RIGHT + 4}' y1='{y}' y2='{y}' stroke='#222'/>")
-            parts.append(f"<text x='{RIGHT + 7}' y='{y + 4}' font-size='11'>{tick_label(tick)}</text>")
+            parts.append(f"<text x='{RIGHT + 7}' y='{y + 4}' font-size='12'>{tick_label(tick)}</text>")
     for size in (size for size in nice_ticks(0.0, float(end), 6) if size == round(size)):
         x = place(int(size), 0.0, left)[0]
-        parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='11'>{size:g}</text>")
+        parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='12'>{size:g}</text>")
     x = place(k, 0.0, left)[0]
     parts.append(f"<line x1='{x}' x2='{x}' y1='{TOP}' y2='{BOTTOM}' stroke='#444' stroke-width='1.5'/>")
     line = [place(at, value, left) for at, value in enumerate(predicted)]

@@ -94,7 +94,7 @@ def ranked_list(
         body += (
             f"<div style='border-left:5px solid {look.colour};padding:1px 6px;margin:5px 0'>"
             f"<div style='font-size:12px;line-height:1.3'><b>#{i}</b> {float(scores[i]):+.4f} ({sign})</div>"
-            f"{pages.sample(i)}<div style='font-size:11px;line-height:1.2;color:#333'>{said}</div></div>"
+            f"{pages.sample(i)}<div style='font-size:12px;line-height:1.2;color:#333'>{said}</div></div>"
         )
     return f"<div style='height:304px;overflow-y:auto'><b style='font-size:12px'>most {side}</b>{body}</div>"
 

@@ -32,7 +32,7 @@ def rank_plot(ranks: Mapping[str, Sequence[int | float]], keeps: Sequence[str], 
     parts = [grid_line(LEFT, RIGHT, place(0, rank)[1], str(rank)) for rank in marks]
     for i, keep in enumerate(keeps):
         x = place(i, 0)[0]
-        parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='11'>{escape(keep)}</text>")
+        parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='12'>{escape(keep)}</text>")
         if keep == now:
             parts.append(
                 f"<line x1='{x}' x2='{x}' y1='{TOP}' y2='{BOTTOM}' stroke='#444' stroke-width='7' opacity='.2'/>"
@@ -80,7 +80,7 @@ def truth_plot(
     ]
     for tick in nice_ticks(*x_ends, 4):
         x = place(tick, 0)[0]
-        parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='11'>{tick_label(tick)}</text>")
+        parts.append(f"<text x='{x}' y='{BOTTOM + 17}' text-anchor='middle' font-size='12'>{tick_label(tick)}</text>")
     low, high = max(x_ends[0], y_ends[0]), min(x_ends[1], y_ends[1])
     (x1, y1), (x2, y2) = place(low, low), place(high, high)
     parts.append(f"<line x1='{x1}' y1='{y1}' x2='{x2}' y2='{y2}' stroke='#666' stroke-dasharray='5 4'/>")
