@@ -55,7 +55,7 @@ def _listed(names: Sequence[str] | None) -> str:
 
 
 def study(options: argparse.Namespace) -> int:
-    """Run one study, or all, and print the paths of the tables and figures it wrote."""
+    """Run one study, or judge the claims of all from their kept tables, and print the paths of what it wrote."""
     from explainlib import studies
     from explainlib.figures.studies import draw
     from explainlib.studies.record import job_minutes
@@ -63,12 +63,28 @@ def study(options: argparse.Namespace) -> int:
     names = tuple(studies.names())
     if options.name != "all" and options.name not in names:
         raise ValueError(f"study {options.name!r} is unknown; choose one of {', '.join([*names, 'all'])}.")
-    for name in names if options.name == "all" else (options.name,):
-        tables = studies.run(name, scale=options.scale, data=options.data, out=options.out, jobs=options.jobs)
-        for path in [*tables, draw(name, tables)]:
-            print(path)
-        for line in job_minutes(tables):
-            print(line)
+    if options.name == "all":
+        return _judge_all(options)
+    out = options.out or Path("results")
+    tables = studies.run(
+        options.name, scale=options.scale or "quick", data=options.data, out=out, jobs=options.jobs or 1
+    )
+    for path in [*tables, draw(options.name, tables)]:
+        print(path)
+    for line in job_minutes(tables):
+        print(line)
+    return 0
+
+
+def _judge_all(options: argparse.Namespace) -> int:
+    """Print the paths of the scoreboard and of all claims' tables; return 0."""
+    from explainlib.studies.scoreboard import write_scoreboard
+
+    for name in ("scale", "data", "jobs"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"study all runs nothing, it judges tables that are there; leave --{name} out.")
+    for path in write_scoreboard(options.out):
+        print(path)
     return 0
 
 
@@ -103,12 +119,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name", nargs="?", help="one data set")
     command.set_defaults(run=data)
 
-    command = commands.add_parser("study", help="compute a study's tables and figures")
-    command.add_argument("name", help="which study, or all")
-    command.add_argument("--scale", choices=SCALES, default="quick", help="how much to compute (default: quick)")
+    command = commands.add_parser("study", help="compute a study's tables and figures, or judge all claims")
+    command.add_argument("name", help="which study, or all: judge every claim from its kept tables")
+    command.add_argument("--scale", choices=SCALES, help="how much to compute (default: quick)")
     command.add_argument("--data", metavar="NAME", help="the data set (default: the study's own)")
-    command.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: the study's own)")
-    command.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, one core each (default: 1)")
+    command.add_argument(
+        "--out", metavar="DIR", type=Path, help="where to write (default: results; of all, where its tables are)"
+    )
+    command.add_argument("--jobs", type=int, metavar="N", help="processes, one core each (default: 1)")
     command.set_defaults(run=study)
 
     command = commands.add_parser("notebooks", help="run notebooks and save their outputs")

@@ -182,12 +182,26 @@ def test_study_passes_on_what_was_asked(monkeypatch, capsys):
 
     monkeypatch.setattr(explainlib, "studies", SimpleNamespace(names=lambda: ("one", "two"), run=fake), raising=False)
     monkeypatch.setattr("explainlib.figures.studies.draw", lambda name, tables: Path(f"{name}.png"))
-    assert (
-        command_line.main(["study", "all", "--scale", "cpu", "--data", "mnist", "--out", "there", "--jobs", "2"]) == 0
-    )
+    words = ["study", "two", "--scale", "cpu", "--data", "mnist", "--out", "there", "--jobs", "2"]
+    assert command_line.main(words) == 0
     options = {"scale": "cpu", "data": "mnist", "out": Path("there"), "jobs": 2}
-    assert asked == [("one", options), ("two", options)]
-    assert capsys.readouterr().out.split() == ["table.csv", "one.png", "table.csv", "two.png"]
+    assert command_line.main(["study", "one"]) == 0
+    plain = {"scale": "quick", "data": None, "out": Path("results"), "jobs": 1}
+    assert asked == [("two", options), ("one", plain)]
+    assert capsys.readouterr().out.split() == ["table.csv", "two.png", "table.csv", "one.png"]
+
+
+def test_study_all_judges_and_runs_nothing(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("explainlib.studies.run", None)
+    monkeypatch.setattr(
+        "explainlib.studies.scoreboard.write_scoreboard", lambda folder: asked.append(folder) or [Path("board.csv")]
+    )
+    assert command_line.main(["study", "all"]) == 0 and command_line.main(["study", "all", "--out", "there"]) == 0
+    assert asked == [None, Path("there")] and capsys.readouterr().out.split() == ["board.csv"] * 2
+    for words in (["--scale", "cpu"], ["--data", "mnist"], ["--jobs", "2"]):
+        assert command_line.main(["study", "all", *words]) == 2
+        assert f"runs nothing, it judges tables that are there; leave {words[0]} out" in capsys.readouterr().err
 
 
 def test_interrupting_is_no_traceback(monkeypatch, capsys):

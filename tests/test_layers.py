@@ -40,8 +40,8 @@ INSIDE = {
         "harmful", "representer", "task_removal", "distributions",
     ],
     "studies": [
-        "record", "runner", "verdicts", "kept", "few_shot", "influence", "group", "fragility", "representers",
-        "tlxml", "removal", "bilevel",
+        "record", "runner", "claims", "kept", "few_shot", "influence", "group", "fragility", "representers",
+        "tlxml", "removal", "bilevel", "scoreboard",
     ],
 }  # fmt: skip
 FILES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")

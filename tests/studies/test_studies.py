@@ -10,6 +10,7 @@ import pytest
 
 from explainlib import studies
 from explainlib.figures.studies import draw
+from explainlib.studies.claims import VERDICTS
 from explainlib.studies.group import study as group
 from explainlib.studies.influence import study as influence
 from explainlib.studies.record import PartialResults, job_minutes
@@ -26,8 +27,8 @@ def toy_tables(tmp_path_factory):
 def test_every_claim_has_a_row_and_a_verdict(toy_tables):
     claims = toy_tables["claims"]
     assert claims["id"].tolist() == ["B1", "B2", "B3", "B4", "B5", "B6"]
-    assert claims["verdict"].str.match("held|not held|undecided").all()
-    assert not claims.isna().any().any()
+    assert claims["verdict"].isin(VERDICTS).all() and (claims["reason"].str.len() > 0).all()
+    assert not claims[["id", "printed", "quantity", "ours", "controls", "rule"]].isna().any().any()
 
 
 def test_no_row_is_dropped_and_no_number_is_missing(toy_tables):

@@ -1,76 +1,89 @@
-"""The claims R1 to R8 of bilevel data influence beside what its study saw; one row each, none left out.
+"""The claims R1 to R8 of bilevel data influence: which numbers of the study's tables they are about.
 
-The unit is a seed: each gives one number a claim, and the interval is Student's t over seeds. "Close" means inside
-``CLOSE`` of accuracy and closer than no edit at all. A claim has to hold for every inner problem that gives it a
-chance; where none does, its premise is absent:
+The unit is a seed: each gives one number a claim. "Close" means inside ``CLOSE`` of accuracy and closer than no edit at
+all. A claim has to hold for every inner problem that gives it a chance; where none does, its premise is absent:
 
     learning    the learner is better on new tasks than its start (lam = 0, or the first weights of a head)
     room        removing exactly the tasks with wrong labels raises the accuracy on new tasks (R5, R6)
+
+Tables of an earlier version keep neither the accuracy at the start nor the removal of exactly those tasks. Their labels
+are dealt anew in each task, and their learner is known to be worse than its start (``docs/bilevel_study.md``).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas
 
-from explainlib.studies.verdicts import Claim, claim_row, t_interval
+from explainlib.studies.claims import (
+    ABSENT,
+    BILEVEL,
+    CLOSE,
+    Evidence,
+    by_cluster,
+    judged,
+    student_interval,
+)
 
 Tables = Mapping[str, pandas.DataFrame]
 Values = dict[int, float]  # by seed
 EXACT, ORACLE = "task influence", "oracle"
-CLOSE = 0.02  # of accuracy
 EDITED = {"formula": "edited", "Newton step": "edited_newton", "solved again": "accuracy"}
+UNLEARNED = "the learner is not better on new tasks than its start"
+NO_ROOM = "removing exactly the tasks with wrong labels does not raise the accuracy on new tasks"
+UNKNOWN = "labels are dealt anew in each task, and the learner is worse than its start (docs/bilevel_study.md)"
 
-R1 = Claim("R1", "Table 1", "editing by task-IF is close to retraining in accuracy", "least of .02 minus the gap to "
-           "solving again, and of no edit's gap minus it, most tasks removed")  # fmt: skip
-R2 = Claim("R2", "Table 1", "direct-IF is far below in accuracy", "solved again minus direct, minus .02")
-R3 = Claim("R3", "Table 1", "task-IF costs 20 to 25% of retraining", "a quarter minus the share of the seconds")
-R4 = Claim("R4", "Table 1", "instance-IF, training and validation, is close to retraining at about 2% of the time",
-           "least of .02 minus the gap, of no edit's gap minus it, of 4% minus the share of seconds")  # fmt: skip
-R5 = Claim("R5", "Table 1", "TracIn comes near task-IF; EK-FAC IF and TRAK do not", "least of .02 minus TracIn's "
-           "distance, and of EK-FAC's and TRAK's shortfalls minus .02")  # fmt: skip
-R6 = Claim("R6", "Fig 1", "removing by influence score beats random removal (.625 against .55)",
-           "accuracy by influence minus random at 25% inspected, least over shares with wrong labels")  # fmt: skip
-R7 = Claim("R7", "Fig 1", "nearly all of 80% mislabelled tasks are found at 40% inspected, random is linear",
-           "share found at 40% inspected, fewest wrong labels, minus .95")  # fmt: skip
-R8 = Claim("R8", "Fig 2", "removing high-influence tasks lowers accuracy more than random removal",
-           "accuracy without 40% at random minus without the 40% most helpful")  # fmt: skip
+
+@dataclass(frozen=True)
+class Asked:
+    """What one claim asks of the tables.
+
+    Attributes:
+        table: its name.
+        values: one number a seed, from the rows of an inner problem.
+        context: what stands beside them.
+        learning: whether the learner has to be better than its start.
+        room: whether the oracle's removal has to help.
+    """
+
+    table: str
+    values: Callable[[pandas.DataFrame], Values]
+    context: Callable[[pandas.DataFrame], str]
+    learning: bool = True
+    room: bool = False
 
 
 def bilevel_claims(tables: Tables) -> pandas.DataFrame:
     """Return the claims with verdicts, from the tables of the study."""
-    editing, examples, removal = tables["editing"], tables["examples"], tables["removal"]
-    harmful, descending = tables["harmful"], tables["descending"]
-    learns = {inner for inner, part in editing.groupby("inner") if _learns(part)}
-    room = {inner for inner, part in removal.groupby("inner") if _above(_seeds(part, ORACLE, _gain))}
-    every = set(editing["inner"])
-    rows = [
-        _judge(R1, editing, learns, _r1, _r1_context),
-        _judge(R2, editing, learns, _r2, _r2_context),
-        _judge(R3, editing, every, _r3, _r3_context),
-        _judge(R4, examples, learns, _r4, _r4_context),
-        _judge(R5, removal, learns & room, _r5, _r5_context),
-        _judge(R6, harmful, learns & room, _r6, _r6_context),
-        _judge(R7, harmful, every, _r7, _r7_context),
-        _judge(R8, descending, learns, _r8, _r8_context),
-    ]
-    return pandas.DataFrame(rows, columns=["id", "place", "printed", "ours", "verdict"])
+    return judged(BILEVEL, bilevel_evidence(tables))
 
 
-def _judge(
-    claim: Claim,
-    table: pandas.DataFrame,
-    inners: set[str],
-    values: Callable[[pandas.DataFrame], Values],
-    context: Callable[[pandas.DataFrame], str],
-) -> dict[str, str]:
-    """Return the claim's row: its values of the inner problems that have a chance, the least of them by seed."""
+def bilevel_evidence(tables: Tables) -> dict[str, Evidence]:
+    """Return what the tables of the study say about each claim, by its id."""
+    editing, removal = tables["editing"], tables["removal"]
+    learns = {inner: _learns(part) for inner, part in editing.groupby("inner", sort=False)}
+    room = {inner: _has_room(part) for inner, part in removal.groupby("inner", sort=False)}
+    return {name: _evidence(asked, tables[asked.table], learns, room) for name, asked in ASKED.items()}
+
+
+def _evidence(
+    asked: Asked, table: pandas.DataFrame, learns: Mapping[str, str | None], room: Mapping[str, str | None]
+) -> Evidence:
+    """Return one comparison an inner problem that has a chance; of all of them where none has."""
     parts = {str(inner): part for inner, part in table.groupby("inner", sort=False)}
-    found = [values(part) for inner, part in parts.items() if inner in inners]
-    shared = set.intersection(*(set(each) for each in found)) if found else set()
-    told = "; ".join(f"{inner}{'' if inner in inners else ', no premise'}: {context(p)}" for inner, p in parts.items())
-    return claim_row(claim, [min(each[seed] for each in found) for seed in sorted(shared)], told)
+    missing = {
+        inner: (learns[inner] if asked.learning else None) or (room[inner] if asked.room else None) for inner in parts
+    }
+    chosen = [inner for inner in parts if missing[inner] is None] or list(parts)
+    comparisons = tuple(by_cluster(inner, asked.values(parts[inner])) for inner in chosen)
+    controls = "; ".join(f"{inner}: {asked.context(part)}" for inner, part in parts.items())
+    reasons = dict.fromkeys(reason for reason in missing.values() if reason)
+    withheld = (ABSENT, "; ".join(reasons)) if all(missing.values()) else None
+    notes = "; ".join(f"{inner} is left out: {reason}" for inner, reason in missing.items() if reason and not withheld)
+    return Evidence(comparisons, controls, withheld, notes)
 
 
 def _seeds(table: pandas.DataFrame, method: str, value: Callable[[pandas.DataFrame], pandas.Series] | str) -> Values:
@@ -81,12 +94,25 @@ def _seeds(table: pandas.DataFrame, method: str, value: Callable[[pandas.DataFra
 
 
 def _above(values: Values) -> bool:
-    """Return whether a premise is seen: an interval above zero; a single seed cannot deny it."""
-    return len(values) < 2 or t_interval(list(values.values()))[1] > 0
+    """Return whether a premise is seen: an interval above zero; a single seed cannot deny it, nor seeds all alike."""
+    mean, low, _ = (float(end) for end in student_interval(list(values.values())))
+    return len(values) < 2 or low > 0 or (low == -math.inf and mean > 0)
 
 
-def _learns(editing: pandas.DataFrame) -> bool:
-    return _above(_seeds(editing, "solved again", lambda rows: rows["accuracy_before"] - rows["accuracy_start"]))
+def _learns(editing: pandas.DataFrame) -> str | None:
+    """Return why the premise of a learner worth having is absent, else None."""
+    if "accuracy_start" not in editing:
+        return UNKNOWN
+    gain = _seeds(editing, "solved again", lambda rows: rows["accuracy_before"] - rows["accuracy_start"])
+    return None if _above(gain) else UNLEARNED
+
+
+def _has_room(removal: pandas.DataFrame) -> str | None:
+    """Return why the premise of tasks whose removal helps is absent, else None."""
+    gain = _seeds(removal, ORACLE, _gain)
+    if not gain:
+        return UNKNOWN
+    return None if _above(gain) else NO_ROOM
 
 
 def _gain(rows: pandas.DataFrame) -> pandas.Series:
@@ -105,8 +131,8 @@ def _format_interval(values: Values, digits: int = 3) -> str:
     """Return a mean with its interval over seeds, in words."""
     if not values:
         return "none"
-    mean, low, high = t_interval(list(values.values()))
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if len(values) > 1 else f"{mean:.{digits}f}"
+    mean, low, high = (float(end) for end in student_interval(list(values.values())))
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if high < float("inf") else f"{mean:.{digits}f}"
 
 
 def _means(table: pandas.DataFrame, methods: Sequence[str], value: object = "accuracy") -> str:
@@ -120,19 +146,17 @@ def _largest_removal(editing: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _r1(editing: pandas.DataFrame) -> Values:
-    own, none = (_seeds(_largest_removal(editing), name, _gap) for name in (EXACT, "no edit"))
+    most = _largest_removal(editing)
+    own, none = _seeds(most, EXACT, _gap), _seeds(most, "no edit", _gap) or _seeds(most, EXACT, _unedited_gap)
     return {seed: min(CLOSE - own[seed], none[seed] - own[seed]) for seed in own}
 
 
 def _r1_context(editing: pandas.DataFrame) -> str:
     names = (EXACT, "leave-out Newton step", "no edit", "first order", "Gamma", "gradient ascent")
-    start = _format_interval(_seeds(editing, "solved again", "accuracy_start"))
-    before, after = (
-        _format_interval(_seeds(_largest_removal(editing), "solved again", f"accuracy{part}"))
-        for part in ("_before", "")
-    )
-    gaps = _means(_largest_removal(editing), names, _gap)
-    return f"accuracy at the start {start}, before {before}, solved again {after}; gaps: {gaps}"
+    columns = [f"accuracy{part}" for part in ("_start", "_before", "") if f"accuracy{part}" in editing]
+    again = _largest_removal(editing)
+    accuracies = ", ".join(f"{name} {_format_interval(_seeds(again, 'solved again', name))}" for name in columns)
+    return f"solved again: {accuracies}; gaps: {_means(again, names, _gap)}"
 
 
 def _r2(editing: pandas.DataFrame) -> Values:
@@ -195,12 +219,13 @@ def _r5(removal: pandas.DataFrame) -> Values:
 
 
 def _r5_context(removal: pandas.DataFrame) -> str:
-    edited = "edited" in removal and removal[removal["method"] == ORACLE]["edited"].notna().all()
-    flat = _format_interval(_seeds(removal, ORACLE, "accuracy_flat"))
-    before = _format_interval(_seeds(removal, ORACLE, "accuracy_before"))
+    before = _format_interval(_seeds(removal, EXACT, "accuracy_before"))
     names = list(dict.fromkeys(removal["method"]))
-    said = f"before {before}, without the worst 40%: {_means(removal, names)}; the flat classifier {flat}"
-    if not edited:
+    said = f"before {before}, without the worst 40%: {_means(removal, names)}"
+    if "accuracy_flat" in removal:
+        said += f"; the flat classifier {_format_interval(_seeds(removal, EXACT, 'accuracy_flat'))}"
+    oracle = removal[removal["method"] == ORACLE]
+    if not len(oracle) or "edited" not in removal or oracle["edited"].isna().any():
         return said
     by = [f"{name} {_format_interval(_seeds(removal, ORACLE, column))}" for name, column in EDITED.items()]
     return f"{said}; the oracle's removal as an edit: {', '.join(by)}"
@@ -222,7 +247,7 @@ def _r6_context(harmful: pandas.DataFrame) -> str:
     said = []
     for wrong in sorted(harmful["flipped"].unique()):
         part = _at(harmful, wrong, 0.25)
-        before = _format_interval(_seeds(part, ORACLE, "accuracy_before"))
+        before = _format_interval(_seeds(part, EXACT, "accuracy_before"))
         names = (EXACT, "gradient product", "cosine", "raw loss", "TracIn", "random", ORACLE)
         said.append(f"{wrong:.0%} wrong, before {before}: {_means(part, names)}")
     return "; ".join(said)
@@ -254,3 +279,15 @@ def _r8_context(descending: pandas.DataFrame) -> str:
     last = descending[descending["share"] == 0.4]
     before = _format_interval(_seeds(last, "random", "accuracy_before"))
     return f"before {before}, without 40%: {_means(last, list(dict.fromkeys(last['method'])))}"
+
+
+ASKED = {
+    "R1": Asked("editing", _r1, _r1_context),
+    "R2": Asked("editing", _r2, _r2_context),
+    "R3": Asked("editing", _r3, _r3_context, learning=False),
+    "R4": Asked("examples", _r4, _r4_context),
+    "R5": Asked("removal", _r5, _r5_context, room=True),
+    "R6": Asked("harmful", _r6, _r6_context, room=True),
+    "R7": Asked("harmful", _r7, _r7_context, learning=False),
+    "R8": Asked("descending", _r8, _r8_context),
+}

@@ -1,8 +1,21 @@
 """The study of fragility (Epifano et al.)."""
 
 from explainlib.studies.fragility.bench import KINDS
+from explainlib.studies.fragility.claims import fragility_claims, fragility_evidence
 from explainlib.studies.fragility.parts import LEAST
 from explainlib.studies.fragility.study import Config, config, jobs, tables
 from explainlib.studies.fragility.truths import NetworkResult, Truths, read_truths
 
-__all__ = ["KINDS", "LEAST", "Config", "NetworkResult", "Truths", "config", "jobs", "read_truths", "tables"]
+__all__ = [
+    "KINDS",
+    "LEAST",
+    "Config",
+    "NetworkResult",
+    "Truths",
+    "config",
+    "fragility_claims",
+    "fragility_evidence",
+    "jobs",
+    "read_truths",
+    "tables",
+]

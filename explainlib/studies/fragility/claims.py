@@ -1,47 +1,51 @@
-"""The claims E1 to E8 on the fragility of influence beside what its study saw; one row each, none left out."""
+"""The claims E1 to E8 on the fragility of influence: which numbers of the study's tables they are about.
+
+The unit is a network, or a seed where networks of several shapes are paired. Networks that collapsed have nothing to
+explain and are left out; one without a rank correlation makes its comparison undecided.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas
-import torch
 
-from explainlib.metrics.agreement import Estimate
-from explainlib.metrics.seeds import clustered_mean
+from explainlib.studies.claims import ABSENT, FRAGILITY, UNDECIDED, Comparison, Evidence, by_cluster, judged
 from explainlib.studies.fragility.bench import BAYESIAN, L2, L2_SWA, PLAIN, SWA
-from explainlib.studies.verdicts import HELD, NOT_HELD, UNDECIDED
+from explainlib.studies.fragility.parts import SWEEPS, sweep
 
 Tables = Mapping[str, pandas.DataFrame]
-FEW = 10  # repeats below which nothing is decided by an analysis of variance
+FEW = 10  # pairs of networks below which a size is not compared with another
+LEAST = 5  # networks of a shape behind a correlation within it
 MEASURE = "spearman_highest_loss"
 SOLVED = "last layer's influence, last layer solved again"
 TRAINED, AGAIN = "last layer's influence, all trained on", "trained on twice, two orders of batches"
-LARGE = "LeNet and VGG13 are of larger scales only"
+CONFOUNDED = (
+    "confounded: with a ridge the truth is solved and nothing is damped, without one it is 500 epochs of training on "
+    "and the prediction is damped; the Bayesian networks have fewer epochs and were stopped before their minimum"
+)
+NO_TWIN = "confounded: an average is 300 epochs older than the network beside it, whose un-averaged twin is not there"
+OWN_BATCHES = "a Bayesian network without an example has batches of its own, so prediction and truth share none"
+ONE_NETWORK = "one network a data set, and digits in the place of MNIST"
 
 
 def fragility_claims(tables: Tables) -> pandas.DataFrame:
     """Return the claims with verdicts, from the tables of the study."""
-    rows = [
-        _e1(tables["anova"], tables["repeats"]),
-        _e2(tables["repeats"]),
-        _e3(tables["repeats"]),
-        _e4(tables["anova"], tables["spectrum"], tables["repeats"]),
-        _e5(tables["images"]),
-        _e6(tables["images"]),
-        _e7(tables["pictures"]),
-        _e8(tables["jumps"]),
-    ]
-    return pandas.DataFrame(rows, columns=["id", "place", "printed", "ours", "verdict"])
+    return judged(FRAGILITY, fragility_evidence(tables))
 
 
-def _row(name: str, place: str, printed: str, ours: str, verdict: str) -> dict[str, str]:
-    return {"id": name, "place": place, "printed": printed, "ours": ours, "verdict": verdict}
+def fragility_evidence(tables: Tables) -> dict[str, Evidence]:
+    """Return what the tables of the study say about each claim, by its id."""
+    repeats, images = tables["repeats"], tables["images"]
+    found = {"E1": _sizes(repeats, tables["anova"]), "E2": _regularised(repeats), "E3": _averaged(repeats)}
+    found |= {"E4": _eigenvalue(repeats), "E5": _larger(images), "E6": _bayesian(images)}
+    return found | {"E7": _pictures(repeats, tables["pictures"]), "E8": _jumps(tables["jumps"])}
 
 
-def gap(repeats: pandas.DataFrame, a: str, b: str, measure: str = MEASURE) -> Estimate | None:
-    """Return by how much kind ``a`` exceeds ``b`` on the same shapes and seeds, clustered by seed; None without pairs.
+def seed_gaps(repeats: pandas.DataFrame, a: str, b: str, measure: str = MEASURE) -> dict[int, float]:
+    """Return by how much kind ``a`` exceeds ``b`` on the same shapes, by seed.
 
     Args:
         repeats: the runs; those that collapsed have no partner.
@@ -52,136 +56,120 @@ def gap(repeats: pandas.DataFrame, a: str, b: str, measure: str = MEASURE) -> Es
     kept = repeats[repeats["status"] == "compared"]
     wide = kept.pivot_table(index=["seed", "depth", "width"], columns="kind", values=measure)
     if a not in wide or b not in wide:
-        return None
-    differences = (wide[a] - wide[b]).dropna().groupby("seed").mean()
-    return clustered_mean(torch.tensor(differences.to_numpy(copy=True))[:, None]) if len(differences) else None
+        return {}
+    return (wide[a] - wide[b]).dropna().groupby("seed").mean().to_dict()
 
 
-def _sign(value: Estimate | None) -> int:
-    """Return 1 or -1 where the whole interval lies above or below 0, else 0."""
-    if value is None:
-        return 0
-    return 1 if value.low > 0 else -1 if value.high < 0 else 0
+def _growth(repeats: pandas.DataFrame, kind: str, grows: str, measure: str) -> tuple[str, dict[int, float]]:
+    """Return (name, values): the measure at the largest size that enough networks live at minus that at the least."""
+    rows = sweep(repeats, grows)
+    rows = rows[(rows["kind"] == kind) & (rows["status"] == "compared")]
+    sizes = sorted(rows[grows].unique())
+    by = {size: rows[rows[grows] == size].set_index("seed")[measure] for size in sizes}
+    enough = min(FEW, repeats["seed"].nunique())
+    for size in reversed(sizes[1:]):
+        shared = by[size].index.intersection(by[sizes[0]].index)
+        if len(shared) >= enough:
+            values = (by[size].loc[shared] - by[sizes[0]].loc[shared]).to_dict()
+            return f"{kind} by {grows}, {size} minus {sizes[0]}", values
+    return f"{kind} by {grows}", {}
 
 
-def _too_few(repeats: pandas.DataFrame) -> bool:
-    return repeats[repeats["kind"] == PLAIN]["seed"].nunique() < FEW
+def _kinds(repeats: pandas.DataFrame) -> list[str]:
+    return list(repeats["kind"].unique())
 
 
-def _e1(anova: pandas.DataFrame, repeats: pandas.DataFrame) -> dict[str, str]:
+def _sizes(repeats: pandas.DataFrame, anova: pandas.DataFrame) -> Evidence:
+    pairs = [(kind, grows) for grows in SWEEPS for kind in _kinds(repeats)]
+    comparisons = tuple(by_cluster(*_growth(repeats, kind, grows, MEASURE)) for kind, grows in pairs)
     tests = anova[anova["measure"] == MEASURE]
-    known = tests.dropna(subset=["p"])
-    said = "; ".join(
-        f"{t.kind} by {t.sweep}: F {t.F:.2f}, p {t.p:.2g}, means {t.spread:.3f} apart"
-        + ("" if t.status == "all sizes" else f" ({t.status})")
-        for t in tests.itertuples()
-    )
-    significant = int((known["p"] < 0.05 / max(1, len(known))).sum())
+    said = "; ".join(f"{t.kind} by {t.sweep} F {t.F:.2f}, p {t.p:.2g}" for t in tests.itertuples())
     lost = f"{int(repeats['collapsed'].sum())} of {len(repeats)} runs collapsed and are left out"
-    ours = f"{significant} of {len(known)} analyses significant after Bonferroni's correction; {lost}; {said}"
-    verdict = NOT_HELD if significant else UNDECIDED if _too_few(repeats) or len(known) < len(tests) else HELD
-    return _row("E1", "Fig 1", "neither depth nor width has a significant effect on Spearman on Iris", ours, verdict)
+    return Evidence(comparisons, f"one-way analyses of variance, all sizes: {said}", notes=lost)
 
 
-def _e2(repeats: pandas.DataFrame) -> dict[str, str]:
-    regularised, bayesian = gap(repeats, L2, PLAIN), gap(repeats, BAYESIAN, L2)
-    damped = gap(repeats.assign(**{MEASURE: repeats["spearman_damped"]}), BAYESIAN, L2)
-    ours = (
-        f"L2 minus plain {regularised}; Bayesian minus L2 {bayesian}; both with the paper's damping, which the truth "
-        f"does not have: Bayesian minus L2 {damped}"
+def _regularised(repeats: pandas.DataFrame) -> Evidence:
+    comparisons = tuple(
+        by_cluster(f"{a} minus {b}", seed_gaps(repeats, a, b)) for a, b in ((L2, PLAIN), (BAYESIAN, L2))
     )
-    signs = _sign(regularised), _sign(bayesian)
-    verdict = HELD if signs == (1, 1) else NOT_HELD if -1 in signs else UNDECIDED
-    return _row("E2", "Fig 1", "regularised models do better, Bayesian networks best", ours, verdict)
+    damped = seed_gaps(repeats, BAYESIAN, L2, "spearman_damped")
+    control = f"both with the paper's damping, Bayesian minus L2 {np.mean(list(damped.values()) or [math.nan]):.3f}"
+    return Evidence(comparisons, control, (UNDECIDED, CONFOUNDED))
 
 
-def _e3(repeats: pandas.DataFrame) -> dict[str, str]:
-    without, with_ridge = gap(repeats, SWA, PLAIN), gap(repeats, L2_SWA, L2)
-    ours = f"SWA minus plain {without}; L2 + SWA minus L2 {with_ridge}"
-    signs = _sign(without), _sign(with_ridge)
-    verdict = HELD if signs[0] == 1 and signs[1] <= 0 else NOT_HELD if signs[0] == -1 or signs[1] == 1 else UNDECIDED
-    return _row("E3", "Fig 1", "SWA helps without weight decay, not with it", ours, verdict)
+def _averaged(repeats: pandas.DataFrame) -> Evidence:
+    pairs = ((SWA, PLAIN, 0), (L2_SWA, L2, 1))
+    comparisons = tuple(by_cluster(f"{a} minus {b}", seed_gaps(repeats, a, b), rule=k) for a, b, k in pairs)
+    return Evidence(comparisons, withheld=(UNDECIDED, NO_TWIN))
 
 
-def _e4(anova: pandas.DataFrame, spectrum: pandas.DataFrame, repeats: pandas.DataFrame) -> dict[str, str]:
-    tests = anova[anova["measure"] == "top_eigenvalue"].set_index(["sweep", "kind"])
-    grown, said = [], []
-    for (sweep, kind), part in spectrum.dropna(subset=["top_eigenvalue"]).groupby(["sweep", "kind"], sort=False):
-        first, last = part.sort_values("size")["top_eigenvalue"].iloc[[0, -1]]
-        p = float(tests.loc[(sweep, kind), "p"])
-        grown.append(last > first and p < 0.05)
-        said.append(f"{kind} by {sweep} {first:.3g} to {last:.3g} (p {p:.2g})")
-    kept = repeats[repeats["status"] == "compared"]
-    ranks = kept.groupby("kind")[["top_eigenvalue", MEASURE]].rank()
-    explained = float(ranks["top_eigenvalue"].corr(ranks[MEASURE]))
-    ours = f"{'; '.join(said)}; rank correlation of eigenvalue and Spearman within the kinds {explained:.2f}"
-    verdict = UNDECIDED if _too_few(repeats) else HELD if all(grown) and abs(explained) < 0.3 else NOT_HELD
-    printed = "the top eigenvalue grows with width and depth, and does not explain the correlation"
-    return _row("E4", "Fig 3", printed, ours, verdict)
+def _eigenvalue(repeats: pandas.DataFrame) -> Evidence:
+    logs = repeats.assign(log=np.log10(repeats["top_eigenvalue"].where(repeats["top_eigenvalue"] > 0)))
+    pairs = [(kind, grows) for grows in SWEEPS for kind in _kinds(repeats)]
+    grown = [by_cluster(*_growth(logs, kind, grows, "log")) for kind, grows in pairs]
+    return Evidence((*grown, *(_explained(repeats, kind) for kind in _kinds(repeats))))
 
 
-def _describe(images: pandas.DataFrame) -> str:
-    rows = [
-        f"{r.data} {r.network} (n {r.n}), {r.pair}: {r.spearman:.2f} [{r.spearman_low:.2f}, {r.spearman_high:.2f}]"
-        if r.status == "compared"
-        else f"{r.data} {r.network}: {r.status}"
-        for r in images.itertuples()
-    ]
-    return "; ".join(rows)
+def _explained(repeats: pandas.DataFrame, kind: str) -> Comparison:
+    """Return the rank correlations of eigenvalue and Spearman within each shape of a kind."""
+    rows = repeats[(repeats["kind"] == kind) & (repeats["status"] == "compared")]
+    rows = rows.dropna(subset=["top_eigenvalue", MEASURE])
+    found = []
+    for _, part in rows.groupby(["depth", "width"]):
+        value = part["top_eigenvalue"].rank().corr(part[MEASURE].rank()) if len(part) >= LEAST else math.nan
+        if not math.isnan(value):  # a shape whose networks all have one Spearman has nothing to explain
+            found.append((value, len(part)))
+    values, pairs = zip(*found, strict=True) if found else ((), ())
+    return Comparison(f"{kind}, within shapes", tuple(map(float, values)), pairs=pairs, rule=1)
 
 
-def _trained(images: pandas.DataFrame, data: str, network: str) -> pandas.Series | None:
-    """Return the row of one network's last-layer influence against everything trained on; None where it was not run."""
-    rows = images[(images["data"] == data) & (images["network"] == network) & (images["pair"] == TRAINED)]
-    rows = rows.dropna(subset=["spearman_low"])
+def _row_of(images: pandas.DataFrame, data: str, network: str, pair: str = TRAINED) -> pandas.Series | None:
+    """Return the row of one network; None where it was not run."""
+    rows = images[(images["data"] == data) & (images["network"] == network) & (images["pair"] == pair)]
+    rows = rows.dropna(subset=["spearman"])
     return rows.iloc[0] if len(rows) else None
 
 
-def _below(low: pandas.Series | None, high: pandas.Series | None) -> str:
-    """Return whether one row's whole interval lies below another's mean (held), or above its interval (not held)."""
-    if low is None or high is None:
-        return UNDECIDED
-    if low["spearman_high"] < high["spearman"] and high["spearman_low"] > 0:
-        return HELD
-    return NOT_HELD if low["spearman_low"] > high["spearman_high"] else UNDECIDED
+def _image(images: pandas.DataFrame, network: str, rule: int) -> Comparison:
+    """Return the Spearman of last-layer influence against training on, on MNIST; without a number if it was not run."""
+    row = _row_of(images, "mnist", network)
+    if row is None:
+        return Comparison(f"{network} (not run)", rule=rule)
+    half = (row["spearman_high"] - row["spearman_low"]) / 2
+    return Comparison(f"{network}, n {row['n']}", summary=(row["spearman"], half, int(row["repeats"])), rule=rule)
 
 
-def _e5(images: pandas.DataFrame) -> dict[str, str]:
-    plain = images[~images["network"].str.contains(BAYESIAN)]
-    small, large = (_trained(images, "mnist", network) for network in ("fully connected", "LeNet"))
-    ours = _describe(plain) if large is not None else f"{_describe(plain)}; {LARGE}"
-    printed = "on MNIST only the small fully connected network correlates"
-    return _row("E5", "Fig 2", printed, ours, _below(large, small))
+def _repeatable(images: pandas.DataFrame, networks: tuple[str, ...]) -> str:
+    rows = {name: _row_of(images, "mnist", name, AGAIN) for name in networks}
+    said = [f"{name} {row['spearman']:.2f}" for name, row in rows.items() if row is not None]
+    return f"the truth against itself under another order of the batches: {', '.join(said) or 'not run'}"
 
 
-def _e6(images: pandas.DataFrame) -> dict[str, str]:
-    rows = images[images["network"].str.contains(BAYESIAN)]
-    ours = _describe(rows) if len(rows) else "not tried at this scale"
-    if not rows["network"].str.contains("VGG13").any():
-        ours = f"{ours}; a Bayesian VGG13 is of paper scale only"
-    plain, bayesian = (_trained(images, "mnist", n) for n in ("fully connected", f"{BAYESIAN} fully connected"))
-    return _row("E6", "Fig 2", "Bayesian networks do not rescue larger data", ours, _below(bayesian, plain))
+def _larger(images: pandas.DataFrame) -> Evidence:
+    comparisons = (_image(images, "fully connected", 0), _image(images, "LeNet", 1))
+    return Evidence(comparisons, _repeatable(images, ("fully connected", "LeNet")))
 
 
-def _e7(pictures: pandas.DataFrame) -> dict[str, str]:
-    said = "; ".join(
-        f"{r.picture}: Spearman {r.spearman:.3f}, R2 {r.r2:.2f}, slope {r.slope:.2f}" for r in pictures.itertuples()
-    )
-    ordered = pictures[pictures["spearman"] > 0.8]
-    apart = len(ordered) >= 2 and ordered["r2"].max() - ordered["r2"].min() > 0.3
-    verdict = HELD if apart else NOT_HELD
-    return _row("E7", "Fig 4", "one Spearman (about .85), two very different pictures", said, verdict)
+def _bayesian(images: pandas.DataFrame) -> Evidence:
+    name = f"{BAYESIAN} fully connected"
+    return Evidence((_image(images, name, 0),), _repeatable(images, (name,)), (ABSENT, OWN_BATCHES))
 
 
-def _e8(jumps: pandas.DataFrame) -> dict[str, str]:
-    said = "; ".join(
-        f"{r.data}: turns in {r.turns:.0%} of the epochs, way over net change {r.path:.1f}, spread over step "
-        f"{r.effect_to_noise:.2f}"
-        for r in jumps.itertuples()
-    )
+def _pictures(repeats: pandas.DataFrame, pictures: pandas.DataFrame) -> Evidence:
+    """Of each seed with two such networks at least, by how much their shares of explained variance differ."""
+    alike = repeats[(repeats["status"] == "compared") & repeats[MEASURE].between(0.8, 0.9)]
+    r2 = (alike["pearson_highest_loss"] ** 2).groupby(alike["seed"]).agg(["min", "max", "size"])
+    r2 = r2[r2["size"] > 1]
+    said = "; ".join(f"{r.picture}: Spearman {r.spearman:.3f}, R2 {r.r2:.2f}" for r in pictures.itertuples())
+    return Evidence((by_cluster("range of R2", (r2["max"] - r2["min"]).to_dict()),), notes=f"pictures: {said}")
+
+
+def _jumps(jumps: pandas.DataFrame) -> Evidence:
     by = jumps.set_index("data")["turns"]
-    verdict = HELD if by["digits"] > 0.3 > 0.1 > by["iris"] else NOT_HELD if by["digits"] <= by["iris"] else UNDECIDED
-    return _row("E8", "Fig 5", "retraining converges smoothly on Iris and jumps on MNIST (here digits)", said, verdict)
+    said = "; ".join(f"{r.data}: turns in {r.turns:.0%} of the epochs, way over net change {r.path:.1f}"
+                     for r in jumps.itertuples())  # fmt: skip
+    turns = Comparison("digits minus Iris", (float(by["digits"] - by["iris"]),))
+    return Evidence((turns,), notes=said, withheld=(UNDECIDED, ONE_NETWORK))
 
 
 def summary_paragraph(tables: Tables) -> pandas.DataFrame:

@@ -118,7 +118,7 @@ def tables(
     for name, part in made.items():
         parts.setdefault(name.split("-")[0], []).append(part)
     whole = {name: pandas.concat(frames, ignore_index=True) for name, frames in parts.items()}
-    return {**whole, "claims": group_claims(whole)}
+    return {**whole, "claims": group_claims(whole, settings.data)}
 
 
 def random_groups(n: int, fraction: float, count: int, seed: int) -> list[Int[Tensor, " u"]]:

@@ -1,7 +1,7 @@
 """What the study asks, fixed before its runs: why does removal agree so little with prediction?
 
 TLXML makes no claim about removal; these questions are ours. The unit is a seed, the quantity a difference of linear
-datamodeling scores (``lds``), and an interval that contains 0 decides nothing.
+datamodeling scores (``lds``), and an interval that contains 0 decides nothing; neither does a score that is undefined.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pandas
 
-from explainlib.studies.verdicts import Claim, claim_row
+from explainlib.studies.claims import Claim, Evidence, Rule, by_cluster, claims_table, judge
 
 SMALL, CNN = "small", "cnn"
 CURVATURE = {SMALL: "hessian", CNN: "gauss-newton"}
@@ -28,9 +28,10 @@ def questions(table: pandas.DataFrame) -> pandas.DataFrame:
     for network in (name for name in CURVATURE if name in set(table["network"])):
         chosen = table[table["network"] == network]
         for claim, value in QUESTIONS.items():
-            named = Claim(f"{claim.id}, {network}", claim.place, claim.printed, claim.quantity)
-            rows.append(claim_row(named, value(chosen, CURVATURE[network]), _controls(chosen)))
-    return pandas.DataFrame(rows, columns=["id", "place", "printed", "ours", "verdict"])
+            named = Claim(f"{claim.id}, {network}", claim.place, claim.printed, claim.quantity, claim.rules)
+            values = by_cluster("lds", dict(enumerate(value(chosen, CURVATURE[network]))))
+            rows.append(judge(named, Evidence((values,), _controls(chosen))))
+    return claims_table(rows)
 
 
 def _lds(table: Table, state: str, method: str, size: int) -> Mapping[int, float]:
@@ -82,7 +83,9 @@ def _cosine(table: Table, method: str) -> list[float]:
 
 
 def _question(name: str, printed: str, quantity: str) -> Claim:
-    return Claim(name, "ours", printed, quantity)
+    """Return a question; D1 is about one score in [-1, 1], the others about a difference of two."""
+    most = 1.0 if name == "D1" else 2.0
+    return Claim(name, "ours", printed, quantity, (Rule("direction", lowest=-most, highest=most),))
 
 
 QUESTIONS: dict[Claim, Callable[[Table, str], list[float]]] = {
@@ -105,4 +108,4 @@ def _controls(table: Table) -> str:
         part = table[(table["state"] == state) & (table["size"] == _middle(table))]
         means = [f"{m} {part[part['method'] == m]['lds'].mean():.2f}" for m in CONTROLS if m in set(part["method"])]
         said.append(f"{state}: {', '.join(means)}")
-    return f"Controls, {'; '.join(said)}"
+    return "; ".join(said)

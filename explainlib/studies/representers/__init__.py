@@ -1,5 +1,6 @@
 """The study of representers (Tsai et al.)."""
 
+from explainlib.studies.representers.claims import representers_claims, representers_evidence
 from explainlib.studies.representers.study import Config, config, jobs, tables
 
-__all__ = ["Config", "config", "jobs", "tables"]
+__all__ = ["Config", "config", "jobs", "representers_claims", "representers_evidence", "tables"]

@@ -1,5 +1,6 @@
 """The study of task influence in meta-learning (TLXML)."""
 
+from explainlib.studies.tlxml.claims import tlxml_claims, tlxml_evidence
 from explainlib.studies.tlxml.mixtures import Mixture, order_of
 from explainlib.studies.tlxml.order_table import TENTHS, OrderTable, read_order, small_network
 from explainlib.studies.tlxml.settings import Config, config
@@ -16,4 +17,6 @@ __all__ = [
     "read_order",
     "small_network",
     "tables",
+    "tlxml_claims",
+    "tlxml_evidence",
 ]

@@ -1,4 +1,4 @@
-"""The claims on distributions of tasks, T8 to T13, with their rules; fixed before the runs they judge.
+"""The claims on distributions of tasks, T8 to T13: which numbers of the table "order" they are about.
 
 The unit is a network: the interval is over seeds. "The share" is that of tests in proper order by the mean score of
 the buffer. A learner counts as overfitted where it is right on its normal training tasks by ``GAP`` more than on unseen
@@ -7,65 +7,24 @@ ones; without such a learner the premise of T9 and T10 is absent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas
 
-from explainlib.studies.verdicts import ABSENT, Claim, claim_row
+from explainlib.studies.claims import ABSENT, Comparison, Evidence, by_cluster
 
 GAP = 0.2
 CONTROLS = ("identity", "cosine", "random projector", "cosine, untrained")
-NETWORK = ["learner", "normal", "noise", "copies", "weight_decay"]
-
-T8 = Claim(
-    "T8",
-    "Fig 8",
-    "with the buffer the CNN tells every identical training task",
-    "share of training tasks that are first among all, of MAML with the most tasks",
-    "count",
-    1.0,
-)
-T9 = Claim(
-    "T9",
-    "Tables 2, 4",
-    "an overfitted learner puts normal and noise tasks in the wrong order",
-    "one half minus the share in proper order, of overfitted MAML learners",
-)
-T10 = Claim(
-    "T10",
-    "Tables 2, 4",
-    "rotated copies or weight decay turn the order round",
-    "least of (share of the regularised minus share of the plain learner), and of the regularised share minus one half",
-)
-T11 = Claim(
-    "T11",
-    "Tables 5, 6",
-    "on Omniglot the order shifts to the proper one with the number of training tasks",
-    "share with most tasks minus share with fewest, of MAML",
-)
-T12 = Claim(
-    "T12",
-    "Tables 7-10",
-    "Prototypical Networks show the same tendency",
-    "share with most tasks minus share with fewest, of Prototypical Networks",
-)
-T13 = Claim(
-    "T13",
-    "Tables 11-16",
-    "self-ranks stay near 0 under the approximation",
-    "least share of training tasks that are first among all, of all MAML learners",
-    margin=0.9,
-)
+FITS = f"no learner is right on its own tasks by {GAP} more than on unseen ones"
 
 
-def order_claims(table: pandas.DataFrame) -> list[dict[str, str]]:
-    """Return the rows of T8 to T13.
+def order_evidence(table: pandas.DataFrame) -> dict[str, Evidence]:
+    """Return what the table says about T8 to T13, by the claim's id.
 
     Args:
         table: "order" of the study, a row for each network, kind of test and method.
     """
     table = table.assign(share=table["mean_count"] / table["tests"], first=table["self_first"] / table["tests"])
-    return [_t8(table), _t9(table), _t10(table), _t11(table), _t12(table), _t13(table)]
+    found = {"T8": _t8(table), "T9": _t9(table), "T10": _t10(table), "T13": _t13(table)}
+    return found | {"T11": _shift(table, "maml"), "T12": _shift(table, "protonet")}
 
 
 def _by_seed(table: pandas.DataFrame, column: str) -> dict[int, float]:
@@ -76,7 +35,7 @@ def _by_seed(table: pandas.DataFrame, column: str) -> dict[int, float]:
 
 def _controls(table: pandas.DataFrame, column: str) -> str:
     means = [f"{name} {table[table['method'] == name][column].mean():.2f}" for name in CONTROLS]
-    return f"Controls: {', '.join(means)}"
+    return ", ".join(means)
 
 
 def _plain(table: pandas.DataFrame, learner: str, kind: str) -> pandas.DataFrame:
@@ -87,11 +46,13 @@ def _plain(table: pandas.DataFrame, learner: str, kind: str) -> pandas.DataFrame
     return chosen[(chosen["copies"] == 1) & (chosen["weight_decay"] == 0) & (chosen["normal"] == size)]
 
 
-def _t8(table: pandas.DataFrame) -> dict[str, str]:
+def _t8(table: pandas.DataFrame) -> Evidence:
     """Judge the learner with the most tasks, where it is hardest."""
     plain = table[(table["learner"] == "maml") & (table["kind"] == "training")]
     plain = plain[(plain["copies"] == 1) & (plain["weight_decay"] == 0) & (plain["normal"] == plain["normal"].max())]
-    return claim_row(T8, list(_by_seed(plain, "first").values()), _controls(plain, "first"))
+    own = plain[plain["method"] == "buffer"].sort_values("seed")
+    first = Comparison("buffer", tuple(map(float, own["self_first"])), tuple(own["tests"]))
+    return Evidence((first,), _controls(plain, "first"))
 
 
 def _overfitted(plain: pandas.DataFrame) -> pandas.DataFrame:
@@ -104,57 +65,52 @@ def _accuracies(table: pandas.DataFrame) -> str:
     )
 
 
-def _t9(table: pandas.DataFrame) -> dict[str, str]:
+def _t9(table: pandas.DataFrame) -> Evidence:
     plain = _plain(table, "maml", "unseen")
-    wrong = [0.5 - share for share in _by_seed(_overfitted(plain), "share").values()]
-    return claim_row(T9, wrong, f"{_controls(plain, 'share')}; {_accuracies(plain)}")
+    wrong = {seed: 0.5 - share for seed, share in _by_seed(_overfitted(plain), "share").items()}
+    withheld = None if wrong else (ABSENT, FITS)
+    return Evidence((by_cluster("buffer", wrong),), _controls(plain, "share"), withheld, _accuracies(plain))
 
 
-def _t10(table: pandas.DataFrame) -> dict[str, str]:
+def _t10(table: pandas.DataFrame) -> Evidence:
     """Judge the strongest augmentation and the strongest decay; the claim needs both."""
     plain = _plain(table, "maml", "unseen")
     before = _by_seed(_overfitted(plain), "share")
     chosen = table[(table["learner"] == "maml") & (table["kind"] == "unseen")]
-    rows, said = [], []
+    comparisons, controls, said = [], [], []
     for name in ("copies", "weight_decay"):
         strongest = chosen[chosen[name] == chosen[name].max()]
         after = _by_seed(strongest, "share") if chosen[name].max() > plain[name].min() else {}
-        values = [min(after[s] - before[s], after[s] - 0.5) for s in after if s in before]
-        rows.append(claim_row(T10, values, ""))
-        said.append(f"{name} {chosen[name].max():g}: {_controls(strongest, 'share')}, {_accuracies(strongest)}")
-    verdicts = {row["verdict"] for row in rows}
-    verdict = next(v for v in (ABSENT, "not held", "undecided", "held") if v in verdicts)
-    seen = "; ".join(row["ours"].rstrip(". ") for row in rows)
-    return rows[0] | {"ours": f"{seen}. {'; '.join(said)}", "verdict": verdict}
+        values = {s: min(after[s] - before[s], after[s] - 0.5) for s in after if s in before}
+        comparisons.append(by_cluster(f"{name} {chosen[name].max():g}", values))
+        controls.append(f"{name}: {_controls(strongest, 'share')}")
+        said.append(f"{name}: {_accuracies(strongest)}")
+    withheld = None if before else (ABSENT, FITS)
+    return Evidence(tuple(comparisons), "; ".join(controls), withheld, "; ".join(said))
 
 
-def _shift(table: pandas.DataFrame, learner: str) -> tuple[list[float], str]:
+def _shift(table: pandas.DataFrame, learner: str) -> Evidence:
     chosen = table[(table["learner"] == learner) & (table["kind"] == "unseen")]
     chosen = chosen[(chosen["copies"] == 1) & (chosen["weight_decay"] == 0)]
     sizes = sorted(chosen["normal"].unique())
-    parts = [_by_seed(chosen[chosen["normal"] == size], "share") for size in (sizes[0], sizes[-1])]
-    values = [parts[1][s] - parts[0][s] for s in parts[1] if s in parts[0]] if len(sizes) > 1 else []
+    few, many = (_by_seed(chosen[chosen["normal"] == size], "share") for size in (sizes[0], sizes[-1]))
+    values = {s: many[s] - few[s] for s in many if s in few} if len(sizes) > 1 else {}
     each = [
         f"{n}: {chosen[(chosen['normal'] == n) & (chosen['method'] == 'buffer')]['share'].mean():.2f}" for n in sizes
     ]
-    return values, f"Shares by normal tasks {', '.join(each)}. {_controls(chosen, 'share')}"
+    notes = f"shares by normal tasks {', '.join(each)}"
+    return Evidence((by_cluster(f"{sizes[-1]} minus {sizes[0]}", values),), _controls(chosen, "share"), notes=notes)
 
 
-def _t11(table: pandas.DataFrame) -> dict[str, str]:
-    return claim_row(T11, *_shift(table, "maml"))
-
-
-def _t12(table: pandas.DataFrame) -> dict[str, str]:
-    return claim_row(T12, *_shift(table, "protonet"))
-
-
-def _t13(table: pandas.DataFrame) -> dict[str, str]:
-    chosen = table[(table["learner"] == "maml") & (table["kind"] == "training") & (table["method"] == "buffer")]
-    least: Sequence[float] = chosen.groupby("seed")["first"].min().tolist()
+def _t13(table: pandas.DataFrame) -> Evidence:
+    whole = table[(table["learner"] == "maml") & (table["kind"] == "training")]
+    least = whole[whole["method"] == "buffer"].groupby("seed")["first"].min().to_dict()
     proto = table[(table["learner"] == "protonet") & (table["kind"] == "training") & (table["method"] == "buffer")]
     ranks = proto.groupby("normal")["self_mean_rank"].mean()
     told = ", ".join(f"{n} tasks {rank:.1f}" for n, rank in ranks.items())
-    whole = table[(table["learner"] == "maml") & (table["kind"] == "training")]
-    return claim_row(
-        T13, least, f"{_controls(whole, 'first')}; mean self-rank of Prototypical Networks: {told or 'none'}"
+    plain = whole[(whole["method"] == "buffer") & (whole["copies"] == 1)]["first"]
+    notes = (
+        f"without the learners on turned copies the lowest network has {plain.min():.2f}; mean self-rank of "
+        f"Prototypical Networks: {told or 'none'}"
     )
+    return Evidence((by_cluster("least of all learners", least),), _controls(whole, "first"), notes=notes)

@@ -14,6 +14,7 @@ from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.influence import loss_influence
 from explainlib.models import mlp
 from explainlib.risk import Risk
+from explainlib.studies.claims import CLAIMS, VERDICTS, judge
 from explainlib.studies.fragility import study as fragility
 from explainlib.studies.fragility.bench import (
     BAYESIAN,
@@ -29,7 +30,15 @@ from explainlib.studies.fragility.bench import (
     train_family,
     true_changes,
 )
-from explainlib.studies.fragility.claims import TRAINED, _e5, _e6, gap
+from explainlib.studies.fragility.claims import (
+    TRAINED,
+    _eigenvalue,
+    _larger,
+    _pictures,
+    _sizes,
+    fragility_claims,
+    seed_gaps,
+)
 from explainlib.studies.fragility.images import Images, evaluate_images, images_summary
 from explainlib.studies.fragility.parts import anova, jumps, picture_pairs, summary
 from explainlib.studies.runner import compute
@@ -73,8 +82,8 @@ def runs(values, collapsed_at=(), kind="plain"):
 def test_every_claim_has_a_row_and_a_verdict(toy):
     claims = toy[1]["claims"]
     assert claims["id"].tolist() == [f"E{i}" for i in range(1, 9)]
-    assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
-    assert not claims.isna().any().any()
+    assert claims["verdict"].isin(VERDICTS).all() and (claims["reason"].str.len() > 0).all()
+    assert not claims[["id", "printed", "quantity", "ours", "controls", "rule"]].isna().any().any()
     assert "median Spearman of" in toy[1]["closing"]["text"].iloc[0]
 
 
@@ -175,8 +184,8 @@ def test_variance_is_analysed_and_an_empty_cell_is_a_status():
 
 def test_a_gap_is_paired_by_seed():
     table = pandas.concat([runs({1: [0.1, 0.6]}), runs({1: [0.3, 0.8]}, kind="L2")])
-    assert float(gap(table, "L2", "plain")) == pytest.approx(0.2)
-    assert gap(table, "L2", "SWA") is None
+    assert seed_gaps(table, "L2", "plain") == pytest.approx({0: 0.2, 1: 0.2})
+    assert seed_gaps(table, "L2", "SWA") == {}
 
 
 def test_numbers_tell_two_pictures_apart():
@@ -221,7 +230,14 @@ def test_the_scales_are_one_code():
 def pictures_of(**networks):
     """Return the images' table with one MNIST row a network: mean Spearman and the ends of its interval."""
     rows = [
-        {"data": "mnist", "network": name.replace("_", " "), "n": 9, "pair": TRAINED, "status": "compared"}
+        {
+            "data": "mnist",
+            "network": name.replace("_", " "),
+            "n": 9,
+            "pair": TRAINED,
+            "status": "compared",
+            "repeats": 3,
+        }
         | dict(zip(("spearman", "spearman_low", "spearman_high"), numbers, strict=True))
         for name, numbers in networks.items()
     ]
@@ -231,13 +247,71 @@ def pictures_of(**networks):
 @pytest.mark.parametrize(
     ("large", "verdict"),
     [
-        ((0.0, -0.4, 0.5), "held"),  # below the small network's mean
-        ((0.2, -0.6, 1.0), "undecided"),  # an interval that says nothing is no support
+        ((0.0, -0.2, 0.2), "held"),  # inside the critical value, .31
+        ((0.0, -0.4, 0.5), "undecided"),  # a wide interval is no support
         ((0.9, 0.8, 1.0), "not held"),
     ],
 )
 def test_a_wide_interval_decides_nothing_about_larger_networks(large, verdict):
     small = (0.6, 0.5, 0.7)
-    assert _e5(pictures_of(fully_connected=small, LeNet=large))["verdict"] == verdict
-    assert _e6(pictures_of(fully_connected=small, Bayesian_fully_connected=large))["verdict"] == verdict
-    assert _e5(pictures_of(fully_connected=small))["verdict"] == "undecided"
+    assert judge(CLAIMS["E5"], _larger(pictures_of(fully_connected=small, LeNet=large))).verdict == verdict
+    assert judge(CLAIMS["E5"], _larger(pictures_of(fully_connected=small))).verdict == "undecided"
+
+
+def sized(means, seeds=12, spread=0.01, column="spearman_highest_loss"):
+    """Runs of one kind by depth and by width, the same means for both."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for grows in ("depth", "width"):
+        for size, mean in means.items():
+            shape = {"depth": 1, "width": 1, grows: size}
+            for seed in range(seeds if size > 1 or grows == "depth" else 0):
+                value = mean + spread * float(torch.randn(1, generator=generator))
+                rows.append({"kind": "plain", "seed": seed, column: value} | shape)
+    frame = pandas.DataFrame(rows).assign(status="compared", collapsed=False)
+    return frame if column == "spearman_highest_loss" else frame.assign(spearman_highest_loss=0.5)
+
+
+NO_ANOVA = pandas.DataFrame(columns=["measure", "sweep", "kind", "F", "p"])
+
+
+@pytest.mark.parametrize(
+    ("means", "spread", "verdict"),
+    [({1: 0.5, 9: 0.51}, 0.01, "held"), ({1: 0.5, 9: 0.51}, 0.5, "undecided"), ({1: 0.5, 9: 0.9}, 0.01, "not held")],
+)
+def test_no_effect_of_size_is_an_interval_inside_a_margin(means, spread, verdict):
+    found = judge(CLAIMS["E1"], _sizes(sized(means, spread=spread), NO_ANOVA))
+    assert found.verdict == verdict and found.decisive.clusters == 12
+
+
+def test_a_run_without_a_correlation_is_no_support():
+    table = sized({1: 0.5, 9: 0.51})
+    table.loc[0, "spearman_highest_loss"] = float("nan")
+    found = judge(CLAIMS["E1"], _sizes(table, NO_ANOVA))
+    assert found.verdict == "undecided" and "undefined values" in found.reason
+
+
+def test_eigenvalues_grow_and_explain_nothing_within_a_shape():
+    generator = torch.Generator().manual_seed(0)
+    table = sized({1: 1.0, 9: 5.0}, seeds=200, column="top_eigenvalue")
+    unrelated = torch.rand(len(table), generator=generator, dtype=torch.float64).numpy()
+    assert judge(CLAIMS["E4"], _eigenvalue(table.assign(spearman_highest_loss=unrelated))).verdict == "held"
+    related = table.assign(spearman_highest_loss=table["top_eigenvalue"])
+    found = judge(CLAIMS["E4"], _eigenvalue(related))
+    assert found.verdict == "not held" and found.decisive.method == "Fisher z"
+
+
+def test_pictures_differ_where_their_explained_variances_do():
+    table = runs({1: [0.85] * 12, 2: [0.85] * 12})
+    r = [0.9 + 0.001 * k for k in range(12)] + [0.3 + 0.01 * k for k in range(12)]
+    pictures = pandas.DataFrame(columns=["picture", "spearman", "r2"])
+    assert judge(CLAIMS["E7"], _pictures(table.assign(pearson_highest_loss=r), pictures)).verdict == "held"
+    same = [0.9 + 0.001 * k for k in range(24)]
+    assert judge(CLAIMS["E7"], _pictures(table.assign(pearson_highest_loss=same), pictures)).verdict == "not held"
+
+
+def test_what_is_confounded_is_undecided_and_a_missing_premise_told(toy):
+    claims = fragility_claims(toy[1]).set_index("id")
+    assert claims.loc[["E2", "E3", "E8"], "verdict"].eq("undecided").all()
+    assert claims.loc["E2", "reason"].startswith("confounded") and claims.loc["E3", "reason"].startswith("confounded")
+    assert claims.loc["E6", "verdict"] == "premise absent"

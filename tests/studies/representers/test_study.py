@@ -9,8 +9,9 @@ import torch
 from explainlib.figures import alt_text
 from explainlib.figures.studies import STUDY_FIGURES
 from explainlib.influence import loss_influence, tracin
+from explainlib.studies.claims import CLAIMS, VERDICTS, Evidence, judge
 from explainlib.studies.representers import study as representers
-from explainlib.studies.representers.claims import _p1
+from explainlib.studies.representers.claims import ORDER, Gaps, _axioms, _random
 from explainlib.studies.representers.methods import METHODS, class_pair
 from explainlib.studies.runner import compute
 from explainlib.training import Trajectory
@@ -39,8 +40,8 @@ def network():
 def test_every_claim_has_a_row_and_a_verdict(toy):
     claims = toy[1]["claims"]
     assert claims["id"].tolist() == [f"P{i}" for i in range(1, 10)]
-    assert claims["verdict"].isin(["held", "not held", "undecided"]).all()
-    assert not claims.isna().any().any()
+    assert claims["verdict"].isin(VERDICTS).all() and (claims["reason"].str.len() > 0).all()
+    assert not claims[["id", "printed", "quantity", "ours", "controls", "rule"]].isna().any().any()
 
 
 def test_no_method_is_dropped_and_the_plan_adds_up(toy):
@@ -108,19 +109,38 @@ def test_other_data_are_refused():
         representers.config("quick", "iris")
 
 
-def test_an_order_seen_at_one_stop_is_held_unless_another_reverses_it():
+def verdict_on_p1(gaps, seeds=20):
     names = ("tracking, NTK final", "target, NTK final", "surrogate, NTK final")
+    pairs = [
+        {"a": names[k + 1], "b": names[k], "a_minus_b": -(low + high) / 2, "low": -high, "high": -low}
+        for k, (low, high) in enumerate(gaps)
+    ]
+    return judge(CLAIMS["P1"], Evidence(Gaps(pandas.DataFrame(pairs), seeds).of(ORDER))).verdict
 
-    def verdict(**stops):
-        pairs = [
-            {"part": part, "a": names[k], "b": names[k + 1], "a_minus_b": 0.0, "low": low, "high": high}
-            for part, ends in stops.items()
-            for k, (low, high) in enumerate(ends)
-        ]
-        networks = pandas.DataFrame({"part": list(stops), "training_loss": 0.1})
-        return _p1(pandas.DataFrame(pairs), networks)["verdict"]
 
-    seen, unseen, reversed_ = [(0.1, 0.3), (0.2, 0.4)], [(0.1, 0.3), (-0.2, 0.1)], [(0.1, 0.3), (-0.4, -0.1)]
-    assert verdict(main=unseen, halfway=seen) == "held"
-    assert verdict(main=unseen) == "undecided"
-    assert verdict(main=seen, halfway=reversed_) == "not held"
+def test_an_order_needs_both_of_its_differences():
+    assert verdict_on_p1([(0.1, 0.3), (0.2, 0.4)]) == "held"
+    assert verdict_on_p1([(0.1, 0.3), (-0.2, 0.1)]) == "undecided"
+    assert verdict_on_p1([(0.1, 0.3), (-0.4, -0.1)]) == "not held"
+    assert verdict_on_p1([(float("nan"),) * 2, (0.2, 0.4)], seeds=1) == "undecided"
+    with pytest.raises(KeyError, match="were not compared"):
+        Gaps(pandas.DataFrame(columns=["a", "b", "a_minus_b", "low", "high"]), 3).of(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(-0.1, 0.1, "held"), (-1.0, 1.0, "undecided"), (0.5, 0.9, "not held")]
+)
+def test_about_zero_is_an_interval_inside_a_margin(low, high, verdict):
+    rows = [["tracking, NTK final", 2.0, 1.5, 2.5, 20], ["random", (low + high) / 2, low, high, 20]]
+    areas = pandas.DataFrame(rows, columns=["method", "auc", "auc_low", "auc_high", "seeds"])
+    assert judge(CLAIMS["P2"], _random(areas)).verdict == verdict
+
+
+def test_one_axiom_that_fails_everywhere_is_against_the_theorem():
+    methods = ["surrogate, NTK final", "target, NTK final", *(f"tracking, {k}" for k in "abcde"), "tracking, NTK final"]
+    axioms = ("self-explanation", "symmetric zero", "symmetric cycle", "irreducibility", "efficiency of the change")
+    rows = [(m, a, 0.0) for m in (*methods, "TracInCP", "random") for a in axioms]
+    table = pandas.DataFrame(rows, columns=["method", "axiom", "violation"])
+    assert judge(CLAIMS["P9"], _axioms(table)).decisive.values == (4.0,) * 8
+    table.loc[table["axiom"] == "irreducibility", "violation"] = 0.5
+    assert judge(CLAIMS["P9"], _axioms(table)).verdict == "not held"
