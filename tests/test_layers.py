@@ -30,8 +30,8 @@ INSIDE = {
     ],
     "influence": ["single", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
-        "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "report",
-        "__main__",
+        "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "perceptrons",
+        "report", "__main__",
     ],
     "layerwise": ["outer_products", "recording", "blocks", "gradient_matrix"],
     "meta": [
