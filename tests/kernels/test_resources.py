@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from explainlib.datasets import Examples
 from explainlib.kernels import build, gram_triton
-from explainlib.kernels.report import GPUS, Resources, gram_work, occupancy
-from explainlib.kernels.report.roofline import LAUNCH_COSTS
-from explainlib.kernels.report.table import gram_times, write
+from explainlib.kernels.report import GPUS, Resources, gram_work, occupancy, perceptron_work
+from explainlib.kernels.report.roofline import LAUNCH_COSTS, issue_seconds
+from explainlib.kernels.report.table import gram_times, perceptron_times, write
+from explainlib.models import mlp
+from explainlib.risk import Risk
+from explainlib.training.stacked import stack_networks
+from explainlib.training.steps import stepper
 from tests.kernels.test_triton import fresh, needs_triton
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
@@ -98,11 +104,12 @@ def committed(name):
 
 
 def test_the_committed_times_are_those_of_the_formulas(tmp_path):
-    computed = list(gram_times())
+    networks = [row for row in committed("builds") if row["kernel"] == "trained_perceptrons"]
+    computed = [*gram_times(), *perceptron_times(networks)]
     write({"times": computed}, tmp_path)
     with (tmp_path / "kernels-times.csv").open() as file:
         again = list(csv.DictReader(file))
-    assert again == [row for row in committed("times") if row["kernel"] == "layer_gram"]
+    assert again == committed("times")
     assert len({row["gpu"] for row in again}) == len(GPUS) == 3
     assert [name for name in again[0] if name.startswith("predicted_ratio")] == [
         f"predicted_ratio_{1e6 * cost:.0f}us" for cost in LAUNCH_COSTS
@@ -137,3 +144,62 @@ def test_a_tile_that_reaches_too_far_is_refused():
         gram_triton.require_near(tiles, near, near, far, near, out)
     with pytest.raises(ValueError, match="too wide for the kernel"):
         gram_triton.require_near(tiles, near, near, near, near, torch.empty(1, 1, 2**25, device="meta"))
+
+
+class Launches(TorchDispatchMode):
+    """Operations that are no views: on a GPU each starts a kernel."""
+
+    VIEWS = (
+        "view",
+        "reshape",
+        "expand",
+        "transpose",
+        "slice",
+        "split",
+        "unsqueeze",
+        "t.",
+        "select",
+        "alias",
+        "permute",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function).removeprefix("aten.").lstrip("_")
+        if not name.removeprefix("unsafe_").startswith(self.VIEWS):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("widths", [(4, 5, 3), (4, 5, 6, 3)])
+def test_launches_of_the_batched_route_are_those_it_makes(widths):
+    """One step of ``training/stacked`` and Adam, counted."""
+    x = torch.randn(7, 4)
+    risk = Risk(mlp(widths, "relu", dtype=torch.float32), Examples(x, torch.arange(7) % 3, classes=("a", "b", "c")))
+    networks = stack_networks(risk, torch.ones(2, 7))
+    packed = networks.pack(risk.theta.repeat(2, 1))
+    step = stepper("adam", packed)
+    with Launches() as counted:
+        step(networks.gradients(packed), 0.1)
+    work = perceptron_work(widths, 7, 2, 1, "float32", plain=True, cache=0)
+    assert work.launches == len(counted.names), counted.names
+    assert perceptron_work(widths, 7, 2, 9, "float32", plain=True, cache=0).launches == 9 * work.launches
+
+
+def test_the_work_of_one_small_network_by_hand():
+    """2-3-2, one example, one network, two steps; 9 + 8 parameters, 6 + 6 products a pass."""
+    work = perceptron_work((2, 3, 2), 1, 1, 2, "float32", plain=False, cache=0)
+    assert work.pieces[0].products == 2 * 2 * (3 * 12 - 6) and work.launches == 1
+    assert work.bytes == 4 * (1 + 2 + 2 * 17)
+    plain = perceptron_work((2, 3, 2), 1, 1, 2, "float32", plain=True, cache=0)
+    assert not plain.cached and perceptron_work((2, 3, 2), 1, 1, 2, "float32", plain=True, cache=2**20).cached
+    assert plain.seconds(GPUS["H100 SXM"], "float32") == pytest.approx(plain.bytes / 3.35e12, rel=0.01)
+
+
+def test_instructions_are_issued_four_a_cycle():
+    gpu = GPUS["A100 SXM 80 GB"]
+    assert issue_seconds(gpu, 1, 8, 1.41e9) == pytest.approx(1.0)  # one instruction of each warp a cycle
+    assert issue_seconds(gpu, 1000, 8, 1.41e9) == pytest.approx(1000 * 8 / (4 * 108))

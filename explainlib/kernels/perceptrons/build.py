@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from explainlib.kernels.build import POINTERS, compiled, require_builds
-from explainlib.kernels.perceptrons import fused
+from explainlib.kernels.perceptrons import fused, program
 
 TENSORS = ("x", "weights", "starts", "options", "unbiased", "out")
 NUMBERS = ("y", "batches")
@@ -40,4 +40,15 @@ def build_perceptrons(
     constants = fused.constants(build, activation, adam=adam, plateau=plateau, given=given)
     kinds = dict.fromkeys(TENSORS, POINTERS[dtype]) | dict.fromkeys(NUMBERS, "*i64")
     kinds |= dict.fromkeys(("n", "size", "count", "steps"), "i32")
-    return compiled(fused._train, sm, kinds, constants, {*TENSORS, *NUMBERS}, fused.compiler_options(build))
+    return compiled(program._train, sm, kinds, constants, {*TENSORS, *NUMBERS}, fused.compiler_options(build))
+
+
+def programs(widths: tuple[int, ...], dtype: torch.dtype) -> tuple[int, int]:
+    """Return how many examples a program takes at a time, and its warps.
+
+    Args:
+        widths: of the inputs, hidden layers and outputs.
+        dtype: float32 or float64.
+    """
+    build = fused.build_for(widths, dtype)
+    return build.block, build.warps

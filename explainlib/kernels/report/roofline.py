@@ -8,6 +8,7 @@ The numbers are predicted: no kernel here has been timed. A kernel reaches a par
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ class Gpu(NamedTuple):
         processors: multiprocessors.
         clock: boost clock in hertz.
         bandwidth: of memory, bytes a second.
+        cache: bytes of the second-level cache.
         peak: flops a second of matrix products, by kind of numbers; of float32 that of all its arithmetic.
         float64: flops a second of elementwise arithmetic in float64; in the other kinds it is that of float32.
         source: where the numbers are published.
@@ -34,6 +36,7 @@ class Gpu(NamedTuple):
     processors: int
     clock: float
     bandwidth: float
+    cache: int
     peak: dict[str, float]
     float64: float
     source: str
@@ -42,12 +45,16 @@ class Gpu(NamedTuple):
 HOPPER = {"float32": 67e12, "float32 tf32": 494.5e12, "float16": 989.5e12, "bfloat16": 989.5e12, "float64": 67e12}
 GPUS = {
     "A100 SXM 80 GB": Gpu(
-        80, 108, 1.41e9, 2.039e12,
+        80, 108, 1.41e9, 2.039e12, 40 * 2**20,
         {"float32": 19.5e12, "float32 tf32": 156e12, "float16": 312e12, "bfloat16": 312e12, "float64": 19.5e12},
         9.7e12, "NVIDIA A100 Tensor Core GPU datasheet, 2021; architecture whitepaper, 2020",
     ),
-    "H100 SXM": Gpu(90, 132, 1.98e9, 3.35e12, HOPPER, 33.5e12, "NVIDIA H100 Tensor Core GPU datasheet, 2023"),
-    "H200 SXM": Gpu(90, 132, 1.98e9, 4.8e12, HOPPER, 33.5e12, "NVIDIA H200 Tensor Core GPU datasheet, 2024"),
+    "H100 SXM": Gpu(
+        90, 132, 1.98e9, 3.35e12, 50 * 2**20, HOPPER, 33.5e12, "NVIDIA H100 Tensor Core GPU datasheet, 2023",
+    ),
+    "H200 SXM": Gpu(
+        90, 132, 1.98e9, 4.8e12, 50 * 2**20, HOPPER, 33.5e12, "NVIDIA H200 Tensor Core GPU datasheet, 2024",
+    ),
 }  # fmt: skip
 BYTES = {"float32": 4, "float32 tf32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 
@@ -61,10 +68,17 @@ class Piece(NamedTuple):
 
 
 class Work(NamedTuple):
-    """The work of one operation: pieces that follow each other, and how many kernels it starts."""
+    """The work of one operation.
+
+    Attributes:
+        pieces: follow each other.
+        launches: kernels started.
+        cached: all operands stay in the cache, so that their bytes take no time.
+    """
 
     pieces: tuple[Piece, ...]
     launches: int
+    cached: bool = False
 
     @property
     def flops(self) -> float:
@@ -91,7 +105,10 @@ class Work(NamedTuple):
         """
         elementwise = gpu.float64 if kind == "float64" else gpu.peak["float32"]
         bound = sum(
-            max(piece.products / gpu.peak[kind] + piece.elementwise / elementwise, piece.bytes / gpu.bandwidth)
+            max(
+                piece.products / gpu.peak[kind] + piece.elementwise / elementwise,
+                0.0 if self.cached else piece.bytes / gpu.bandwidth,
+            )
             for piece in self.pieces
         )
         return bound + self.launches * launch_cost
@@ -146,3 +163,63 @@ def _plain_gram(n: int, P: int, d: int, o: int, kind: str, memory: int) -> Work:
     if P > 1:  # sums over q, then over p
         pieces.append(Piece(0.0, (pairs + 2 * pairs / P + n * n) * size, pairs))
     return Work(tuple(pieces), tiles * (5 if P > 1 else 3))
+
+
+def perceptron_work(widths: tuple[int, ...], n: int, m: int, steps: int, kind: str, *, plain: bool, cache: int) -> Work:
+    """Return the work of training m perceptrons by Adam for some full-batch steps.
+
+    Both routes do 2 m n in out flops for each layer's values, its weights' gradient and (not the first) its inputs'
+    gradient, and some twenty flops a parameter for Adam. The kernel reads its operands and writes the parameters, once.
+    The batched route (``training/stacked``) writes and reads values, their gradients, parameters and Adam's moments in
+    every step; where they all fit into the cache together their bytes take no time.
+
+    Args:
+        widths: of the inputs, hidden layers and outputs.
+        n: examples.
+        m: networks.
+        steps: of Adam.
+        kind: of numbers.
+        plain: the batched route, else the kernel.
+        cache: bytes of the GPU's second-level cache.
+    """
+    size, layers = BYTES[kind], list(pairwise(widths))
+    parameters = float(m * sum((a + 1) * b for a, b in layers))
+    if not plain:
+        products = 2.0 * m * n * (3 * sum(a * b for a, b in layers) - layers[0][0] * layers[0][1])
+        read = (m * n + n * widths[0]) * size + 2 * parameters * size
+        return Work((Piece(steps * products, read, steps * 20 * parameters),), 1)
+    step = _batched_step(layers, n, m, parameters)
+    alive = (5 * parameters + 2 * m * n * sum(widths[1:])) * size
+    pieces = tuple(Piece(steps * p.products, steps * size * p.bytes, steps * p.elementwise) for p in step)
+    return Work(pieces, steps * len(step), alive <= cache)
+
+
+def _batched_step(layers: list[tuple[int, int]], n: int, m: int, parameters: float) -> list[Piece]:
+    """Return one step of the batched route, a piece for each kernel it starts; bytes as counts of numbers."""
+    values = [float(m * n * width) for _, width in layers]
+    weights = [float(m * (a + 1) * b) for a, b in layers]
+    products = [2.0 * n * w for w in weights]
+    step = [Piece(products[0], weights[0] + values[0])]
+    for k in range(1, len(layers)):
+        step += [Piece(0.0, 2 * values[k - 1], values[k - 1])]  # activation
+        step += [Piece(products[k], values[k - 1] + weights[k] + values[k])]
+    step += 3 * [Piece(0.0, 2 * values[-1], values[-1])]  # softmax, minus the wanted, times the weights
+    for k in range(len(layers) - 1, 0, -1):
+        step += 2 * [Piece(products[k], values[k - 1] + weights[k] + values[k])]  # of the weights, of the inputs
+        step += [Piece(0.0, 3 * values[k - 1], values[k - 1])]
+    step += [Piece(products[0], weights[0] + values[0])]
+    return step + [Piece(0.0, moved * parameters, parameters) for moved in (3, 3, 2, 3, 2, 2, 2, 4)]  # ridge, then Adam
+
+
+def issue_seconds(gpu: Gpu, m: int, warps: int, instructions: float | int) -> float:
+    """Return the least seconds in which m programs can issue their instructions.
+
+    A multiprocessor issues four instructions a cycle, one for each of as many warps; a warp issues one at most.
+
+    Args:
+        gpu: one of ``GPUS``.
+        m: programs.
+        warps: of a program.
+        instructions: that each warp executes.
+    """
+    return instructions / gpu.clock * max(1.0, m * warps / (4 * gpu.processors))

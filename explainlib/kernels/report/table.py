@@ -6,12 +6,22 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from explainlib.kernels import build
+from explainlib.kernels.perceptrons import build_perceptrons, programs
 from explainlib.kernels.report.resources import occupancy, resources
-from explainlib.kernels.report.roofline import GPUS, LAUNCH_COSTS, Work, gram_work
+from explainlib.kernels.report.roofline import GPUS, LAUNCH_COSTS, Work, gram_work, issue_seconds, perceptron_work
 from explainlib.kernels.timing import LAYERS
 
 Row = dict[str, str | int | float]
+PERCEPTRONS = (  # widths, numbers, networks, examples, steps of the row of times
+    ((4, 5, 3), "float32", 3250, 120, 3000),
+    ((4, 5, 3), "float64", 3250, 120, 3000),
+    ((4, 20, 3), "float64", 250, 120, 3000),
+    ((36, 32, 5), "float32", 1000, 100, 1000),
+    ((64, 32, 10), "float32", 500, 500, 1000),
+)
 REPORTED = ("", "aligned")  # layouts of the Gram in the table; the tests build all of them
 
 
@@ -52,7 +62,35 @@ def gram_times() -> Iterator[Row]:
                 yield time_row("layer_gram", f"{layer.name}, n {layer.n}", kind, gpu, fused, plain)
 
 
-def time_row(kernel: str, shape: str, kind: str, gpu: str, fused: Work, plain: Work, issue: float = 0.0) -> Row:
+def perceptron_builds() -> Iterator[Row]:
+    """Yield a row for each network of ``PERCEPTRONS`` and architecture, with Adam, falling rates and full batches."""
+    for widths, kind, *_ in PERCEPTRONS:
+        for sm in build.TARGETS:
+            code = build_perceptrons(sm, widths, getattr(torch, kind))
+            yield build_row("trained_perceptrons", "-".join(map(str, widths)), kind, "any", sm, code)
+
+
+def perceptron_times(builds: list[Row]) -> Iterator[Row]:
+    """Yield a row for each network of ``PERCEPTRONS`` and GPU.
+
+    Args:
+        builds: rows of ``perceptron_builds``; every instruction of a build counts once for each block of examples,
+            which is more than is executed.
+    """
+    taken = {(row["shape"], row["numbers"], int(row["sm"])): row for row in builds}
+    for widths, kind, m, n, steps in PERCEPTRONS:
+        name = "-".join(map(str, widths))
+        for gpu, device in GPUS.items():
+            row, (block, warps) = taken[name, kind, device.sm], programs(widths, getattr(torch, kind))
+            works = [
+                perceptron_work(widths, n, m, steps, kind, plain=plain, cache=device.cache) for plain in (False, True)
+            ]
+            issue = issue_seconds(device, m, warps, steps * -(-n // block) * int(row["instructions"]))
+            shape = f"{name}, {m} networks, {n} examples, {steps} steps"
+            yield time_row("trained_perceptrons", shape, kind, gpu, *works, issue)
+
+
+def time_row(kernel: str, shape: str, kind: str, gpu: str, fused: Work, plain: Work, issue: float | int = 0.0) -> Row:
     """Return the least times of both routes, as a row; every number is predicted.
 
     Args:
@@ -86,7 +124,11 @@ def rows() -> dict[str, list[Row]]:
     Raises:
         RuntimeError: nothing can be built here; the message says what to do.
     """
-    return {"builds": list(gram_builds()), "times": list(gram_times())}
+    perceptrons = list(perceptron_builds())
+    return {
+        "builds": [*gram_builds(), *perceptrons],
+        "times": [*gram_times(), *perceptron_times(perceptrons)],
+    }
 
 
 def write(tables: dict[str, list[Row]], folder: Path) -> list[Path]:
