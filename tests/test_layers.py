@@ -30,6 +30,10 @@ INSIDE = {
         "bilevel", "representers", "studies", "fragility",
     ],
     "influence": ["single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
+    "kernels": [
+        "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "perceptrons",
+        "report", "__main__",
+    ],
     "layerwise": ["outer_products", "recording", "blocks", "gradient_matrix"],
     "meta": [
         "learner", "trained", "lbfgs", "fingerprints", "maml", "protonet", "two_layer", "task_map", "hessian", "gauss_newton", "minimise",

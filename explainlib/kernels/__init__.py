@@ -13,10 +13,11 @@ _MODULES = {  # imported on first use: they bring Triton
     "available": "explainlib.kernels.choice",
     "layer_gram": "explainlib.kernels.gram",
     "runs_on_triton": "explainlib.kernels.choice",
+    "trained_perceptrons": "explainlib.kernels.perceptrons",
     "use": "explainlib.kernels.choice",
 }
 
-__all__ = ["available", "layer_gram", "runs_on_triton", "use"]
+__all__ = ["available", "layer_gram", "runs_on_triton", "trained_perceptrons", "use"]
 
 
 def __getattr__(name: str) -> object:

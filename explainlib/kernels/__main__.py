@@ -1,4 +1,8 @@
-"""``python -m explainlib.kernels``: time the kernels on a GPU; ``check`` compares them, ``build`` compiles them."""
+"""``python -m explainlib.kernels``: time the kernels on a GPU; ``check`` compares them, ``build`` compiles them.
+
+``--report FOLDER`` needs no GPU: it builds every kernel for A100, H100 and B200, reads registers, spills, shared memory
+and occupancy from the machine code, and writes them beside the least times by formula as two tables.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
-from explainlib.kernels import available, build, self_check, timing
+from explainlib.kernels import available, build, report, self_check, timing
 
 INTERPRETER = "TRITON_INTERPRET"  # read by Triton once, when it is imported
 
@@ -41,7 +46,7 @@ def build_all() -> int:
     """Compile the kernel for GPUs that need not be here; print the sizes of the code."""
     try:
         for sm in build.TARGETS:
-            for name, options in build.VARIANTS.items():
+            for name, options in build.KINDS.items():
                 code = build.build(sm, **options)
                 print(
                     f"sm_{sm} {name:<23} ptx {len(code['ptx']):>7} bytes, cubin {len(code['cubin']):>7} bytes",
@@ -67,12 +72,29 @@ def print_timings() -> int:
     return check()
 
 
+def write_report(folder: Path) -> int:
+    """Write the report's tables into a folder and print their names; return 1 if nothing can be built or one spills."""
+    try:
+        tables = report.rows()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(*report.write(tables, folder), sep="\n")
+    spilling = [row for row in tables["builds"] if row["spilled_bytes"]]
+    print(f"{len(tables['builds'])} builds, {len(spilling)} of them spill; all times are predicted, none is measured")
+    print(*spilling, sep="\n", end="\n" if spilling else "")
+    return int(bool(spilling))
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m explainlib.kernels", description=__doc__)
     commands = {"time": print_timings, "check": check, "build": build_all}
     parser.add_argument("command", nargs="?", default="time", choices=commands)
-    return commands[parser.parse_args(words).command]()
+    where = {"nargs": "?", "type": Path, "const": Path("data/results"), "metavar": "FOLDER"}
+    parser.add_argument("--report", help="write what the builds take; into data/results if no folder is given", **where)
+    given = parser.parse_args(words)
+    return commands[given.command]() if given.report is None else write_report(given.report)
 
 
 if __name__ == "__main__":

@@ -44,20 +44,18 @@ def _inner_products(
     left, right, left_offset, right_offset, left_mask, right_mask, width, left_stride, right_stride,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """Return the [ROWS, COLUMNS] inner products of vectors of ``width`` numbers at the two offsets."""
+    """Return the [ROWS, COLUMNS] inner products of vectors of ``width`` numbers, at offsets from two pointers."""
     total = tl.zeros((ROWS, COLUMNS), dtype=SUM)
+    k = tl.arange(0, BLOCK)
+    left_at = left_offset[:, None] + k[None, :] * left_stride
+    right_at = right_offset[None, :] + k[:, None] * right_stride
     for start in range(0, width, BLOCK):
-        k = (start + tl.arange(0, BLOCK)).to(left_offset.dtype)
-        k_mask = k < width
-        x = tl.load(
-            left + left_offset[:, None] + k[None, :] * left_stride, mask=left_mask[:, None] & k_mask[None, :], other=0.0
-        )
-        y = tl.load(
-            right + right_offset[None, :] + k[:, None] * right_stride,
-            mask=right_mask[None, :] & k_mask[:, None],
-            other=0.0,
-        )
+        k_mask = k < width - start
+        x = tl.load(left + left_at, mask=left_mask[:, None] & k_mask[None, :], other=0.0)
+        y = tl.load(right + right_at, mask=right_mask[None, :] & k_mask[:, None], other=0.0)
         total = tl.dot(x, y, total, input_precision=PRECISION, out_dtype=SUM)
+        left += BLOCK * left_stride
+        right += BLOCK * right_stride
     return total
 
 
@@ -67,42 +65,55 @@ def _gram(
     a_i, g_i, a_j, g_j, out, n, m, P, Q, d, o,
     ai_b, ai_n, ai_p, ai_d, gi_b, gi_n, gi_p, gi_o, aj_b, aj_m, aj_q, aj_d, gj_b, gj_m, gj_q, gj_o,
     I: tl.constexpr, S: tl.constexpr, J: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr,
-    SYMMETRIC: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
+    SYMMETRIC: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """Write one tile of pairs, I x J of them; where the sides are the same, only from the diagonal up, and mirrored."""
+    """Write one tile of pairs, I x J of them; where the sides are the same, only from the diagonal up, and mirrored.
+
+    Where the tile begins is one pointer of 64 bits, moved from block to block; inside it offsets have 32 bits and do
+    not change. So a tensor may have more than 2^31 numbers, and a thread keeps no addresses of 64 bits.
+    """
     tiles_across = tl.cdiv(m, J)
     program = tl.program_id(0)
-    batch = (program // (tl.cdiv(n, I) * tiles_across)).to(INDEX)
+    batch = (program // (tl.cdiv(n, I) * tiles_across)).to(tl.int64)
     first_i = (program // tiles_across) % tl.cdiv(n, I) * I
     first_j = program % tiles_across * J
     if (not SYMMETRIC) or (first_j >= first_i):
         row, column = tl.arange(0, I * S), tl.arange(0, J * T)
-        i, j = (first_i + row // S).to(INDEX), (first_j + column // T).to(INDEX)
-        ai, gi = batch * ai_b + i * ai_n, batch * gi_b + i * gi_n
-        aj, gj = batch * aj_b + j * aj_m, batch * gj_b + j * gj_m
+        at_i, at_j = first_i.to(tl.int64), first_j.to(tl.int64)
+        ai, gi = a_i + batch * ai_b + at_i * ai_n, g_i + batch * gi_b + at_i * gi_n
+        ai_at, gi_at = row // S * ai_n + row % S * ai_p, row // S * gi_n + row % S * gi_p
+        aj_at, gj_at = column // T * aj_m + column % T * aj_q, column // T * gj_m + column % T * gj_q
         total = tl.zeros((I * S, J * T), dtype=SUM)
         for first_p in range(0, P, S):
-            p = (first_p + row % S).to(INDEX)
-            left = (i < n) & (p < P)
+            left = (row // S < n - first_i) & (row % S < P - first_p)
+            aj, gj = a_j + batch * aj_b + at_j * aj_m, g_j + batch * gj_b + at_j * gj_m
             for first_q in range(0, Q, T):
-                q = (first_q + column % T).to(INDEX)
-                right = (j < m) & (q < Q)
-                a_products = _inner_products(a_i, a_j, ai + p * ai_p, aj + q * aj_q, left, right, d, ai_d, aj_d,
+                right = (column // T < m - first_j) & (column % T < Q - first_q)
+                a_products = _inner_products(ai, aj, ai_at, aj_at, left, right, d, ai_d, aj_d,
                                       I * S, J * T, BLOCK, PRECISION, SUM)  # fmt: skip
-                g_products = _inner_products(g_i, g_j, gi + p * gi_p, gj + q * gj_q, left, right, o, gi_o, gj_o,
+                g_products = _inner_products(gi, gj, gi_at, gj_at, left, right, o, gi_o, gj_o,
                                       I * S, J * T, BLOCK, PRECISION, SUM)  # fmt: skip
                 total += a_products * g_products
+                aj += T * aj_q
+                gj += T * gj_q
+            ai += S * ai_p
+            gi += S * gi_p
         pairs = tl.sum(tl.sum(tl.reshape(total, (I, S, J, T)), 3), 1).to(out.dtype.element_ty)
-        i, j = (first_i + tl.arange(0, I)).to(INDEX)[:, None], (first_j + tl.arange(0, J)).to(INDEX)[None, :]
-        mask = (i < n) & (j < m)
+        i, j = tl.arange(0, I)[:, None], tl.arange(0, J)[None, :]
+        mask = (i < n - first_i) & (j < m - first_j)
+        whole = out + batch * n * m
         if SYMMETRIC:
-            mask = mask & (i <= j)
-            tl.store(out + batch * n * m + j * m + i, pairs, mask=mask)
-        tl.store(out + batch * n * m + i * m + j, pairs, mask=mask)
+            mask = mask & (first_i + i <= first_j + j)
+            tl.store(whole + at_j * m + at_i + (j * m + i), pairs, mask=mask)
+        tl.store(whole + at_i * m + at_j + (i * m + j), pairs, mask=mask)
 
 
 class Tiles(NamedTuple):
-    """The constants of one build: examples and positions of a tile's sides, the block of d and o, warps and stages."""
+    """The constants of one build: examples and positions of a tile's sides, the block of d and o, warps and stages.
+
+    ``registers`` is the most a thread may have. Left to itself the assembler aims at 128, so that two programs share a
+    multiprocessor, and spills what does not fit.
+    """
 
     I: int
     S: int
@@ -111,17 +122,31 @@ class Tiles(NamedTuple):
     BLOCK: int
     warps: int = 8
     stages: int = 2
+    registers: int = 255
 
 
-def tiles_for(n: int, P: int, m: int, Q: int, dtype: torch.dtype, precision: str) -> Tiles:
+def tiles_for(n: int, P: int, m: int, Q: int, dtype: torch.dtype, precision: str, *, aligned: bool = False) -> Tiles:
     """Return tiles with the least padding, of 64 x 64 products.
 
-    The three tiles of sums and one block of each factor have to fit into 255 registers a thread. On tensor cores a
-    block of 32 does; without them (float32 as it stands, float64) a thread holds its whole part of both blocks.
+    The three tiles of sums and one block of each factor have to fit into 255 registers a thread. Without tensor cores
+    (float32 as it stands, and float64) a thread holds its part of both blocks, and there is no room for the next one
+    (stages). The constants are those with which no build spills (``tests/kernels/test_resources.py``).
+
+    Args:
+        n: examples of the left side.
+        P: its positions.
+        m: examples of the right side.
+        Q: its positions.
+        dtype: of the factors.
+        precision: "ieee" or "tf32".
+        aligned: widths and strides are multiples of 16. Then float32 needs fewer registers, on sm_80 and sm_90 half.
     """
     sides = (*tile_split(n, P, SIDE), *tile_split(m, Q, SIDE))
-    on_tensor_cores = dtype in (torch.float16, torch.bfloat16) or (dtype == torch.float32 and precision == "tf32")
-    return Tiles(*sides, BLOCK=32, stages=3) if on_tensor_cores else Tiles(*sides, BLOCK=16)
+    if dtype in (torch.float16, torch.bfloat16):
+        return Tiles(*sides, BLOCK=32)
+    if dtype == torch.float32 and precision == "tf32":
+        return Tiles(*sides, BLOCK=16)
+    return Tiles(*sides, BLOCK=16, stages=1, registers=160 if aligned and dtype == torch.float32 else 255)
 
 
 def tile_split(n: int, P: int, side: int) -> tuple[int, int]:
@@ -162,32 +187,50 @@ def launch(
         return launch(*wide, symmetric=symmetric, precision=precision).bfloat16()
     (b, n, P, d), (m, Q, o) = a_i.shape, g_j.shape[1:]
     out = a_i.new_empty(b, n, m)
-    tiles = tiles_for(n, P, m, Q, a_i.dtype, precision)
+    aligned = all(
+        x.stride(-1) == 1 and all(step % 16 == 0 for step in (x.shape[-1], *x.stride()[:-1]))
+        for x in (a_i, g_i, a_j, g_j)
+    )
+    tiles = tiles_for(n, P, m, Q, a_i.dtype, precision, aligned=aligned)
     grid = (b * triton.cdiv(n, tiles.I) * triton.cdiv(m, tiles.J),)
     strides = [step for x in (a_i, g_i, a_j, g_j) for step in x.stride()]
-    int64_index = any(max_offset(x) >= 2**31 for x in (a_i, g_i, a_j, g_j, out))
+    require_near(tiles, a_i, g_i, a_j, g_j, out)
     with torch.cuda.device(a_i.device) if a_i.is_cuda else nullcontext():
         _gram[grid](
             a_i, g_i, a_j, g_j, out, n, m, P, Q, d, o, *strides,
-            *constants(tiles, a_i.dtype, symmetric=symmetric, precision=precision, int64_index=int64_index).values(),
-            num_warps=tiles.warps, num_stages=tiles.stages, enable_fp_fusion=FP_FUSION,
+            *constants(tiles, a_i.dtype, symmetric=symmetric, precision=precision).values(),
+            **compiler_options(tiles),
         )  # fmt: skip
     return out
 
 
-def max_offset(x: Tensor) -> int:
-    """Return the offset of the last element, with room for one block beyond it."""
-    return sum((size + SIDE) * step for size, step in zip(x.shape, x.stride(), strict=True))
+def require_near(tiles: Tiles, a_i: Tensor, g_i: Tensor, a_j: Tensor, g_j: Tensor, out: Tensor) -> None:
+    """Raise a ValueError where one tile reaches over more than 2^31 numbers of memory, which offsets do not hold."""
+    examples = ((a_i, tiles.I, tiles.S), (g_i, tiles.I, tiles.S), (a_j, tiles.J, tiles.T), (g_j, tiles.J, tiles.T))
+    for x, count, positions in examples:
+        _, of_example, of_position, of_number = x.stride()
+        reach = count * of_example + positions * of_position + tiles.BLOCK * of_number
+        if reach >= 2**31:
+            raise ValueError(
+                f"a tile of the kernel would reach over {reach} numbers of a tensor of shape {list(x.shape[1:])}, 2^31 "
+                "and more; pass a contiguous tensor, or use('torch')."
+            )
+    if SIDE * max(out.shape[1:]) >= 2**31:
+        raise ValueError(f"a Gram of {list(out.shape[1:])} is too wide for the kernel; use('torch').")
 
 
-def constants(
-    tiles: Tiles, dtype: torch.dtype, *, symmetric: bool, precision: str, int64_index: bool
-) -> dict[str, object]:
-    """Return the constants of a build, in the kernel's order; ``int64_index`` is for offsets of 2^31 and more."""
+def constants(tiles: Tiles, dtype: torch.dtype, *, symmetric: bool, precision: str) -> dict[str, object]:
+    """Return the constants of a build, in the kernel's order."""
     return {
         "I": tiles.I, "S": tiles.S, "J": tiles.J, "T": tiles.T, "BLOCK": tiles.BLOCK,
-        "SYMMETRIC": symmetric, "PRECISION": precision,
-        "SUM": tl.float64 if dtype == torch.float64 else tl.float32, "INDEX": tl.int64 if int64_index else tl.int32,
+        "SYMMETRIC": symmetric, "PRECISION": precision, "SUM": tl.float64 if dtype == torch.float64 else tl.float32,
+    }  # fmt: skip
+
+
+def compiler_options(tiles: Tiles) -> dict[str, object]:
+    """Return what a build is compiled with."""
+    return {
+        "num_warps": tiles.warps, "num_stages": tiles.stages, "maxnreg": tiles.registers, "enable_fp_fusion": FP_FUSION,
     }  # fmt: skip
 
 

@@ -31,11 +31,13 @@ from explainlib.losses import Loss, LossFunction
 from explainlib.risk import Risk, minimum_tolerance
 from explainlib.storage import Store, Tensors
 from explainlib.training.fingerprints import risk_fingerprint
+from explainlib.training.fused import fused_training
 from explainlib.training.stacked import Stacked, stack_networks, values_per_network
 from explainlib.training.starts import starts_or_fresh
 from explainlib.training.steps import Plateau, stepper
 
 CACHED = 2**17  # numbers in memory for one batch of networks, few enough for the processor's cache
+ON_GPU = 2**27  # the same on a GPU, which wants many networks at once
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def fit_risks(
     Raises:
         TypeError, ValueError: bad options, starts or weights, or a folder of another computation.
     """
-    size = max(1, CACHED // values_per_network(risk))
+    numbers = CACHED if risk.theta.device.type == "cpu" else ON_GPU
+    size = max(1, numbers // values_per_network(risk))
     how = {"epochs": epochs, "lr": lr, "optimizer": optimizer, "schedule": schedule}
     return fit_in_batches(stack_networks, risk, starts, weights, batch=size, store=store, **how)
 
@@ -242,6 +245,25 @@ def train_networks(
         schedule: None, or a ``Plateau``.
         bar: progress in networks x epochs.
     """
+    how = {"epochs": epochs, "lr": lr, "optimizer": optimizer, "schedule": schedule}
+    theta = fused_training(networks, start, **how)
+    packed = stepped(networks, start, **how, bar=bar) if theta is None else networks.pack(theta)
+    gradient_norm = networks.unpack(networks.gradients(packed)).norm(dim=1)
+    losses = networks.values(packed).detach()
+    return {"theta": networks.unpack(packed), "losses": losses, "gradient_norm": gradient_norm}
+
+
+def stepped(
+    networks: Stacked,
+    start: Tensor,
+    *,
+    epochs: int,
+    lr: float,
+    optimizer: str,
+    schedule: Plateau | None,
+    bar: tqdm,
+) -> Tensor:
+    """Return the packed parameters after all epochs, one batched step after the other; as ``train_networks``."""
     packed = networks.pack(start)
     step = stepper(optimizer, packed)
     rates: float | Tensor = lr
@@ -254,9 +276,7 @@ def train_networks(
         step(gradient, rates)
         if epoch % update_every == 0:
             bar.update(update_every * len(start))
-    gradient_norm = networks.unpack(networks.gradients(packed)).norm(dim=1)
-    losses = networks.values(packed).detach()
-    return {"theta": networks.unpack(packed), "losses": losses, "gradient_norm": gradient_norm}
+    return packed
 
 
 def statuses(theta: Tensor, norms: Tensor, epochs: int, tolerance: float) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ EVIDENCE: dict[str, Callable[[Tables, str], dict[str, Evidence]]] = {
 LETTERS = {"T": "tlxml", "R": "bilevel", "E": "fragility", "P": "representers", "B": "group"}
 DATA = {  # each study's data sets, the paper's own first; the group study's digits have the same synthetic models
     "tlxml": ("omniglot",),
-    "bilevel": ("omniglot", "digits", "glyphs"),
+    "bilevel": ("omniglot", "mnist", "digits", "glyphs"),
     "fragility": ("iris",),
     "representers": ("mnist", "cifar10", "toxicity", "ag_news"),
     "group": ("mnist",),

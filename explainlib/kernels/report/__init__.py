@@ -1,0 +1,18 @@
+"""What can be known of the kernels without a GPU: registers, spills, occupancy, and the times that are possible."""
+
+from explainlib.kernels.report.resources import Resources, occupancy, resources
+from explainlib.kernels.report.roofline import GPUS, Gpu, Work, gram_work, perceptron_work
+from explainlib.kernels.report.table import rows, write
+
+__all__ = [
+    "GPUS",
+    "Gpu",
+    "Resources",
+    "Work",
+    "gram_work",
+    "occupancy",
+    "perceptron_work",
+    "resources",
+    "rows",
+    "write",
+]
