@@ -31,6 +31,7 @@ from explainlib.studies.claims import (
 Tables = Mapping[str, pandas.DataFrame]
 Values = dict[int, float]  # by seed
 EXACT, ORACLE = "task influence", "oracle"
+SIMPLE = ("gradient product", "cosine", "raw loss")
 EDITED = {"formula": "edited", "Newton step": "edited_newton", "solved again": "accuracy"}
 UNLEARNED = "the learner is not better on new tasks than its start"
 NO_ROOM = "removing exactly the tasks with wrong labels does not raise the accuracy on new tasks"
@@ -47,6 +48,8 @@ class Asked:
         context: what stands beside them.
         learning: whether the learner has to be better than its start.
         room: whether the oracle's removal has to help.
+        ahead: by how much task influence is ahead of a control, one number a seed, from the rows and its name; None
+            where no control could take its place.
     """
 
     table: str
@@ -54,6 +57,7 @@ class Asked:
     context: Callable[[pandas.DataFrame], str]
     learning: bool = True
     room: bool = False
+    ahead: Callable[[pandas.DataFrame, str], Values] | None = None
 
 
 def bilevel_claims(tables: Tables) -> pandas.DataFrame:
@@ -83,7 +87,19 @@ def _evidence(
     reasons = dict.fromkeys(reason for reason in missing.values() if reason)
     withheld = (ABSENT, "; ".join(reasons)) if all(missing.values()) else None
     notes = "; ".join(f"{inner} is left out: {reason}" for inner, reason in missing.items() if reason and not withheld)
-    return Evidence(comparisons, controls, withheld, notes)
+    return Evidence(comparisons, controls, withheld, notes, "" if withheld else _caveat(asked, parts, chosen))
+
+
+def _caveat(asked: Asked, parts: Mapping[str, pandas.DataFrame], chosen: Sequence[str]) -> str:
+    """Return which simple controls do as well: task influence is not ahead of them by an interval."""
+    if asked.ahead is None:
+        return ""
+    names = [n for n in SIMPLE if not all(_above(asked.ahead(parts[i], n)) for i in chosen if n in _methods(parts[i]))]
+    return f"but simpler controls do as well: {', '.join(names)}" if names else ""
+
+
+def _methods(table: pandas.DataFrame) -> set[str]:
+    return set(table["method"])
 
 
 def _seeds(table: pandas.DataFrame, method: str, value: Callable[[pandas.DataFrame], pandas.Series] | str) -> Values:
@@ -235,10 +251,10 @@ def _at(harmful: pandas.DataFrame, wrong: float, inspected: float) -> pandas.Dat
     return harmful[(harmful["flipped"] == wrong) & (harmful["inspected"] == inspected)]
 
 
-def _r6(harmful: pandas.DataFrame) -> Values:
+def _r6(harmful: pandas.DataFrame, control: str = "random") -> Values:
     differences = []
     for wrong in sorted(harmful["flipped"].unique()):
-        own, chance = (_seeds(_at(harmful, wrong, 0.25), name, "accuracy") for name in (EXACT, "random"))
+        own, chance = (_seeds(_at(harmful, wrong, 0.25), name, "accuracy") for name in (EXACT, control))
         differences.append({seed: own[seed] - chance[seed] for seed in own})
     return {seed: min(each[seed] for each in differences) for seed in differences[0]}
 
@@ -258,6 +274,12 @@ def _r7(harmful: pandas.DataFrame) -> Values:
     return {seed: value - 0.95 for seed, value in found.items()}
 
 
+def _r7_ahead(harmful: pandas.DataFrame, control: str) -> Values:
+    part = _at(harmful, harmful["flipped"].min(), 0.4)
+    own, other = (_seeds(part, name, "found") for name in (EXACT, control))
+    return {seed: own[seed] - other[seed] for seed in own}
+
+
 def _r7_context(harmful: pandas.DataFrame) -> str:
     said = []
     for wrong in sorted(harmful["flipped"].unique()):
@@ -269,9 +291,9 @@ def _r7_context(harmful: pandas.DataFrame) -> str:
     return "; ".join(said)
 
 
-def _r8(descending: pandas.DataFrame) -> Values:
+def _r8(descending: pandas.DataFrame, control: str = "random") -> Values:
     last = descending[descending["share"] == 0.4]
-    own, chance = (_seeds(last, name, "accuracy") for name in (EXACT, "random"))
+    own, chance = (_seeds(last, name, "accuracy") for name in (EXACT, control))
     return {seed: chance[seed] - own[seed] for seed in own}
 
 
@@ -287,7 +309,7 @@ ASKED = {
     "R3": Asked("editing", _r3, _r3_context, learning=False),
     "R4": Asked("examples", _r4, _r4_context),
     "R5": Asked("removal", _r5, _r5_context, room=True),
-    "R6": Asked("harmful", _r6, _r6_context, room=True),
-    "R7": Asked("harmful", _r7, _r7_context, learning=False),
-    "R8": Asked("descending", _r8, _r8_context),
+    "R6": Asked("harmful", _r6, _r6_context, room=True, ahead=_r6),
+    "R7": Asked("harmful", _r7, _r7_context, learning=False, ahead=_r7_ahead),
+    "R8": Asked("descending", _r8, _r8_context, ahead=_r8),
 }

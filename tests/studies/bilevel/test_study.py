@@ -280,3 +280,14 @@ def test_the_oracle_takes_the_spoiled_tasks_first(case):
 def test_other_data_are_refused():
     with pytest.raises(ValueError, match="digits, mnist, glyphs, omniglot"):
         bilevel.config("quick", "iris")
+
+
+@pytest.mark.parametrize(("behind", "named"), [(0.0, True), (0.05, False)])
+def test_a_control_that_does_as_well_is_named(behind, named):
+    """Task influence against cosines, four seeds: equal up to noise, or ahead by more than any noise."""
+    noise = (0.004, -0.003, 0.002, -0.003)
+    rows = [[method, 0.2, 0.25, seed, level - (behind if method == "cosine" else 0) + (n if method == "cosine" else 0)]
+            for seed, n in enumerate(noise) for method, level in (("task influence", 0.9), ("cosine", 0.9))]  # fmt: skip
+    table = pandas.DataFrame(rows, columns=["method", "flipped", "inspected", "seed", "accuracy"])
+    said = bilevel_claims._caveat(bilevel_claims.ASKED["R6"], {"proximal": table}, ["proximal"])
+    assert ("cosine" in said) == named and "raw loss" not in said
