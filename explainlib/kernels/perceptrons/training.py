@@ -60,18 +60,15 @@ def trained_perceptrons(
         batches: numbers of the examples of each of r steps of an epoch, the same for all networks; None takes all.
 
     Returns:
-        [m, p] in the dtype of ``starts``, not differentiable. The kernel keeps weights and optimiser state in
-        registers; shapes for which there are too few (``obstacle``) take the plain route and a warning says so once.
+        [m, p], not differentiable. Shapes that do not fit into registers take the plain route; a warning says so once.
 
     Raises:
         TypeError, ValueError: operands that do not belong together, or bad options.
 
-    Example: the gradient of one example with two equal outputs is (-1/2, 1/2); only the last bias has it, because
-    all else is 0.
+    Example: of one example with two equal outputs only the last bias has a gradient, (-1/2, 1/2).
 
-        >>> x, y = torch.tensor([[1.0]]), torch.tensor([0])
+        >>> x, y, one = torch.tensor([[1.0]]), torch.tensor([0]), torch.ones(1, 1)
         >>> widths, start = (1, 1, 2), torch.zeros(1, 6)
-        >>> one = torch.ones(1, 1)
         >>> trained_perceptrons(x, y, one, start, widths=widths, epochs=1, lr=1.0, optimizer="sgd").tolist()
         [[0.0, 0.0, 0.0, 0.0, 0.5, -0.5]]
     """
