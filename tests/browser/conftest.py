@@ -186,7 +186,7 @@ def lab(serve, notebook_copies, tmp_path):
     """Return the address of a JupyterLab on a copy of the notebooks."""
     folder = notebook_copies(tmp_path / "notebooks")
     open_door = ["--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"]
-    place = [f"--ServerApp.root_dir={folder}", "--ip=127.0.0.1", "--allow-root", "--LabApp.expose_app_in_browser=True"]
+    place = [f"--ServerApp.root_dir={folder}", "--ip=127.0.0.1", "--allow-root"]
     return serve("jupyterlab", [*open_door, *place], folder, "/api/status")
 
 
@@ -242,38 +242,6 @@ def screenshot(tmp_path):
         return path
 
     return save
-
-
-THEMES = ("JupyterLab Light", "JupyterLab Dark")
-WINDOWS = ((1400, 1000), (1280, 800), (640, 900))  # with the file browser, 833 px for the notebook at 1280, or
-NARROW = 700  # without it
-LEAST_CONTRAST, LEAST_TEXT = 4.5, 12  # WCAG AA; pixels
-LOOK = (Path(__file__).parent / "look.js").read_text()
-
-
-@pytest.fixture
-def look_at_the_panel(screenshot):
-    """Return a function that fails where a panel is cut, pale or tiny in either theme at three widths: (page, root)."""
-
-    def look(page, root):
-        panel, wrong = page.locator(f".{root}").first, {}
-        for theme in THEMES:
-            page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
-            page.wait_for_timeout(800)
-            shown = [(w, h, w > NARROW) for w, h in WINDOWS]
-            for width, height, files in shown:
-                page.set_viewport_size({"width": width, "height": height})
-                if files != page.locator(".jp-FileBrowser").first.is_visible():
-                    page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-                panel.scroll_into_view_if_needed()
-                page.wait_for_timeout(600)
-                screenshot(panel, f"{root}_{theme.split()[-1].lower()}_{width}")
-                seen = panel.evaluate(LOOK, {"contrast": LEAST_CONTRAST, "size": LEAST_TEXT})
-                wrong |= {(theme, width, kind): found for kind, found in seen.items() if found}
-        page.set_viewport_size({"width": 1400, "height": 1000})
-        assert not wrong, "\n".join(f"{where}: {found}" for where, found in wrong.items())
-
-    return look
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ NOTEBOOK = "03_fragility.ipynb"
 
 @pytest.mark.timeout(500)
 @pytest.mark.flaky(reruns=1)
-def test_the_fragility_panel_works_in_jupyterlab(page, open_and_run_all, screenshot, look_at_the_panel):
+def test_the_fragility_panel_works_in_jupyterlab(page, open_and_run_all, screenshot):
     from playwright.sync_api import expect
 
     open_and_run_all(page, NOTEBOOK)
@@ -37,4 +37,3 @@ def test_the_fragility_panel_works_in_jupyterlab(page, open_and_run_all, screens
     expect(words).to_contain_text("plain, width 5")
     assert panel.locator("img:not([alt])").count() == 0
     screenshot(panel, "fragility_panel_width")
-    look_at_the_panel(page, "xl-fragility-panel")

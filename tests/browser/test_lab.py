@@ -13,11 +13,8 @@ PANELS = [
 @pytest.mark.timeout(400)
 @pytest.mark.flaky(reruns=1)
 @pytest.mark.parametrize(("notebook", "root"), PANELS)
-def test_the_panel_works_in_jupyterlab(
-    page, open_and_run_all, work_the_panel, screenshot, look_at_the_panel, notebook, root
-):
+def test_the_panel_works_in_jupyterlab(page, open_and_run_all, work_the_panel, screenshot, notebook, root):
     open_and_run_all(page, notebook)
     panel = work_the_panel(page, root)
     screenshot(panel, f"{root}_lab")
     screenshot(page, f"{root}_page")
-    look_at_the_panel(page, root)

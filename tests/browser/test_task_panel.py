@@ -11,7 +11,7 @@ NOTEBOOK = "06_tlxml.ipynb"
 
 @pytest.mark.timeout(500)
 @pytest.mark.flaky(reruns=1)
-def test_the_task_panel_works_in_jupyterlab(page, open_and_run_all, work_the_panel, screenshot, look_at_the_panel):
+def test_the_task_panel_works_in_jupyterlab(page, open_and_run_all, work_the_panel, screenshot):
     from playwright.sync_api import expect
 
     open_and_run_all(page, NOTEBOOK)
@@ -40,4 +40,3 @@ def test_the_task_panel_works_in_jupyterlab(page, open_and_run_all, work_the_pan
     expect(panel.get_by_text("999").first).to_be_visible()
     assert panel.locator("img:not([alt])").count() == 0
     screenshot(panel, "task_panel_mistake")
-    look_at_the_panel(page, "xl-task-panel")
