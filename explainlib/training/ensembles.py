@@ -263,7 +263,17 @@ def stepped(
     schedule: Plateau | None,
     bar: tqdm,
 ) -> Tensor:
-    """Return the packed parameters after all epochs, one batched step after the other; as ``train_networks``."""
+    """Return the packed parameters after all epochs, one batched step after the other.
+
+    Args:
+        networks: all of one shape, with their data and weights.
+        start: first parameters, one row a network.
+        epochs: full-batch steps.
+        lr: first rate.
+        optimizer: "adam" or "sgd".
+        schedule: lowers the rate of a network whose loss rests; None keeps it.
+        bar: of progress.
+    """
     packed = networks.pack(start)
     step = stepper(optimizer, packed)
     rates: float | Tensor = lr
