@@ -1,7 +1,6 @@
 """The rooms from the ground up, and inside a room the corridors: an import goes one way, and each thing has one place."""
 
 import ast
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -219,9 +218,3 @@ def test_importing_the_house_brings_nothing_heavy_but_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOUSE.parent, timeout=120)
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
-
-
-def test_progress_is_a_widget_in_notebooks():
-    """Plain tqdm writes to stderr, which a notebook shows as a red band like an error."""
-    plain = [path for path in FILES if re.search(r"^(from tqdm import|import tqdm)", path.read_text(), re.MULTILINE)]
-    assert not plain, plain

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_count, require_groups, require_nonnegative, require_positive

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from explainlib.solvers.neumann import REMEDIES, Operator, neumann
 from explainlib.solvers.solution import Solution

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from explainlib.checks import require_count, require_nonnegative, require_positive
 from explainlib.curvature.spectrum import lanczos

@@ -19,7 +19,7 @@ from types import ModuleType
 
 import pandas
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from explainlib.studies.record import PartialResults
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import (

@@ -26,7 +26,9 @@ def problem(widths, n, m, dtype, seed=0):
     starts = torch.randn(m, p, generator=generator, dtype=dtype) / 2
     return x, torch.randint(widths[-1], (n,), generator=generator), weights, starts
 """
-exec(CASES)  # the same in this process and in the interpreter's  # noqa: S102
+problem = {}
+exec(CASES, problem)  # the same in this process and in the interpreter's  # noqa: S102
+problem = problem["problem"]
 
 
 @pytest.mark.parametrize("activation", plain.ACTIVATIONS)
@@ -231,3 +233,28 @@ def test_the_cpu_does_not_ask_for_triton(monkeypatch):
     monkeypatch.delitem(sys.modules, "triton", raising=False)
     given = {"epochs": 1, "lr": 0.1, "optimizer": "adam", "schedule": None}
     assert inspect.unwrap(handed.fused_training)(None, STARTS, **given) is None
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_a_kernel_that_is_wrong_on_a_device_is_not_used(monkeypatch, wrong):
+    """Tried once a shape, on the first steps of two networks; the plain route trains all where they disagree."""
+    calls = []
+
+    def launch(x, y, weights, starts, **options):
+        calls.append((len(starts), options["epochs"]))
+        return plain.trained(x, y, weights, starts, **options) + (0.1 if wrong else 0.0)
+
+    monkeypatch.setattr(training, "fits_kernel", lambda widths, activation, starts: True)
+    monkeypatch.setattr(training, "_agreed", {})
+    monkeypatch.setattr(training.fused, "launch", launch)
+    x, y, weights, starts = problem((4, 5, 3), 12, 4, torch.float64)
+    options = {"widths": (4, 5, 3), "epochs": 5, "lr": 0.01}
+    others = {"activation": "relu", "optimizer": "adam", "l2": 0.0, "plateau": None, "batches": None}
+    want = plain.trained(x, y, weights, starts, **options, **others)
+    for time in range(2):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = trained_perceptrons(x, y, weights, starts, **options)
+        assert torch.equal(found, want)
+        assert bool(said) == (wrong and time == 0)
+    assert calls == [(2, 3)] + ([] if wrong else [(4, 5), (4, 5)])

@@ -114,7 +114,7 @@ def test_the_figure_of_the_group_study_says_what_it_shows(toy_tables):
         ({"name": "nothing"}, "nothing"),
         ({"name": "group", "scale": "huge"}, "huge"),
         ({"name": "group", "data": "iris"}, "digits, mnist"),
-        ({"name": "bilevel", "data": "mnist"}, "glyphs, omniglot"),
+        ({"name": "bilevel", "data": "iris"}, "glyphs, omniglot"),
     ],
 )
 def test_unknown_words_are_refused(tmp_path, words, says):

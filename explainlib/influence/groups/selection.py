@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_count, require_nonnegative

@@ -21,7 +21,9 @@ from explainlib.checks import (
 from explainlib.kernels.choice import runs_on_triton
 from explainlib.kernels.perceptrons import fused, plain
 
+TOLERANCE = 1e-3  # between kernel and plain route after the first steps, relative to the way gone
 _said: set[str] = set()
+_agreed: dict[tuple[object, ...], bool] = {}
 
 
 def trained_perceptrons(
@@ -76,9 +78,27 @@ def trained_perceptrons(
     _require_options(activation, epochs, lr, optimizer, l2, plateau, batches, len(x))
     options = {"widths": widths, "activation": activation, "epochs": epochs, "lr": lr, "optimizer": optimizer}
     options |= {"l2": l2, "plateau": plateau, "batches": batches}
-    if fits_kernel(widths, activation, starts):
+    if fits_kernel(widths, activation, starts) and _agrees(x, y, weights, starts, options):
         return fused.launch(x, y, weights, starts, **options)
     return plain.trained(x, y, weights, starts, **options)
+
+
+def _agrees(x: Tensor, y: Tensor, weights: Tensor, starts: Tensor, options: dict[str, object]) -> bool:
+    """Return whether the kernel agrees with the plain route on this device; tried once a shape, on the first steps."""
+    way = (options["plateau"] is None, options["batches"] is None)
+    key = (options["widths"], options["activation"], options["optimizer"], *way, starts.dtype, starts.device)
+    if key not in _agreed:
+        few, some = options | {"epochs": min(options["epochs"], 3)}, slice(2)
+        found, want = (run(x, y, weights[some], starts[some], **few) for run in (fused.launch, plain.trained))
+        gone = (want - starts[some]).norm()
+        _agreed[key] = bool((found - want).norm() <= TOLERANCE * gone + torch.finfo(starts.dtype).eps)
+        if not _agreed[key]:
+            warnings.warn(
+                f"The kernel that trains small networks does not agree with plain PyTorch on {starts.device} for "
+                f"{'-'.join(map(str, options['widths']))}; plain PyTorch trains them instead.",
+                stacklevel=3,
+            )
+    return _agreed[key]
 
 
 def fits_kernel(widths: tuple[int, ...], activation: str, starts: Tensor) -> bool:

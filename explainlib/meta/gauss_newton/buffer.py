@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_count, warn_caller

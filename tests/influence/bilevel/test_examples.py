@@ -6,7 +6,7 @@ import torch
 from explainlib.influence.bilevel.influence import BilevelInfluence
 from explainlib.meta.bilevel.task_weights import TaskWeights
 from tests.influence.bilevel.test_influence import EXAMPLE, TASK, solved_case
-from tests.meta.bilevel.problems import PROBLEMS, problem, slope, solved
+from tests.meta.bilevel.problems import PROBLEMS, problem, regression_tasks, slope, solved
 from tests.meta.few_shot import DOUBLE, random_tasks
 from tests.problems import relative_error
 
@@ -18,7 +18,7 @@ def case(request):
 
 def training(tasks, eps):
     """Return the weights with 1 + eps at one training example."""
-    ones = torch.ones(tasks.support_y.shape, dtype=DOUBLE)
+    ones = torch.ones(tasks.support_y.shape[:2], dtype=DOUBLE)
     ones[TASK, EXAMPLE] += eps
     return TaskWeights.of(tasks, training=ones)
 
@@ -33,14 +33,18 @@ def test_inner_performance_is_the_derivative_of_the_tasks_own_loss(case):
     learner, lam, tasks, influence = case
     want = slope(lambda eps: learner.outer_losses(lam, tasks, weights=training(tasks, eps))[TASK], 1e-2)
     found = influence.inner_performance(TASK)
-    assert found.shape == tasks.support_y[TASK].shape
+    assert found.shape == tasks.support_y[TASK].shape[:1]
     assert float(found[EXAMPLE]) == pytest.approx(float(want), rel=1e-6, abs=1e-10)
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_all_examples_on_new_tasks_are_the_single_ones(case, part):
     learner, lam, tasks, influence = case
-    new = random_tasks(2, features=tasks.support_x.shape[-1], ways=tasks.ways, seed=9)
+    features = tasks.support_x.shape[-1]
+    if tasks.regression:
+        new = regression_tasks(2, features, shots=3, seed=9)
+    else:
+        new = random_tasks(2, features=features, ways=tasks.ways, seed=9)
     found = influence.example_performance(new, part=part)
     each = torch.stack([getattr(influence, f"{part}_examples")(k) for k in range(len(tasks))])  # [M, e, q]
     want = torch.einsum("meq,tq->tme", each, learner.total_gradients(lam, new))

@@ -160,12 +160,13 @@ def test_a_batch_is_its_members(case):
     influence = case[3]
     assert torch.equal(influence.tasks()[TASK], influence.task(TASK))
     whole = influence.validation_examples(TASK).sum(0)
-    assert relative_error(whole, influence.task(TASK)) < 1e-10  # f is the sum over its validation examples
+    apart = relative_error(whole, influence.task(TASK))  # f is the sum over its validation examples, and its proximity
+    assert apart > 0.1 if influence.bilevel.problem.outer_proximity else apart < 1e-10
 
 
 def test_performance_is_the_derivative_of_new_losses(case):
     learner, lam, tasks, influence = case
-    new = problem("softmax")[1] if tasks.support_x.shape[-1] == 4 else tasks[[2, 0]]
+    new = problem("softmax")[1] if tasks.support_x.shape[-1] == 4 and not tasks.regression else tasks[[2, 0]]
 
     def losses(eps):
         return learner.outer_losses(solved(learner, tasks, start=lam, **weights(tasks, "task", eps)), new)
@@ -338,7 +339,7 @@ def test_ekfac_stands_in_for_the_inner_hessian():
     learner = Bilevel(logistic(3, 2, dtype=DOUBLE), strength=STRENGTH, l2=L2)
     tasks = problem("head")[1]
     tasks = type(tasks)(tasks.support_x, tasks.support_y % 2, tasks.query_x, tasks.query_y % 2)
-    single = torch.zeros(tasks.support_y.shape, dtype=DOUBLE)
+    single = torch.zeros(tasks.support_y.shape[:2], dtype=DOUBLE)
     single[:, 0] = 1
     chosen = TaskWeights.of(tasks, training=single)
     rows = torch.randn(6, 4, learner.q, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)

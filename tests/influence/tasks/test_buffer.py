@@ -152,7 +152,7 @@ def test_tasks_of_other_kinds_are_refused():
     few, many = random_tasks(3, queries=2), random_tasks(3, queries=4)
     with pytest.raises(ValueError, match="the parts have different sizes"):
         influence(tanh_maml(), Tasks.concat([few, many]), buffer=5)
-    with pytest.raises(TypeError, match="query_y"):
+    with pytest.raises(ValueError, match="query_y"):
         Tasks(few.support_x, few.support_y, few.query_x, few.query_y.double())
 
 

@@ -24,7 +24,7 @@ def problem(name):
         learner = Bilevel(logistic(2, 3, dtype=DOUBLE), strength=STRENGTH, l2=L2, outer_proximity=True)
         return learner, random_tasks(6, features=2)
     if name == "regression":
-        return Bilevel(linear(4, 2), strength=STRENGTH, l2=L2, loss="squared_error"), regression_tasks(6, 4, shots=2)
+        return Bilevel(linear(4, 2), strength=STRENGTH, l2=L2, loss="squared_error"), regression_tasks(6, 4, shots=3)
     if name == "regression, head":
         model = mlp([3, 2, 2], "tanh", dtype=DOUBLE)
         learner = Bilevel(model, inner="head", strength=STRENGTH, l2=L2, loss="squared_error")
