@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import grad, hessian, jvp
 from torch.nn.functional import cross_entropy
@@ -23,6 +23,17 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 Outputs = Float[Tensor, "*g n C"]
 Directions = Float[Tensor, "*k n C"]  # k directions for one set of outputs
 CHOOSES_LOSS = ("train.y", "y")  # targets of functions that have a ``loss``
+
+
+def one_hot(y: Int[Tensor, "*m"], classes: int, like: Tensor) -> Float[Tensor, "*m c"]:
+    """Return one-hot rows of labels; works inside ``vmap``, where torch's own does not.
+
+    Args:
+        y: labels, 0 to classes - 1.
+        classes: columns.
+        like: gives the dtype.
+    """
+    return (y[..., None] == torch.arange(classes, device=y.device)).to(like.dtype)
 
 
 @dataclass(frozen=True)
@@ -69,8 +80,7 @@ class CrossEntropy(Loss):
 
     def gradient(self, outputs: Outputs, y: Tensor) -> Outputs:
         """Return s - onehot(y)."""
-        classes = torch.arange(outputs.shape[-1], device=outputs.device)
-        return outputs.softmax(-1) - (y[..., None] == classes).to(outputs.dtype)  # torch's one_hot cannot be mapped
+        return outputs.softmax(-1) - one_hot(y, outputs.shape[-1], outputs)
 
     def hessian(self, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n C C"]:
         """Return diag(s) - s s^T."""

@@ -41,20 +41,18 @@ def choose_method(risk: Risk) -> Automatic:
         risk: whose influence is asked for.
     """
     p = risk.p
-    if p <= DENSE:
-        return Automatic("hessian", "dense", f"exact Hessian, factored, because {p:,} parameters are few")
     gradients = COPIES * risk.n * p * risk.theta.element_size()
     fits = gradients <= memory_limit(None, risk.theta.device)
+    if fits and p <= DENSE:
+        return Automatic("hessian", "dense", f"exact Hessian, factored, because {p:,} parameters are few")
     if fits and risk.parameters.head(risk.train.x[:2]) is not None:
         return Automatic(
             "hessian", "cg", f"exact Hessian by conjugate gradients, because the outputs are linear in {p:,} parameters"
         )
     try:
-        return Automatic(
-            Ekfac(risk),
-            "dense",
-            f"EK-FAC, an approximation, because {p:,} parameters are too many for their exact Hessian",
-        )
+        many = f"{p:,} parameters are too many for their exact Hessian"
+        why = many if fits else f"the gradients of {risk.n:,} examples in {p:,} parameters do not fit into memory"
+        return Automatic(Ekfac(risk), "dense", f"EK-FAC, an approximation, because {why}")
     except UncoveredError as error:
         outside = ", ".join(error.outside[:3])
         why = f"Gauss-Newton by conjugate gradients, because EK-FAC does not cover {outside}"

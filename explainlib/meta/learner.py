@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_map
@@ -279,14 +279,3 @@ def require_learned(learner: Learner, name: str, values: Tensor) -> Tensor:
             f"{int(bad.nonzero()[0])}: {learner.overflow}."
         )
     return values
-
-
-def one_hot(y: Int[Tensor, " n"], ways: int, like: Tensor) -> Float[Tensor, "n w"]:
-    """Return one-hot rows of labels; works inside ``vmap``.
-
-    Args:
-        y: labels, 0 to ways - 1.
-        ways: columns.
-        like: gives the dtype.
-    """
-    return (y[:, None] == torch.arange(ways, device=y.device)).to(like.dtype)

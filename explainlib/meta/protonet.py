@@ -8,7 +8,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.meta.learner import Episode, Learner, one_hot
+from explainlib.losses import one_hot
+from explainlib.meta.learner import Episode, Learner
 
 
 class ProtoNet(Learner):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from explainlib.checks import require_choice, require_labels, require_nonnegative, require_positive
 from explainlib.datasets import Examples
-from explainlib.losses import Loss
+from explainlib.losses import Loss, one_hot
 from explainlib.models.bayes import Bayesian
 from explainlib.models.bayes_layers import variance_of
 from explainlib.models.moments import gaussian_kl, softmax_moments
@@ -39,7 +39,7 @@ def gaussian_cost(moments: Float[Tensor, "n C2"], y: Tensor) -> Float[Tensor, " 
     """
     p, variance = softmax_moments(*moments.chunk(2, -1))
     v = variance + NOISE
-    own = (y[..., None] == torch.arange(p.shape[-1], device=y.device)).to(p.dtype)  # torch's one_hot does not vmap
+    own = one_hot(y, p.shape[-1], p)
     return (v.log() + (own - p).square() / v).sum(-1) / 2
 
 

@@ -64,7 +64,9 @@ def test_no_room_for_the_gradients_is_no_reason_to_begin(monkeypatch):
     """Where the n gradients do not fit, a linear model takes EK-FAC as well; the exact method says what it needs."""
     risk, test = solved(xl.models.logistic(700, 3, dtype=torch.float64), 40, 700), examples(3, 700, seed=1)
     monkeypatch.setattr("explainlib.influence.automatic.memory_limit", lambda memory, device: 1000)
-    assert "EK-FAC" in choose_method(risk).why
+    assert "gradients of 40 examples in 2,103 parameters do not fit" in choose_method(risk).why
+    few = solved(xl.models.logistic(5, 3, dtype=torch.float64), 30, 5)
+    assert "EK-FAC" in choose_method(few).why, "few parameters, and too many examples"
     monkeypatch.setattr("explainlib.memory.free_memory", lambda device: 1000)
     with pytest.raises(TooLargeError, match="solver='cg'"):
         xl.explain(risk, test, method="influence")

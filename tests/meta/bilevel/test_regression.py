@@ -8,7 +8,7 @@ from explainlib.influence.bilevel import BilevelInfluence
 from explainlib.meta import Maml, ProtoNet
 from explainlib.meta.bilevel import Bilevel
 from explainlib.models import logistic, mlp
-from tests.meta.bilevel.problems import L2, STRENGTH, linear, problem, regression_tasks, solved
+from tests.meta.bilevel.problems import L2, STRENGTH, jacobian, linear, problem, regression_tasks, solved
 from tests.meta.few_shot import DOUBLE, random_tasks
 from tests.problems import relative_error
 
@@ -78,6 +78,19 @@ def test_direct_influence_with_the_proximity_in_the_outer_loss():
     assert learner.options() != without.options()
     plain, proximity = (each.outer_losses(lam, tasks) for each in (without, learner))
     assert relative_error(proximity - plain, STRENGTH / 2 * (theta - lam).square().sum(1)) < 1e-10
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_a_head_with_its_ridge_in_the_outer_loss(loss):
+    """The same derivatives against solving again: for a head the proximity is a ridge, and lam is not in it."""
+    tasks = random_tasks(4) if loss == "cross_entropy" else regression_tasks(4, 3, shots=4)
+    model = mlp([3, 2, 3 if loss == "cross_entropy" else 2], "tanh", dtype=DOUBLE)
+    learner = Bilevel(model, inner="head", strength=1.5, l2=L2, loss=loss, outer_proximity=True)
+    lam = 1.1 * learner.lam0
+    gradients = learner.total_gradients(lam, tasks)
+    assert relative_error(gradients, jacobian(lambda at: learner.outer_losses(at, tasks), lam)) < 1e-8
+    hessian = jacobian(lambda at: learner.total_gradients(at, tasks).sum(0), lam)
+    assert relative_error(learner.total_hessian(lam, tasks), hessian) < 1e-8
 
 
 def test_targets_are_refused_by_learners_of_classes():
