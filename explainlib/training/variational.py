@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.quasirandom import SobolEngine
 
 from explainlib.checks import require_choice, require_labels, require_nonnegative, require_positive
 from explainlib.datasets import Examples
@@ -28,7 +30,32 @@ from explainlib.models.moments import gaussian_kl, softmax_moments
 from explainlib.risk import Risk
 from explainlib.training.fit import Trajectory, fit
 
+DRAWS = 64  # normal vectors of ``sampled_cross_entropy``
 NOISE = 1e-2  # variance of a one-hot label about its probability; without it the cost is unbounded below
+
+
+def sampled_cross_entropy(moments: Float[Tensor, "n C2"], y: Tensor) -> Float[Tensor, " n"]:
+    """Return E[-log softmax(f)_y] over Gaussian logits f, by 64 fixed draws: 1/S sum_s -log softmax(m + sqrt(v) e_s)_y.
+
+    The e_s are the same for every example and call, so the cost is a smooth function of the moments and has a Hessian.
+    Against 400,000 draws it is off by at most 2% at variances from .1 to 200, with three and ten classes, where
+    ``expected_cross_entropy`` is off by 42% at 10 and without bound beyond.
+
+    Source: Epifano et al., eq. (4), first term, for a categorical label. Deviation: sampled, where the paper takes a
+    Gaussian density of the probabilities.
+    """
+    mean, variance = moments.chunk(2, -1)
+    draws = _normal_draws(mean.shape[-1]).to(mean)
+    logits = mean[..., None, :] + variance.sqrt()[..., None, :] * draws
+    own = (logits * one_hot(y, mean.shape[-1], mean)[..., None, :]).sum(-1)
+    return (logits.logsumexp(-1) - own).mean(-1)
+
+
+@lru_cache(maxsize=16)
+def _normal_draws(classes: int) -> Float[Tensor, "s C"]:
+    """Return scrambled Sobol points through the normal quantile function, always the same ones."""
+    points = SobolEngine(classes, scramble=True, seed=0).draw(DRAWS, dtype=torch.float64)
+    return torch.special.ndtri(points.clamp(1e-9, 1 - 1e-9))
 
 
 def gaussian_cost(moments: Float[Tensor, "n C2"], y: Tensor) -> Float[Tensor, " n"]:
@@ -47,8 +74,8 @@ def expected_cross_entropy(moments: Float[Tensor, "n C2"], y: Tensor) -> Float[T
     """Return E[-log softmax(f)_y] to second order in f's spread: cross-entropy(mean) + 1/2 sum_c p_c (1 - p_c) var_c.
 
     Right for small variances only: it grows linearly with them, the expectation like their root. With means 1, 0, -1
-    and all variances v it is too large by 0.01% (v = .1), 2% (1), 21% (5), 42% (10), against 400,000 draws; the cost
-    ``gaussian_cost`` has no such limit.
+    and all variances v it is too large by 0.01% (v = .1), 2% (1), 21% (5), 42% (10), against 400,000 draws;
+    ``sampled_cross_entropy`` has no such limit.
 
     Source: Epifano et al., eq. (4), first term, for a categorical label. Deviation: the Taylor series goes one term
     further than eq. (13), because the term of first order vanishes in the mean.
@@ -60,6 +87,7 @@ def expected_cross_entropy(moments: Float[Tensor, "n C2"], y: Tensor) -> Float[T
 
 
 COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sampled_cross_entropy": sampled_cross_entropy,
     "expected_cross_entropy": expected_cross_entropy,
     "gaussian": gaussian_cost,
 }
@@ -110,7 +138,8 @@ class ElboRisk(Risk):
     Args:
         model: from ``bayesian_mlp`` or ``bayesian``. It is copied.
         train: the n examples, with class labels.
-        loss: "expected_cross_entropy", accurate for small variances of the logits, or "gaussian" (the paper's).
+        loss: "sampled_cross_entropy", right at any variance of the logits; "expected_cross_entropy", a Taylor series
+            for small ones; or "gaussian" (the paper's).
         kl_weight: of the divergence, >= 0; 1 is the bound itself.
         prior_variance: of each weight's prior N(0, prior_variance), above zero.
         parameters: "all", "last" (the last layer's means and rhos), or a list of the model's names.
@@ -126,7 +155,7 @@ class ElboRisk(Risk):
         model: Bayesian,
         train: Examples,
         *,
-        loss: str = "expected_cross_entropy",
+        loss: str = "sampled_cross_entropy",
         kl_weight: int | float = 1.0,
         prior_variance: int | float = 1.0,
         parameters: str | Sequence[str] = "all",
@@ -211,7 +240,7 @@ def fit_variational(
     train: Examples,
     *,
     epochs: int,
-    loss: str = "expected_cross_entropy",
+    loss: str = "sampled_cross_entropy",
     kl_weight: int | float = 1.0,
     prior_variance: int | float = 1.0,
     batch_size: int | None = None,
@@ -220,6 +249,7 @@ def fit_variational(
     swa: int | None = None,
     seed: int = 0,
     checkpoints: int = 0,
+    without: Sequence[int] | Int[Tensor, " _"] = (),
 ) -> Trajectory:
     """Return the trajectory of training a copy of a Bayesian network on the evidence lower bound, by ``fit``.
 
@@ -227,7 +257,7 @@ def fit_variational(
         model: from ``bayesian_mlp`` or ``bayesian``.
         train: the examples, with class labels.
         epochs: passes over the data, >= 1.
-        loss: "expected_cross_entropy" or "gaussian", as in ``ElboRisk``.
+        loss: "sampled_cross_entropy", "expected_cross_entropy" or "gaussian", as in ``ElboRisk``.
         kl_weight: of the divergence; each step adds kl_weight/n of it, so an epoch's mean is the bound.
         prior_variance: of each weight's prior, above zero.
         batch_size: None takes all examples in every step.
@@ -236,6 +266,8 @@ def fit_variational(
         swa: None, or the first epoch of a stochastic weight average (of means and rhos alike).
         seed: of the batch order.
         checkpoints: how many flat parameter vectors to keep, 0 or >= 2.
+        without: examples left out of every batch, as in ``fit``: the batches, and the divergence's share of a step,
+            stay those of the whole training set.
 
     Returns:
         Trajectory: ``model`` is Bayesian, ``checkpoints`` hold means and rhos, ``losses`` are each epoch's minus bound
@@ -263,5 +295,6 @@ def fit_variational(
         swa=swa,
         seed=seed,
         checkpoints=checkpoints,
+        without=without,
     )
     return replace(trained, model=trained.model.net)

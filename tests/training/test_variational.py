@@ -15,19 +15,20 @@ from explainlib.training.variational import (
     expected_cross_entropy,
     fit_variational,
     gaussian_cost,
+    sampled_cross_entropy,
 )
 from explainlib.training.variational_ensembles import StackedBayesian, fit_variational_ensemble
 from tests.problems import classes, normal, relative_error
 
 D = torch.float64
-LOSSES = ("expected_cross_entropy", "gaussian")
+LOSSES = ("sampled_cross_entropy", "expected_cross_entropy", "gaussian")
 
 
 def net(activation="tanh", seed=1):
     return bayesian_mlp([3, 4, 3], activation, seed=seed, dtype=D)
 
 
-def bound(loss="expected_cross_entropy", **options):
+def bound(loss="sampled_cross_entropy", **options):
     return ElboRisk(net(), classes(24), loss=loss, **options)
 
 
@@ -159,7 +160,31 @@ def test_a_bayesian_network_under_a_risk_is_refused():
             xl.Risk(model, classes(24))
 
 
-def test_the_default_cost_is_for_small_variances():
+@pytest.mark.parametrize("label", [0, 2])
+def test_the_default_cost_is_right_at_any_variance(label):
+    """Against 400,000 draws, up to what trained networks have."""
+    mean, y = torch.tensor([1.0, 0.0, -1.0], dtype=D), torch.full((400_000,), label)
+    for variance in (0.1, 1.0, 5.0, 10.0, 50.0, 200.0):
+        truth = torch.nn.functional.cross_entropy(mean + variance**0.5 * normal(400_000, 3, seed=3), y)
+        moments = torch.cat([mean, torch.full((3,), variance, dtype=D)])[None]
+        assert float(sampled_cross_entropy(moments, y[:1])[0]) == pytest.approx(float(truth), rel=0.02)
+        single = sampled_cross_entropy(moments.float(), y[:1])[0]
+        assert float(single) == pytest.approx(float(sampled_cross_entropy(moments, y[:1])[0]), rel=1e-5)
+    assert ElboRisk(net(), classes(24)).cost == "sampled_cross_entropy"
+
+
+def test_training_without_examples_keeps_the_batches():
+    """Steps before the example's own batch are the same to the bit; with batches of their own the first one differs."""
+    train, options = classes(24), {"epochs": 1, "batch_size": 6, "seed": 3, "optimizer": "sgd", "checkpoints": 5}
+    whole = fit_variational(net(), train, **options).checkpoints
+    removed = [fit_variational(net(), train, without=[j], **options).checkpoints for j in range(24)]
+    same = [int((path == whole).all(1).sum()) for path in removed]  # checkpoints, the start included
+    assert sorted(same) == sorted([1, 2, 3, 4] * 6)
+    outside = fit_variational(net(), train[[j for j in range(24) if j != same.index(4)]], **options).checkpoints
+    assert not torch.equal(outside[1], whole[1])
+
+
+def test_the_taylor_cost_is_for_small_variances():
     """Against 400,000 draws, as its docstring says."""
     mean, y = torch.tensor([1.0, 0.0, -1.0], dtype=D), torch.zeros(400_000, dtype=torch.int64)
     off = []
