@@ -15,6 +15,7 @@ STUDIES = {
     "influence": influence,
     "group": group,
     "fragility": fragility,
+    "fragility_design": fragility.design,
     "representers": representers,
     "tlxml": tlxml,
     "removal": removal,

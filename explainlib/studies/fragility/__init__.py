@@ -1,5 +1,6 @@
 """The study of fragility (Epifano et al.)."""
 
+from explainlib.studies.fragility import design
 from explainlib.studies.fragility.bench import KINDS
 from explainlib.studies.fragility.claims import fragility_claims, fragility_evidence
 from explainlib.studies.fragility.parts import LEAST
@@ -13,6 +14,7 @@ __all__ = [
     "NetworkResult",
     "Truths",
     "config",
+    "design",
     "fragility_claims",
     "fragility_evidence",
     "jobs",

@@ -94,7 +94,8 @@ def train_family(
     """
     require_choice("name", name, tuple(FAMILIES))
     if name == BAYESIAN:
-        risk = ElboRisk(bayesian_mlp(widths, how.activation, dtype=torch.float64), train)
+        network = bayesian_mlp(widths, how.activation, dtype=torch.float64)
+        risk = ElboRisk(network, train, loss="expected_cross_entropy")  # other costs: ``fragility.design.bayes``
         ensemble = fit_variational_ensemble(risk, epochs=how.epochs, seeds=seeds, lr=how.lr, schedule=SCHEDULE)
         return {BAYESIAN: [risk.at(theta) for theta in ensemble.theta]}
     network = mlp(widths, how.activation, dtype=torch.float64)

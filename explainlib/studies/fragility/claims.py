@@ -1,4 +1,6 @@
-"""The claims E1 to E8 on the fragility of influence: which numbers of the study's tables they are about.
+"""The claims E1, E4 and E7 on the fragility of influence: which numbers of the sweeps they are about.
+
+The other five rest on the factorial design (``fragility.design``).
 
 The unit is a network, or a seed where networks of several shapes are paired. Networks that collapsed have nothing to
 explain and are left out; one without a rank correlation makes its comparison undecided.
@@ -12,52 +14,27 @@ from collections.abc import Mapping
 import numpy as np
 import pandas
 
-from explainlib.studies.claims import ABSENT, FRAGILITY, UNDECIDED, Comparison, Evidence, by_cluster, judged
-from explainlib.studies.fragility.bench import BAYESIAN, L2, L2_SWA, PLAIN, SWA
+from explainlib.studies.claims import FRAGILITY, Comparison, Evidence, by_cluster, judged
+from explainlib.studies.fragility.bench import BAYESIAN, L2, PLAIN
 from explainlib.studies.fragility.parts import SWEEPS, sweep
 
 Tables = Mapping[str, pandas.DataFrame]
 FEW = 10  # pairs of networks below which a size is not compared with another
 LEAST = 5  # networks of a shape behind a correlation within it
 MEASURE = "spearman_highest_loss"
-SOLVED = "last layer's influence, last layer solved again"
-TRAINED, AGAIN = "last layer's influence, all trained on", "trained on twice, two orders of batches"
-CONFOUNDED = (
-    "confounded: with a ridge the truth is solved and nothing is damped, without one it is 500 epochs of training on "
-    "and the prediction is damped; the Bayesian networks have fewer epochs and were stopped before their minimum"
-)
-NO_TWIN = "confounded: an average is 300 epochs older than the network beside it, whose un-averaged twin is not there"
-OWN_BATCHES = "a Bayesian network without an example has batches of its own, so prediction and truth share none"
-ONE_NETWORK = "one network a data set, and digits in the place of MNIST"
 
 
 def fragility_claims(tables: Tables) -> pandas.DataFrame:
     """Return the claims with verdicts, from the tables of the study."""
-    return judged(FRAGILITY, fragility_evidence(tables))
+    evidence = fragility_evidence(tables)
+    return judged([claim for claim in FRAGILITY if claim.id in evidence], evidence)
 
 
 def fragility_evidence(tables: Tables) -> dict[str, Evidence]:
     """Return what the tables of the study say about each claim, by its id."""
-    repeats, images = tables["repeats"], tables["images"]
-    found = {"E1": _sizes(repeats, tables["anova"]), "E2": _regularised(repeats), "E3": _averaged(repeats)}
-    found |= {"E4": _eigenvalue(repeats), "E5": _larger(images), "E6": _bayesian(images)}
-    return found | {"E7": _pictures(repeats, tables["pictures"]), "E8": _jumps(tables["jumps"])}
-
-
-def seed_gaps(repeats: pandas.DataFrame, a: str, b: str, measure: str = MEASURE) -> dict[int, float]:
-    """Return by how much kind ``a`` exceeds ``b`` on the same shapes, by seed.
-
-    Args:
-        repeats: the runs; those that collapsed have no partner.
-        a: one kind.
-        b: another.
-        measure: column.
-    """
-    kept = repeats[repeats["status"] == "compared"]
-    wide = kept.pivot_table(index=["seed", "depth", "width"], columns="kind", values=measure)
-    if a not in wide or b not in wide:
-        return {}
-    return (wide[a] - wide[b]).dropna().groupby("seed").mean().to_dict()
+    repeats = tables["repeats"]
+    found = {"E1": _sizes(repeats, tables["anova"]), "E4": _eigenvalue(repeats)}
+    return found | {"E7": _pictures(repeats, tables["pictures"])}
 
 
 def _growth(repeats: pandas.DataFrame, kind: str, grows: str, measure: str) -> tuple[str, dict[int, float]]:
@@ -88,21 +65,6 @@ def _sizes(repeats: pandas.DataFrame, anova: pandas.DataFrame) -> Evidence:
     return Evidence(comparisons, f"one-way analyses of variance, all sizes: {said}", notes=lost)
 
 
-def _regularised(repeats: pandas.DataFrame) -> Evidence:
-    comparisons = tuple(
-        by_cluster(f"{a} minus {b}", seed_gaps(repeats, a, b)) for a, b in ((L2, PLAIN), (BAYESIAN, L2))
-    )
-    damped = seed_gaps(repeats, BAYESIAN, L2, "spearman_damped")
-    control = f"both with the paper's damping, Bayesian minus L2 {np.mean(list(damped.values()) or [math.nan]):.3f}"
-    return Evidence(comparisons, control, (UNDECIDED, CONFOUNDED))
-
-
-def _averaged(repeats: pandas.DataFrame) -> Evidence:
-    pairs = ((SWA, PLAIN, 0), (L2_SWA, L2, 1))
-    comparisons = tuple(by_cluster(f"{a} minus {b}", seed_gaps(repeats, a, b), rule=k) for a, b, k in pairs)
-    return Evidence(comparisons, withheld=(UNDECIDED, NO_TWIN))
-
-
 def _eigenvalue(repeats: pandas.DataFrame) -> Evidence:
     logs = repeats.assign(log=np.log10(repeats["top_eigenvalue"].where(repeats["top_eigenvalue"] > 0)))
     pairs = [(kind, grows) for grows in SWEEPS for kind in _kinds(repeats)]
@@ -123,38 +85,6 @@ def _explained(repeats: pandas.DataFrame, kind: str) -> Comparison:
     return Comparison(f"{kind}, within shapes", tuple(map(float, values)), pairs=pairs, rule=1)
 
 
-def _row_of(images: pandas.DataFrame, data: str, network: str, pair: str = TRAINED) -> pandas.Series | None:
-    """Return the row of one network; None where it was not run."""
-    rows = images[(images["data"] == data) & (images["network"] == network) & (images["pair"] == pair)]
-    rows = rows.dropna(subset=["spearman"])
-    return rows.iloc[0] if len(rows) else None
-
-
-def _image(images: pandas.DataFrame, network: str, rule: int) -> Comparison:
-    """Return the Spearman of last-layer influence against training on, on MNIST; without a number if it was not run."""
-    row = _row_of(images, "mnist", network)
-    if row is None:
-        return Comparison(f"{network} (not run)", rule=rule)
-    half = (row["spearman_high"] - row["spearman_low"]) / 2
-    return Comparison(f"{network}, n {row['n']}", summary=(row["spearman"], half, int(row["repeats"])), rule=rule)
-
-
-def _repeatable(images: pandas.DataFrame, networks: tuple[str, ...]) -> str:
-    rows = {name: _row_of(images, "mnist", name, AGAIN) for name in networks}
-    said = [f"{name} {row['spearman']:.2f}" for name, row in rows.items() if row is not None]
-    return f"the truth against itself under another order of the batches: {', '.join(said) or 'not run'}"
-
-
-def _larger(images: pandas.DataFrame) -> Evidence:
-    comparisons = (_image(images, "fully connected", 0), _image(images, "LeNet", 1))
-    return Evidence(comparisons, _repeatable(images, ("fully connected", "LeNet")))
-
-
-def _bayesian(images: pandas.DataFrame) -> Evidence:
-    name = f"{BAYESIAN} fully connected"
-    return Evidence((_image(images, name, 0),), _repeatable(images, (name,)), (ABSENT, OWN_BATCHES))
-
-
 def _pictures(repeats: pandas.DataFrame, pictures: pandas.DataFrame) -> Evidence:
     """Of each seed with two such networks at least, by how much their shares of explained variance differ."""
     alike = repeats[(repeats["status"] == "compared") & repeats[MEASURE].between(0.8, 0.9)]
@@ -164,23 +94,14 @@ def _pictures(repeats: pandas.DataFrame, pictures: pandas.DataFrame) -> Evidence
     return Evidence((by_cluster("range of R2", (r2["max"] - r2["min"]).to_dict()),), notes=f"pictures: {said}")
 
 
-def _jumps(jumps: pandas.DataFrame) -> Evidence:
-    by = jumps.set_index("data")["turns"]
-    said = "; ".join(f"{r.data}: turns in {r.turns:.0%} of the epochs, way over net change {r.path:.1f}"
-                     for r in jumps.itertuples())  # fmt: skip
-    turns = Comparison("digits minus Iris", (float(by["digits"] - by["iris"]),))
-    return Evidence((turns,), notes=said, withheld=(UNDECIDED, ONE_NETWORK))
-
-
 def summary_paragraph(tables: Tables) -> pandas.DataFrame:
     """Return one row with a paragraph, made from the tables: what is fragile, the method or the test."""
-    two, images, repeats = tables["two"], tables["images"], tables["repeats"]
+    two, repeats = tables["two"], tables["repeats"]
     tanh = two[(two["activation"] == "tanh") & (two["over"] == "highest loss")].set_index(["a", "b"])["spearman"]
     like = min(tanh["all influence", "all truth"], tanh["last influence", "last truth"])
     mixed = max(tanh["all influence", "last truth"], tanh["last influence", "all truth"])
     kept = repeats[repeats["status"] == "compared"]
     medians = kept.groupby("kind")[[MEASURE, "spearman_damped"]].median()
-    again = images[images["pair"] == AGAIN].dropna(subset=["spearman"])["spearman"].min()
     words = [
         f"At a minimum, and with influence and truth over the same parameters, the two agree by a median Spearman of "
         f"{like:.3f} or more (tanh, ridge). The same influence against a truth over other parameters gives {mixed:.2f} "
@@ -195,11 +116,6 @@ def summary_paragraph(tables: Tables) -> pandas.DataFrame:
             f"A damping that the truth does not have moves the Bayesian networks from "
             f"{medians.loc[BAYESIAN, MEASURE]:.2f} to {medians.loc[BAYESIAN, 'spearman_damped']:.2f}."
         )
-    words.append(
-        f"Retrained on small batches, the truth agrees with itself under another order of the batches by "
-        f"{again:.2f} in the worst row; even a perfect prediction of what repeats would agree with one such truth by "
-        f"about the root of that only, {math.sqrt(max(again, 0.0)):.2f}."
-    )
     fair = like > 0.95 and like - mixed > 0.1
     words.append(
         "Both are fragile, the test first. The method needs a minimum, a definite curvature and a small step; the test "
@@ -208,4 +124,4 @@ def summary_paragraph(tables: Tables) -> pandas.DataFrame:
         if fair
         else "Here the method disagrees with the truth even like with like, so the test alone is not to blame."
     )
-    return pandas.DataFrame([{"like_with_like": like, "mixed": mixed, "test_agrees": again, "text": " ".join(words)}])
+    return pandas.DataFrame([{"like_with_like": like, "mixed": mixed, "text": " ".join(words)}])

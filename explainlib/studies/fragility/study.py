@@ -11,10 +11,9 @@ Parts, each with tables of its own:
     pictures     numbers that tell apart what one Spearman cannot (Fig. 4), and in ``points`` what is behind them
     curves       a test's loss while retraining, full batch on Iris and small batches on digits (Fig. 5); ``jumps``
                  says how restless they are
-    images       larger networks and data, and how far the truth agrees with itself (Fig. 2)
     ladder       what is lost on each step from influence to cold-start retraining
     plan         minutes planned and taken
-    claims       what the paper says beside what was seen
+    claims       what the paper says beside what was seen: sizes and eigenvalues; ``fragility_design`` has the rest
     closing      what is fragile, in a paragraph
 
 ReLU networks, which the sweep has as the paper does, have kinks: training does not bring their gradient near zero, and
@@ -45,7 +44,6 @@ from explainlib.studies.fragility.bench import (
     train_family,
 )
 from explainlib.studies.fragility.claims import fragility_claims, summary_paragraph
-from explainlib.studies.fragility.images import Images, evaluate_images, images_summary
 from explainlib.studies.fragility.parts import (
     anova,
     curves,
@@ -81,7 +79,6 @@ class Config:
         bayesian: repeats and epochs of the Bayesian networks, which cost most.
         training: of the sweeps.
         pairs: seeds of the 2 x 2 table.
-        images: networks and data of the image rows.
         curve: epochs and removals of the retraining curves, and the number of digits.
         ladder: digits, epochs, removals and seeds of the ladder.
         planned: minutes by part, measured on two cores; empty where nothing was planned.
@@ -94,20 +91,12 @@ class Config:
     bayesian: tuple[int, int] = (2, 400)
     training: Training = field(default_factory=lambda: Training(epochs=1000, swa=100, finetune=100))
     pairs: int = 3
-    images: tuple[Images, ...] = (Images(removed=10, repeats=1, epochs=12),)
     curve: tuple[int, int, int] = (40, 3, 200)
     ladder: tuple[int, int, int, int] = (80, 60, 6, 1)
     planned: tuple[tuple[str, float], ...] = ()
 
 
-DIGITS = Images(n=500, epochs=60, repeats=5)
-MNIST = Images("mnist", n=1000, width=128, epochs=30, repeats=3)
-LARGER = (  # sizes that fit what the sweeps leave of the hour
-    replace(MNIST, network=f"{BAYESIAN} fully connected", removed=20),
-    Images("mnist", "LeNet", n=500, epochs=20, removed=12, repeats=3),
-    Images("cifar10", "VGG13", n=300, width=8, epochs=20, removed=12, repeats=3),
-)
-PLANNED = (("iris", 34.0), ("two", 3.0), ("pictures", 0.5), ("curves", 1.0), ("images", 28.0), ("ladder", 2.0))
+PLANNED = (("iris", 34.0), ("two", 3.0), ("pictures", 0.5), ("curves", 1.0), ("ladder", 2.0))
 
 
 def config(scale: str, data: str | None) -> Config:
@@ -121,7 +110,6 @@ def config(scale: str, data: str | None) -> Config:
     if scale == "quick":
         return Config()
     depths, widths = tuple(range(1, 9)), (5, 10, 20, 30, 40, 50)
-    bayesian_digits = replace(DIGITS, network=f"{BAYESIAN} fully connected", repeats=3)
     if scale == "cpu":
         return Config(
             depths=depths,
@@ -130,14 +118,10 @@ def config(scale: str, data: str | None) -> Config:
             bayesian=(50, 2000),
             training=Training(),
             pairs=20,
-            images=(DIGITS, bayesian_digits, MNIST, *LARGER),
             curve=(300, 10, 500),
             ladder=(150, 100, 12, 3),
             planned=PLANNED,
         )
-    mnist = replace(MNIST, n=60_000, repeats=10)
-    large = [mnist, replace(mnist, network=f"{BAYESIAN} fully connected"), replace(mnist, network="LeNet")]
-    cifar10 = replace(mnist, data="cifar10", n=50_000, network="VGG13", width=64)
     return Config(
         depths=depths,
         widths=widths,
@@ -145,7 +129,6 @@ def config(scale: str, data: str | None) -> Config:
         bayesian=(50, 60_000),
         training=Training(epochs=60_000, lr=1e-3, swa=7500, finetune=7500),
         pairs=50,
-        images=(DIGITS, *large, cifar10, replace(cifar10, network=f"{BAYESIAN} VGG13")),
         curve=(7500, 40, 1500),
         ladder=(500, 300, 40, 10),
     )
@@ -217,11 +200,6 @@ def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFr
         **{f"two-{name}": (lambda a=name: sweeps.like_with_like(a)) for name in ("tanh", "relu")},
         "pictures": sweeps.pictures,
         **{f"curves-{name}": (lambda d=name: sweeps.curves(d)) for name in (settings.data, "digits")},
-        **{
-            f"images-{k}-{seed}": (lambda c=case, s=seed: evaluate_images(c, s))
-            for k, case in enumerate(settings.images)
-            for seed in range(case.repeats)
-        },
         **{f"ladder-{seed}": (lambda s=seed: digits_ladder(n, epochs, removed, s)) for seed in range(seeds)},
     }
 
@@ -249,7 +227,6 @@ def tables(
         "pictures": together.drop(columns=points[1:]).drop_duplicates(ignore_index=True),
         "curves": lines,
         "jumps": jumps(lines),
-        "images": images_summary(whole["images"]),
         "ladder": whole["ladder"],
         "plan": _plan(settings, seconds),
     }

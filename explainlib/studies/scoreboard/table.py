@@ -12,6 +12,7 @@ from explainlib.storage import write_text
 from explainlib.studies.bilevel import bilevel_evidence
 from explainlib.studies.claims import CLAIMS, NOT_APPLICABLE, Evidence, Judgement, claims_table, judge, merged
 from explainlib.studies.fragility import fragility_evidence
+from explainlib.studies.fragility.design import design_evidence
 from explainlib.studies.group import group_evidence
 from explainlib.studies.kept import FINISHED, kept_tables
 from explainlib.studies.record import as_csv, checksum, read_record
@@ -24,14 +25,22 @@ EVIDENCE: dict[str, Callable[[Tables, str], dict[str, Evidence]]] = {
     "tlxml": lambda tables, data: tlxml_evidence(tables),
     "bilevel": lambda tables, data: bilevel_evidence(tables),
     "fragility": lambda tables, data: fragility_evidence(tables),
+    "fragility_design": lambda tables, data: design_evidence(tables),
     "representers": representers_evidence,
     "group": group_evidence,
 }
-LETTERS = {"T": "tlxml", "R": "bilevel", "E": "fragility", "P": "representers", "B": "group"}
+LETTERS = {
+    "T": ("tlxml",),
+    "R": ("bilevel",),
+    "E": ("fragility", "fragility_design"),  # each has claims of its own
+    "P": ("representers",),
+    "B": ("group",),
+}
 DATA = {  # each study's data sets, the paper's own first; the group study's digits have the same synthetic models
     "tlxml": ("omniglot",),
     "bilevel": ("omniglot", "mnist", "digits", "glyphs"),
     "fragility": ("iris",),
+    "fragility_design": ("iris",),
     "representers": ("mnist", "cifar10", "toxicity", "ag_news"),
     "group": ("mnist",),
 }
@@ -83,11 +92,11 @@ def judgements(runs: Mapping[str, Mapping[str, Evidence]]) -> list[Judgement]:
 
 
 def _parts(name: str, runs: Mapping[str, Mapping[str, Evidence]]) -> list[str]:
-    """Return the runs of the claim's study, in the order of ``DATA``."""
-    study = LETTERS[name[0]]
-    parts = [stem for data in DATA[study] if (stem := f"{study}-{data}-{SCALE}") in runs]
+    """Return the runs that speak of the claim, in the order of ``DATA``."""
+    stems = {f"{study}-{data}-{SCALE}": (study, data) for study in LETTERS[name[0]] for data in DATA[study]}
+    parts = [stem for stem in stems if name in runs.get(stem, {})]
     if not parts:
-        command = command_of(study, DATA[study][0])
+        command = command_of(*list(stems.values())[-1])
         raise FileNotFoundError(f"claim {name} has no tables; run `{command} --out DIR`, or take the kept ones.")
     return parts
 
