@@ -10,6 +10,7 @@ import pandas
 from explainlib.figures.picture import Picture, png
 from explainlib.figures.studies.bilevel import bilevel
 from explainlib.figures.studies.fragility import fragility
+from explainlib.figures.studies.fragility_design import fragility_design
 from explainlib.figures.studies.group import group, influence
 from explainlib.figures.studies.removal import removal
 from explainlib.figures.studies.representers import representers
@@ -26,6 +27,7 @@ STUDY_FIGURES: dict[str, Callable[[Mapping[str, pandas.DataFrame]], Picture]] = 
     "removal_cnn": removal,
     "bilevel": bilevel,
     "fragility": fragility,
+    "fragility_design": fragility_design,
 }
 
 

@@ -31,15 +31,10 @@ from explainlib.studies.fragility.bench import (
     true_changes,
 )
 from explainlib.studies.fragility.claims import (
-    TRAINED,
     _eigenvalue,
-    _larger,
     _pictures,
     _sizes,
-    fragility_claims,
-    seed_gaps,
 )
-from explainlib.studies.fragility.images import Images, evaluate_images, images_summary
 from explainlib.studies.fragility.parts import anova, jumps, picture_pairs, summary
 from explainlib.studies.runner import compute
 from explainlib.training import fit_ensemble, fit_risks
@@ -50,7 +45,6 @@ TOY = fragility.Config(
     bayesian=(2, 30),
     training=QUICK,
     pairs=2,
-    images=(Images(n=100, width=8, epochs=3, removed=5, repeats=1),),
     curve=(12, 2, 100),
     ladder=(40, 20, 3, 1),
 )
@@ -81,7 +75,7 @@ def runs(values, collapsed_at=(), kind="plain"):
 
 def test_every_claim_has_a_row_and_a_verdict(toy):
     claims = toy[1]["claims"]
-    assert claims["id"].tolist() == [f"E{i}" for i in range(1, 9)]
+    assert claims["id"].tolist() == ["E1", "E4", "E7"]
     assert claims["verdict"].isin(VERDICTS).all() and (claims["reason"].str.len() > 0).all()
     assert not claims[["id", "printed", "quantity", "ours", "controls", "rule"]].isna().any().any()
     assert "median Spearman of" in toy[1]["closing"]["text"].iloc[0]
@@ -90,7 +84,7 @@ def test_every_claim_has_a_row_and_a_verdict(toy):
 def test_no_run_is_dropped_and_the_plan_names_each_part(toy):
     tables = toy[1]
     assert tables["repeats"].groupby("kind").size().to_dict() == dict.fromkeys(KINDS, 3 * 2)  # shapes x repeats
-    assert tables["plan"]["part"].tolist() == ["iris", "two", "pictures", "curves", "images", "ladder"]
+    assert tables["plan"]["part"].tolist() == ["iris", "two", "pictures", "curves", "ladder"]
     assert (tables["iris"]["repeats"] == 2).all() and set(tables["iris"]["kind"]) == set(KINDS)
     assert set(tables["two"]["over"]) == {"highest loss", "all"}
 
@@ -106,7 +100,7 @@ def test_like_with_like_orders_and_mixed_does_not(toy):
 
 def test_a_second_run_takes_everything_from_disk(toy, monkeypatch):
     folder, tables = toy
-    for name in ("cell", "like_with_like", "curves", "evaluate_images", "digits_ladder", "train_family"):
+    for name in ("cell", "like_with_like", "curves", "digits_ladder", "train_family"):
         monkeypatch.setattr(fragility, name, None)
     again = compute(fragility, TOY, folder)[0]
     for name, table in tables.items():
@@ -182,12 +176,6 @@ def test_variance_is_analysed_and_an_empty_cell_is_a_status():
     assert alone["status"].startswith("nothing to compare") and alone["p"] != alone["p"]
 
 
-def test_a_gap_is_paired_by_seed():
-    table = pandas.concat([runs({1: [0.1, 0.6]}), runs({1: [0.3, 0.8]}, kind="L2")])
-    assert seed_gaps(table, "L2", "plain") == pytest.approx({0: 0.2, 1: 0.2})
-    assert seed_gaps(table, "L2", "SWA") == {}
-
-
 def test_numbers_tell_two_pictures_apart():
     numbers = picture_pairs({})[1].set_index("picture")
     assert (numbers["spearman"] > 0.8).all()
@@ -202,60 +190,15 @@ def test_a_curve_that_turns_is_told_from_one_that_falls():
     assert table["turns"].tolist() == [0, 1] and table.loc["a", "path"] == pytest.approx(1)
 
 
-def test_data_that_are_not_at_hand_keep_their_row(monkeypatch, tmp_path):
-    monkeypatch.setenv("EXPLAINLIB_DATA", str(tmp_path))
-    monkeypatch.setattr("explainlib.studies.fragility.images.load", _missing)
-    rows = images_summary(evaluate_images(Images("mnist"), 0))
-    assert rows["status"].tolist() == ["the files of mnist are not at hand"]
-
-
-def _missing(*args, **kwargs):
-    raise FileNotFoundError("none")
-
-
-def test_other_data_and_networks_are_refused():
+def test_other_data_are_refused():
     with pytest.raises(ValueError, match="sweeps on iris"):
         fragility.config("quick", "digits")
-    with pytest.raises(ValueError, match="network"):
-        evaluate_images(Images(network="transformer", n=50), 0)
 
 
 def test_the_scales_are_one_code():
     cpu, paper = fragility.config("cpu", None), fragility.config("paper", None)
     assert cpu.repeats == paper.repeats == 50 and len(fragility.Sweeps(cpu).shapes) == 13
     assert sum(minutes for _, minutes in cpu.planned) <= 90  # of one core: under an hour on two
-    assert {case.network for case in paper.images} >= {"LeNet", "VGG13"}
-
-
-def pictures_of(**networks):
-    """Return the images' table with one MNIST row a network: mean Spearman and the ends of its interval."""
-    rows = [
-        {
-            "data": "mnist",
-            "network": name.replace("_", " "),
-            "n": 9,
-            "pair": TRAINED,
-            "status": "compared",
-            "repeats": 3,
-        }
-        | dict(zip(("spearman", "spearman_low", "spearman_high"), numbers, strict=True))
-        for name, numbers in networks.items()
-    ]
-    return pandas.DataFrame(rows)
-
-
-@pytest.mark.parametrize(
-    ("large", "verdict"),
-    [
-        ((0.0, -0.2, 0.2), "held"),  # inside the critical value, .31
-        ((0.0, -0.4, 0.5), "undecided"),  # a wide interval is no support
-        ((0.9, 0.8, 1.0), "not held"),
-    ],
-)
-def test_a_wide_interval_decides_nothing_about_larger_networks(large, verdict):
-    small = (0.6, 0.5, 0.7)
-    assert judge(CLAIMS["E5"], _larger(pictures_of(fully_connected=small, LeNet=large))).verdict == verdict
-    assert judge(CLAIMS["E5"], _larger(pictures_of(fully_connected=small))).verdict == "undecided"
 
 
 def sized(means, seeds=12, spread=0.01, column="spearman_highest_loss"):
@@ -308,10 +251,3 @@ def test_pictures_differ_where_their_explained_variances_do():
     assert judge(CLAIMS["E7"], _pictures(table.assign(pearson_highest_loss=r), pictures)).verdict == "held"
     same = [0.9 + 0.001 * k for k in range(24)]
     assert judge(CLAIMS["E7"], _pictures(table.assign(pearson_highest_loss=same), pictures)).verdict == "not held"
-
-
-def test_what_is_confounded_is_undecided_and_a_missing_premise_told(toy):
-    claims = fragility_claims(toy[1]).set_index("id")
-    assert claims.loc[["E2", "E3", "E8"], "verdict"].eq("undecided").all()
-    assert claims.loc["E2", "reason"].startswith("confounded") and claims.loc["E3", "reason"].startswith("confounded")
-    assert claims.loc["E6", "verdict"] == "premise absent"
