@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.bilevel_cost`` runs every row in a process of its own and prints a table. Rows: the proximal
 problem of 185 parameters (softmax), 1,349 (one hidden layer), 7,205 and 111,749 (Conv4 with 16 and 64 filters, tanh and
-mean pooling), at the first weights, with an outer ridge that makes S positive definite there. Routes:
+mean pooling), at the first weights, with an outer ridge that makes S positive definite there;
+for the largest the head problem too. Routes:
 
     exact    S as a matrix, dense inner Hessians (small only)
     cg       the same S by conjugate gradients, relative residual 1e-3, inner solves by conjugate gradients
@@ -46,6 +47,8 @@ ROUTES = {
 PLAN = [(185, 60, "exact"), (185, 60, "cg"), (185, 60, "paper"), (185, 1000, "exact"), (185, 1000, "cg")]
 PLAN += [(1349, 60, "exact"), (1349, 60, "cg"), (1349, 60, "paper"), (1349, 1000, "paper")]
 PLAN += [(7205, 60, "cg"), (7205, 60, "paper"), (111749, 60, "cg"), (111749, 60, "paper")]
+PLAN = [("proximal", *row) for row in PLAN]
+PLAN += [("head", 111749, 60, "cg"), ("head", 111749, 60, "paper")]  # lambda is all below the last layer
 
 
 def conv4(filters: int) -> nn.Module:
@@ -68,24 +71,32 @@ def random_tasks(parameters: int, count: int) -> Tasks:
     return tasks.double() if parameters < 5000 else tasks
 
 
-def measure(parameters: int, count: int, route: str, folder: Path) -> dict[str, object]:
+def measure(inner_problem: str, parameters: int, count: int, route: str, folder: Path) -> dict[str, object]:
     """Return a row: the influence of all tasks for "exact" and "paper", of two for "cg"; kept for the comparison."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     tasks, inner = random_tasks(parameters, count), "dense" if route == "exact" else "auto"
-    learner = Bilevel(MODELS[parameters](), strength=STRENGTH, l2=10.0 * count, inner_solver=inner)
+    options = {"inner": inner_problem, "inner_solver": inner}
+    learner = Bilevel(MODELS[parameters](), strength=STRENGTH, l2=10.0 * count, **options)
     started = time.perf_counter()
     influence = BilevelInfluence(learner, learner.lam0, tasks, **ROUTES[route])
     ready = time.perf_counter() - started
     rhs = influence.gradients[:2] if route == "cg" else influence.gradients
     found = -influence._outer.solve(rhs, influence.hessian)
-    row = {"parameters": parameters, "tasks": count, "route": route, "rows": len(rhs), "seconds": ready}
+    row = {
+        "problem": inner_problem,
+        "parameters": parameters,
+        "tasks": count,
+        "route": route,
+        "rows": len(rhs),
+        "seconds": ready,
+    }
     row["seconds_all"] = time.perf_counter() - started
     row |= {"steps": influence.solution.steps, "residual": float(influence.solution.residual.max())}
     row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    torch.save(found[:2], folder / f"{parameters}-{count}-{route}.pt")
+    torch.save(found[:2], folder / f"{inner_problem}-{parameters}-{count}-{route}.pt")
     for other in ("exact", "cg"):
-        path = folder / f"{parameters}-{count}-{other}.pt"
+        path = folder / f"{inner_problem}-{parameters}-{count}-{other}.pt"
         if other != route and path.is_file():
             want = torch.load(path, weights_only=True).double()
             row |= {"against": other, "error": float((found[:2].double() - want).norm() / want.norm())}
@@ -97,23 +108,23 @@ def measure(parameters: int, count: int, route: str, folder: Path) -> dict[str, 
 def main() -> None:
     """Run the plan, or one row of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bilevel_cost")
-    parser.add_argument("--row", nargs=3)
+    parser.add_argument("--row", nargs=4)
     parser.add_argument("--folder", type=Path, default=Path("results/bilevel-cost"))
     parser.add_argument("--most", type=int, default=111749, help="parameters")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.row:
-        parameters, count, route = options.row
-        print(json.dumps(measure(int(parameters), int(count), route, options.folder)), flush=True)
+        problem, parameters, count, route = options.row
+        print(json.dumps(measure(problem, int(parameters), int(count), route, options.folder)), flush=True)
         return
-    for parameters, count, route in PLAN:
+    for problem, parameters, count, route in PLAN:
         if parameters <= options.most:
             command = [sys.executable, "-m", "benchmarks.bilevel_cost", "--folder", str(options.folder)]
             done = subprocess.run(
-                [*command, "--row", str(parameters), str(count), route], capture_output=True, text=True
+                [*command, "--row", problem, str(parameters), str(count), route], capture_output=True, text=True
             )
             said = done.stdout.strip() or (done.stderr.strip().splitlines() or ["no output"])[-1]
-            print(said if done.returncode == 0 else f"{parameters} {count} {route}: {said[:300]}", flush=True)
+            print(said if done.returncode == 0 else f"{problem} {parameters} {count} {route}: {said[:300]}", flush=True)
 
 
 if __name__ == "__main__":
