@@ -1,4 +1,4 @@
-"""The figure of the bilevel study, from its tables alone: editing, fractions, depth, and the flipped tasks found."""
+"""The figure of the bilevel study, from its tables alone: editing, fractions, depth, accuracy, wrong labels found."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from explainlib.figures.picture import Picture, literal, set_alt
 
 EDITS = ("task influence", "leave-out Newton step", "without third derivative", "first order", "Gamma")
 FINDERS = ("task influence", "gradient product", "raw loss", "TracIn", "EK-FAC IF, flat", "random")
+RANKERS = ("task influence", "gradient product", "cosine", "random")
 
 
 def bilevel(tables: Mapping[str, pandas.DataFrame]) -> Picture:
-    """Return errors by tasks removed, by the fraction of one, by Neumann depth, and the flipped tasks found."""
+    """Return errors by tasks removed, by the fraction of one, by Neumann depth, and the tasks with wrong labels found.
+
+    With one inner problem the lower left shows the accuracy after the most helpful tasks are gone, else the second one.
+    """
     editing, depth, harmful = (tables[name] for name in ("editing", "depth", "harmful"))
     inners = [str(inner) for inner in editing["inner"].unique()][:2]
     inner = inners[0]
@@ -26,7 +30,8 @@ def bilevel(tables: Mapping[str, pandas.DataFrame]) -> Picture:
         picture.subplots_adjust(left=0.055, right=0.985, bottom=0.08, top=0.95, wspace=0.24, hspace=0.36)
     for ax, one in zip((grid[0, 0], grid[1, 0]), inners, strict=False):
         _editing(ax, editing[editing["inner"] == one], one)
-    grid[1, 0].set_visible(len(inners) > 1)
+    if len(inners) == 1:
+        _descending(grid[1, 0], tables["descending"])
     derivative_reach(tables["fractions"], title="how far the derivative holds", ax=grid[0, 1])
     _depth(grid[0, 2], depth[depth["inner"] == inner])
     for ax, flipped in zip(grid[1, 1:], sorted(harmful["flipped"].unique()), strict=False):
@@ -36,7 +41,7 @@ def bilevel(tables: Mapping[str, pandas.DataFrame]) -> Picture:
         picture,
         f"Editing beside solving again, {inner} problem: the median relative error of the meta-parameters for one task "
         f"is {one['task influence']:.2f} by task influence, {one['leave-out Newton step']:.3f} by one Newton step and "
-        f"{one['Gamma']:.2f} by Gamma. Below: the share of tasks with flipped labels found among those inspected.",
+        f"{one['Gamma']:.2f} by Gamma. Below: the share of tasks with wrong labels found among those inspected.",
     )
     return picture
 
@@ -74,12 +79,25 @@ def _depth(ax: Axes, table: pandas.DataFrame) -> None:
         ax.legend(fontsize=9)
 
 
+def _descending(ax: Axes, table: pandas.DataFrame) -> None:
+    """Draw the accuracy on new tasks after the share of most helpful training tasks is gone, a line a method."""
+    with style():
+        for series, method in zip(SERIES, RANKERS, strict=False):
+            rows = table[table["method"] == method].groupby("share")["accuracy"].mean()
+            look = dict(color=series.colour, marker=series.marker, linewidth=1.6)
+            ax.plot(100 * rows.index, 100 * rows, label=literal(method), **look)
+        ax.axhline(100 * table["accuracy_before"].mean(), color="0.4", linewidth=1.2, linestyle="--", label="all tasks")
+        ax.set(xlabel="most helpful tasks removed, %", ylabel="accuracy on new tasks, %")
+        ax.set_title("solved again without them", loc="left")
+        ax.legend(fontsize=9)
+
+
 def _found(ax: Axes, table: pandas.DataFrame, flipped: float) -> None:
     with style():
-        for series, method in zip(SERIES, FINDERS, strict=False):
+        for k, (series, method) in enumerate(zip(SERIES, FINDERS, strict=False)):  # moved aside: some are the same
             rows = table[table["method"] == method].groupby("inspected")["found"].mean()
             ax.plot(
-                100 * rows.index,
+                100 * rows.index + 0.9 * (k - 2),
                 100 * rows,
                 color=series.colour,
                 marker=series.marker,
@@ -88,6 +106,6 @@ def _found(ax: Axes, table: pandas.DataFrame, flipped: float) -> None:
             )
         ends = [0, min(1.0, flipped), 1]
         ax.plot([100 * x for x in ends], [0, 100, 100], color="0.4", linestyle="--", linewidth=1.2, label="the most")
-        ax.set(xlabel="tasks inspected, %", ylabel="flipped tasks found, %")
-        ax.set_title(f"labels flipped in {flipped:.0%} of the tasks", loc="left")
+        ax.set(xlabel="tasks inspected, % (curves moved aside)", ylabel="tasks with wrong labels found, %")
+        ax.set_title(f"labels wrong in {flipped:.0%} of the tasks", loc="left")
         ax.legend(fontsize=8)
