@@ -260,6 +260,9 @@ CASES = {
     "axioms of a part": (lambda: xl.representers.axioms.table(x[:4], x, x[:, 0]), "ValueError", ["training against training"]),
     "tracking with Adam": (lambda: fit(model(), data(), epochs=1, record=True), "ValueError", ["plain gradient descent", "optimizer='sgd'"]),
     "nothing tracked": (lambda: xl.representers.tracking_importance(fit(model(), data(), epochs=1)), "ValueError", ["record=True"]),
+    "factors of no square": (lambda: xl.representers.representer_factors(torch.ones(3, 4)), "ValueError", ["scores_train", "[3, 4]", "training against training"]),
+    "factors of other tests": (lambda: xl.representers.representer_factors(torch.eye(3), torch.ones(2, 4)), "ValueError", ["scores_test", "[2, 4]", "[any, 3]"]),
+    "factors of no product": (lambda: xl.representers.representer_factors(torch.tensor([[1.0, 2.0], [2.0, 1.0]])), "AxiomError", ["irreducibility is violated", "axioms.table"]),
     "tracin without checkpoints": (lambda: xl.influence.tracin(fit(model(), data(), epochs=1), data(), data()), "ValueError", ["checkpoints=..."]),
     # texts and kernels
     "one text": (lambda: xl.datasets.Tokenizer.fit("text"), "TypeError", ["pass [text]"]),
