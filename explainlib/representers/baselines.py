@@ -13,10 +13,17 @@ from explainlib import compute
 from explainlib.checks import require_count
 from explainlib.datasets import Examples
 from explainlib.layerwise import GradientSource, gradients, gram, norms
-from explainlib.representers.importance import LOSSES, surrogate_importance, target_importance
+from explainlib.losses import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, SQUARED_ERROR
+from explainlib.representers.importance import surrogate_importance, target_importance
 from explainlib.representers.kernels import NoReadoutError, kernel
 from explainlib.representers.scores import representer_scores
 from explainlib.risk import Risk
+
+REGRESSIONS = {  # the surrogate's loss, by the model's
+    CROSS_ENTROPY: "cross_entropy",
+    BINARY_CROSS_ENTROPY: "cross_entropy",
+    SQUARED_ERROR: "squared_error",
+}
 
 
 def representer_points(risk: Risk, test: Examples, *, output: int) -> Float[Tensor, "t n"]:
@@ -71,14 +78,14 @@ def surrogate_points(risk: Risk, test: Examples, *, output: int, l2: float | Non
         raise ValueError(f"surrogate points need l2 > 0, and it is {ridge:g}; pass l2=, or a Risk(..., l2=...).")
     if risk.weights is not None:
         raise ValueError("eq. (4) has no weights, and this risk has some; pass the risk without reweighted(...).")
-    if risk.loss.name not in LOSSES:
+    if risk.loss not in REGRESSIONS:
         raise ValueError(
-            f"a surrogate regresses by one of {', '.join(LOSSES)}, and the risk's loss is {risk.loss.name!r}; use "
-            f"representer_points(risk, test, output={output})."
+            f"a surrogate regresses by one of {', '.join(loss.name for loss in REGRESSIONS)}, and the risk's loss is "
+            f"the function {risk.loss.name!r}; use representer_points(risk, test, output={output})."
         )
     between = _last_layer_kernel(risk, test.x, output)
     gram = _last_layer_kernel(risk, risk.train.x, output)
-    alpha = surrogate_importance(gram, risk.outputs(), loss=risk.loss.name, l2=ridge)
+    alpha = surrogate_importance(gram, risk.outputs(), loss=REGRESSIONS[risk.loss], l2=ridge)
     return representer_scores(alpha, between, output=output)
 
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch.func import grad
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 import explainlib as xl
 from explainlib.datasets import Examples
@@ -177,12 +176,12 @@ def test_one_gradient_step_moves_the_output_by_tracin():
 
 
 def test_one_logit_with_labels_0_and_1():
-    def logistic_loss(f, y):
-        return binary_cross_entropy_with_logits(f[:, 0], y.to(f), reduction="none")
-
-    x, y = normal(30, 3), torch.arange(30) % 2
-    risk = xl.training.minimise(xl.Risk(torch.nn.Linear(3, 1, dtype=D), Examples(x, y), loss=logistic_loss, l2=0.1))
-    test = Examples(normal(4, 3, seed=5), torch.tensor([0, 1, 1, 0]))
+    train, test = (
+        Examples(normal(30, 3), torch.arange(30) % 2),
+        Examples(normal(4, 3, seed=5), torch.tensor([0, 1, 1, 0])),
+    )
+    model = torch.nn.Linear(3, 1, dtype=D)
+    risk = xl.training.minimise(xl.Risk(model, train, loss="binary_cross_entropy", l2=0.1))
     output = loss_influence(risk, test, measure="output")
     assert torch.equal(output, loss_influence(risk, test, measure="output", output=0))
     sign = torch.tensor([-1.0, 1.0, 1.0, -1.0], dtype=D)[:, None]
