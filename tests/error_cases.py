@@ -258,7 +258,7 @@ CASES = {
     "importance of another set": (lambda: xl.representers.representer_scores(torch.ones(4, 2), torch.ones(3, 5), output=0), "ValueError", ["[4, 2]", "[3, 5]", "same n"]),
     "kernel of another model": (lambda: xl.representers.representer_scores(torch.ones(4, 2), torch.ones(3, 4, 3), output=0), "ValueError", ["3 outputs", "one model for both"]),
     "kernel between other outputs": (lambda: xl.representers.representer_scores(torch.ones(4, 2), torch.ones(3, 4, 2, 3), output=0), "ValueError", ["outputs", "one model for both"]),
-    "two labels for one output": (lambda: xl.Risk(model(C=1), data(C=2)), "ValueError", ["one output", "loss='binary_cross_entropy'"]),
+    "two labels for one output": (lambda: xl.Risk(net(nn.Linear(3, 1)), data(C=2)), "ValueError", ["one output", "loss='binary_cross_entropy'"]),
     "binary of three": (lambda: xl.Risk(model(), data(C=2), loss="binary_cross_entropy"), "ValueError", ["the model has 3", "loss='cross_entropy'"]),
     "axioms of a part": (lambda: xl.representers.axioms.table(x[:4], x, x[:, 0]), "ValueError", ["training against training"]),
     "tracking with Adam": (lambda: fit(model(), data(), epochs=1, record=True), "ValueError", ["plain gradient descent", "optimizer='sgd'"]),
