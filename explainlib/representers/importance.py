@@ -157,7 +157,13 @@ def _cross_entropies(f: Float[Tensor, "n C"], wanted: Float[Tensor, "n C"]) -> F
 
 
 def mean_loss(f: Float[Tensor, "n C"], wanted: Float[Tensor, "n C"], loss: str) -> Float[Tensor, ""]:
-    """Return the mean loss of outputs f against targets, for "cross_entropy" against probabilities."""
+    """Return the mean loss of outputs against targets.
+
+    Args:
+        f: the outputs.
+        wanted: targets; for "cross_entropy" probabilities.
+        loss: one of ``LOSSES``.
+    """
     return (_cross_entropies(f, wanted) if loss == "cross_entropy" else (f - wanted).square()).sum() / len(f)
 
 
