@@ -28,7 +28,7 @@ INSIDE = {
         "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",
         "bilevel", "representers", "studies", "fragility",
     ],
-    "influence": ["single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
+    "influence": ["measures", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
         "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "perceptrons",
         "report", "__main__",
