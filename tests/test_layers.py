@@ -30,7 +30,7 @@ INSIDE = {
     ],
     "influence": ["single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
-        "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "perceptrons",
+        "agreement", "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "perceptrons",
         "report", "__main__",
     ],
     "layerwise": ["outer_products", "recording", "blocks", "gradient_matrix"],
