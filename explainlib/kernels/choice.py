@@ -8,6 +8,7 @@ from types import TracebackType
 import numpy
 import torch
 from torch import Tensor
+from torch._functorch import eager_transforms
 
 from explainlib.checks import require_choice
 from explainlib.kernels import gram_triton
@@ -152,3 +153,12 @@ def runs_on_triton(x: Tensor, positions: int) -> bool:
             )
         return True
     return x.is_cuda and positions > 1 and not missing()
+
+
+def nested_forward_mode() -> bool:
+    """Return whether the call is inside two forward modes of ``torch.func``; then plain PyTorch has to run.
+
+    There torch's custom functions lose the tangents of what they saved for their jvp, and second derivatives come out
+    wrong without a word (pytorch issue 197867). Every other order of derivatives is right.
+    """
+    return eager_transforms.JVP_NESTING > 1
