@@ -58,9 +58,9 @@ def group_products(
     parts: dict[int, Tensor] = {}
     for groups, index, inside in gathers(members, offsets, room, most):
         part_x, part_y = x[..., index, :], y[..., index, :]  # [..., g, L, d]
-        left = (u[..., index, :] * inside)[..., None] * part_x[..., None, :]  # [..., g, L, C, d]
+        left = -(u[..., index, :] * inside)[..., None] * part_x[..., None, :]  # [..., g, L, C, d]
         right = v[..., index, :][..., None] * part_y[..., None, :]
-        whole = -(left.flatten(-2).mT @ right.flatten(-2)).unflatten(-1, (C, d)).unflatten(-3, (C, d))
+        whole = (left.flatten(-2).mT @ right.flatten(-2)).unflatten(-1, (C, d)).unflatten(-3, (C, d))
         scaled = (a[..., index, :] * inside)[..., None] * part_x[..., None, :]
         blocks = (scaled.transpose(-3, -2).mT @ part_y[..., None, :, :]).movedim(-3, -1)  # [..., g, d, d, C]
         blocks = blocks + torch.diagonal(whole, dim1=-4, dim2=-2)
