@@ -137,8 +137,9 @@ def runs_on_triton(x: Tensor, positions: int) -> bool:
 
     Args:
         x: one of the arguments, all of one device and dtype.
-        positions: products of positions a pair of examples. With one, plain matrix products write nothing that is
-            larger than the result, and "auto" leaves them to the vendor's library.
+        positions: numbers that the plain route writes for one of the result (of a Gram, products of positions a pair
+            of examples). With one, plain matrix products write nothing that is larger than the result, and "auto"
+            leaves them to the vendor's library.
 
     Raises:
         ValueError: "triton" was chosen and ``x`` is not on a GPU, nor Triton in its interpreter.

@@ -25,11 +25,12 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def group_comparisons(device: str) -> list[Comparison]:
+def group_comparisons(device: str, route: str = "triton") -> list[Comparison]:
     """Return the comparisons of the kernel for Hessians of groups with plain PyTorch in float64.
 
     Args:
         device: "cuda", or "cpu" with Triton's interpreter on.
+        route: what is compared: "triton", or "torch" to try the comparisons themselves.
     """
     found = []
     for n, C, d in GROUPS:
@@ -39,7 +40,7 @@ def group_comparisons(device: str) -> list[Comparison]:
         want = group_hessians(*(each.to(device) for each in wide), members, offsets)
         for dtype, tolerance in TOLERANCE.items():
             given = [each.to(device, dtype) for each in wide]
-            with use("triton"):
+            with use(route):
                 got, again = (group_hessians(*given, members, offsets) for _ in range(2))
             name = f"group_hessians {str(dtype).removeprefix('torch.')} {[n, C, d]}"
             found.append(Comparison(name, relative_error(got, want), tolerance))
@@ -47,14 +48,15 @@ def group_comparisons(device: str) -> list[Comparison]:
             found.append(Comparison(f"{name}, asymmetry and difference", error, 0.0))
     last = [each.to(device)[:5] for each in wide]
     groups = torch.tensor([0, 3, 4, 1], device=device), torch.tensor([0, 1, 4], device=device)
-    return [*found, derivative_comparison("group_hessians", lambda *x: group_hessians(*x, *groups), last)]
+    return [*found, derivative_comparison("group_hessians", lambda *x: group_hessians(*x, *groups), last, route)]
 
 
-def moment_comparisons(device: str) -> list[Comparison]:
+def moment_comparisons(device: str, route: str = "triton") -> list[Comparison]:
     """Return the comparisons of the kernel for moments of Gaussian layers with plain PyTorch in float64.
 
     Args:
         device: "cuda", or "cpu" with Triton's interpreter on.
+        route: what is compared: "triton", or "torch" to try the comparisons themselves.
     """
     found = []
     for n, d, o in LAYERS:
@@ -62,13 +64,13 @@ def moment_comparisons(device: str) -> list[Comparison]:
         wide += [normal(o, d, seed=4).square(), normal(o, seed=5), normal(o, seed=6).square()]
         for dtype, tolerance in TOLERANCE.items():
             for random in (True, False):
-                got, want = (_moments([x.to(device, kind) for x in wide], random, route) for kind, route in
-                             ((dtype, "triton"), (torch.float64, "torch")))  # fmt: skip
+                got = _moments([x.to(device, dtype) for x in wide], random, route)
+                want = _moments([x.to(device) for x in wide], random, "torch")
                 name = f"linear_moments {str(dtype).removeprefix('torch.')} {[n, d, o]}{', variance' * random}"
                 found.append(Comparison(name, max(map(relative_error, got, want)), tolerance))
     few = [x.to(device) for x in (wide[0][:3], wide[1][:3], *wide[2:])]
     both = lambda m, v, w, s, b, t: torch.stack(linear_moments(m, v, (w, s), (b, t)))  # noqa: E731
-    return [*found, derivative_comparison("linear_moments", both, few)]
+    return [*found, derivative_comparison("linear_moments", both, few, route)]
 
 
 def _moments(given: list[Tensor], random: bool, route: str) -> tuple[Tensor, Tensor]:
@@ -77,11 +79,12 @@ def _moments(given: list[Tensor], random: bool, route: str) -> tuple[Tensor, Ten
         return linear_moments(m, v, (w, s), (b, t)) if random else linear_moments(m, None, (w, s), None)
 
 
-def perceptron_comparisons(device: str) -> list[Comparison]:
+def perceptron_comparisons(device: str, route: str = "triton") -> list[Comparison]:
     """Return the comparisons of the kernel that trains small perceptrons with plain PyTorch in float64.
 
     Args:
         device: "cuda", or "cpu" with Triton's interpreter on.
+        route: what is compared: "triton", or "torch" to try the comparisons themselves.
     """
     found = []
     for widths, dtype in (((4, 5, 3), torch.float32), ((4, 5, 3), torch.float64), ((36, 32, 5), torch.float32)):
@@ -89,22 +92,25 @@ def perceptron_comparisons(device: str) -> list[Comparison]:
         wide = [normal(19, widths[0], seed=1), normal(2, 19, seed=2).square(), normal(2, p, seed=3) / 2]
         y, options = torch.arange(19, device=device) % widths[-1], {"widths": widths, "epochs": 3, "lr": 0.01}
         trained = []
-        for kind, route in ((dtype, "triton"), (torch.float64, "torch")):
+        for kind, chosen in ((dtype, route), (torch.float64, "torch")):
             x, weights, starts = (each.to(device, kind) for each in wide)
-            with use(route):
+            with use(chosen):
                 trained.append(trained_perceptrons(x, y, weights, starts, **options))
         name = f"trained_perceptrons {str(dtype).removeprefix('torch.')} {'-'.join(map(str, widths))}"
         found.append(Comparison(name, relative_error(*trained), TOLERANCE[dtype]))
     return found
 
 
-def derivative_comparison(name: str, function: Callable[..., Tensor], given: list[Tensor]) -> Comparison:
+def derivative_comparison(
+    name: str, function: Callable[..., Tensor], given: list[Tensor], route: str = "triton"
+) -> Comparison:
     """Return the comparison of grad, jvp and vmap through a kernel with those through plain PyTorch, in float64.
 
     Args:
         name: of the operation.
         function: of tensors.
         given: the tensors.
+        route: what is compared.
     """
     tangents = tuple(torch.cos(each) for each in given)
     ways = (
@@ -114,7 +120,7 @@ def derivative_comparison(name: str, function: Callable[..., Tensor], given: lis
     )
     error = 0.0
     for way in ways:
-        with use("triton"):
+        with use(route):
             got = way(*given)
         with use("torch"):
             want = way(*given)

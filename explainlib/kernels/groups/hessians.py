@@ -13,7 +13,7 @@ from explainlib.kernels.groups import plain
 from explainlib.kernels.groups.transforms import FusedGroups
 
 DTYPES = (torch.float32, torch.float64)
-WRITTEN = 3  # numbers [C, d] that the plain route writes for each member
+PASSES = 3  # of the plain route over the blocks
 
 
 def group_hessians(
@@ -64,8 +64,7 @@ def group_hessians(
     require_members(members, offsets, p)
     require_choice("precision", precision, ("ieee", "tf32"))
     scaled = weights[:, None] * p
-    written = -(-WRITTEN * len(members) // ((len(offsets) - 1) * p.shape[1] * x.shape[1] or 1))
-    if not nested_forward_mode() and runs_on_triton(x, written) and _agrees(x, precision):
+    if not nested_forward_mode() and runs_on_triton(x, PASSES) and _agrees(x, precision):
         factors = (each[None] for each in (scaled, scaled, p, x, x))
         return FusedGroups.apply(*factors, members, offsets, True, precision)[0]
     return plain.group_products(scaled, scaled, p, x, x, members, offsets)
