@@ -10,7 +10,7 @@ _MODULES = {  # imported on first use: they bring Triton, which ``plain`` does n
     "group_hessians": "explainlib.kernels.groups.hessians",
 }
 
-__all__ = ["LAYOUTS", "build_groups", "group_hessians", "plain"]
+__all__ = ["LAYOUTS", "build_groups", "group_hessians", "plain", "program"]
 
 
 def __getattr__(name: str) -> object:

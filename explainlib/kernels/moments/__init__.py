@@ -11,7 +11,7 @@ _MODULES = {  # imported on first use: they bring Triton, which ``plain`` does n
     "unfolded_moments": "explainlib.kernels.moments.layer",
 }
 
-__all__ = ["LAYOUTS", "build_moments", "linear_moments", "plain", "unfolded_moments"]
+__all__ = ["LAYOUTS", "build_moments", "linear_moments", "plain", "program", "unfolded_moments"]
 
 
 def __getattr__(name: str) -> object:
