@@ -160,6 +160,6 @@ def nested_forward_mode() -> bool:
     """Return whether the call is inside two forward modes of ``torch.func``; then plain PyTorch has to run.
 
     There torch's custom functions lose the tangents of what they saved for their jvp, and second derivatives come out
-    wrong without a word (pytorch issue 197867). Every other order of derivatives is right.
+    wrong without a word (github.com/pytorch/pytorch/issues/197867). Every other order of derivatives is right.
     """
     return eager_transforms.JVP_NESTING > 1
