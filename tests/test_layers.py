@@ -30,8 +30,8 @@ INSIDE = {
     ],
     "influence": ["measures", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
-        "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "perceptrons",
-        "report", "__main__",
+        "agreement", "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "groups",
+        "moments", "perceptrons", "comparisons", "report", "__main__",
     ],
     "layerwise": ["outer_products", "recording", "blocks", "gradient_matrix"],
     "meta": [
