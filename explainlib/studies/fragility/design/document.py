@@ -96,6 +96,26 @@ def _cells(tables: Tables, whole: bool = False) -> str:
     return _table(header, rows)
 
 
+def _shapes(tables: Tables) -> str:
+    """Return the cells with a ridge by shape: solved and from scratch, plain and damped, and what was not solved."""
+    table = tables["factors"]
+    table = table[(table["status"] == "compared") & (table["protocol"] == "highest loss") & (table["ridge"] > 0)]
+    rows = []
+    for shape, part in table[~table["shape"].str.contains(WHOLE)].groupby("shape", sort=False):
+        row = [shape]
+        for parameters, truth, damping in (
+            ("last", "solved", 0), ("all", "solved", 0), ("all", "solved", 0.01), ("all", "from scratch", 0),
+            ("all", "from scratch", 0.01),
+        ):  # fmt: skip
+            where = (part["parameters"] == parameters) & (part["truth"] == truth)
+            row.append(said(_by_split(part[where & (part["prediction"] == f"influence, damping {damping:g}")])))
+        solved = part[(part["parameters"] == "all") & (part["truth"] == "solved")]
+        rows.append([*row, f"{solved['unsolved'].mean():.0%}", f"{solved['gradient_norm'].median():.0e}"])
+    header = ["network", "last layer, solved", "all, solved", "damped", "all, from scratch", "damped", "not solved",
+              "gradient's norm"]  # fmt: skip
+    return _table(header, rows)
+
+
 def _averages(tables: Tables) -> str:
     table, rows = tables["averages"], []
     for (shape, ridge), part in table.groupby(["shape", "ridge"], sort=False):
@@ -191,6 +211,7 @@ def _jumps(tables: Tables) -> str:
 
 MAKERS: dict[str, Callable[[Tables], str]] = {
     "cells": _cells,
+    "shapes": _shapes,
     "printed": lambda tables: _cells(tables, whole=True),
     "averages": _averages,
     "bayes": _bayes,
