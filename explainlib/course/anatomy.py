@@ -147,7 +147,7 @@ def _code(cell: NotebookNode) -> Iterator[str]:
         yield f"has {len(lines)} lines, expected at most {MOST_CELL_LINES}; split it."
     if not lines:
         yield "is empty; delete it."
-    if any(re.match(r"\s*(async\s+)?(def|class)\s", line) for line in lines):
+    if is_lecture(cell) and any(re.match(r"\s*(async\s+)?(def|class)\s", line) for line in lines):
         yield "defines a function or a class; move it into the library."
     if any(line.rstrip().endswith(";") for line in lines):
         yield "ends a line with a semicolon; it does not silence the output, assign the value to _ instead."

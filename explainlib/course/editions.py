@@ -24,7 +24,7 @@ BANNER = (
     "work in. Run the cells from the top.*"
 )
 ANSWER_LINE = "**My prediction:** *double-click here and write it down before you run the next cell.*"
-WORK = '# Exercise {0}: your work here. `...` stands for what you found.\nanswer = ...\n\nxl.check("{0}", answer)'
+WORK = '# Exercise {0}: put what you found in the place of the dots.\nanswer = ...\n\nxl.check("{0}", answer)'
 INVITATION = "# Your answer here."
 PICTURE = re.compile(r"(!\[[^\]]*\]\()(?!\w+:)([^)]+)(\))")
 BLOCK_END = re.compile(r"\n\n(?=#|\*\*Run\b|<details)")

@@ -1,7 +1,7 @@
 """The forms of an answer: a number, a count, a table, a word or a function; how it is read, and when two are equal.
 
-Each form has ``read``, which returns the answer in one shape or raises ``Unreadable`` with one plain sentence, and
-``same``, which compares two read answers. Lists, numpy arrays and tensors are all taken.
+Each form has ``words``, what is expected; ``read``, which returns the answer in one shape or raises ``Unreadable`` with
+one plain sentence; and ``same``, which compares two read answers. Lists, numpy arrays and tensors are all taken.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,22 +18,6 @@ NUMBERS = "biuf"  # numpy's kinds of real numbers
 
 class Unreadable(ValueError):
     """An answer that cannot be compared; the message is one plain sentence for the student."""
-
-
-class Form(Protocol):
-    """How the answer to an exercise is read and compared.
-
-    Attributes:
-        words: what is expected, for the table of exercises and for messages.
-    """
-
-    words: str
-
-    def read(self, answer: object) -> object:
-        """Return the answer in the form's own shape, or raise ``Unreadable``."""
-
-    def same(self, one: object, other: object) -> bool:
-        """Return whether an answer, read, equals the one that the library computed."""
 
 
 def _array(answer: object, expected: str) -> Tensor:
@@ -169,7 +152,7 @@ class Function:
 
     signature: str
     inputs: Callable[[], Sequence[tuple[object, ...]]]
-    result: Callable[..., Form]
+    result: Callable[..., Number | Numbers]
 
     @property
     def words(self) -> str:
@@ -199,3 +182,6 @@ class Function:
         """Return whether all values agree."""
         forms = [self.result(*arguments) for arguments in self.inputs()]
         return all(form.same(a, b) for form, a, b in zip(forms, one, other, strict=True))
+
+
+Form = Number | Count | Numbers | Choice | Function
