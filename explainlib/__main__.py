@@ -110,6 +110,8 @@ def course(options: argparse.Namespace) -> int:
 
     if options.student is None and options.solutions is None and options.exercises is None:
         raise ValueError("course writes nothing yet; pass --student DIR, --solutions DIR or --exercises FILE.")
+    if options.nbgrader and options.student is None:
+        raise ValueError("--nbgrader is about the student's edition; pass --student DIR with it.")
     if options.exercises is not None:
         print(write_text(table(), options.exercises))
     if options.student is not None or options.solutions is not None:
@@ -151,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("paths", nargs="*", type=Path, help="notebooks or folders (default: notebooks/)")
     command.add_argument("--student", metavar="DIR", type=Path, help="write the student's edition into DIR")
     command.add_argument("--solutions", metavar="DIR", type=Path, help="write notebooks with open solutions into DIR")
-    command.add_argument("--nbgrader", action="store_true", help="with nbgrader's metadata, and cells that give points")
+    command.add_argument("--nbgrader", action="store_true", help="with locked cells that give points in nbgrader")
     command.add_argument("--exercises", metavar="FILE", type=Path, help="write the table of all exercises into FILE")
     command.set_defaults(run=course)
     return main

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from explainlib.course.anatomy import PROMPT, hidden_outputs, is_lecture, tags_of
 from explainlib.course.exercises import EXERCISES
-from explainlib.course.grading import mark_work, points_cell
+from explainlib.course.grading import points_cell
 
 BANNER = (
     "*Student's edition: what answers a prompt to predict is empty until you run it, and each exercise has a cell to "
@@ -54,7 +54,7 @@ def student_edition(notebook: NotebookNode, *, graded: bool = False) -> Notebook
 
     Args:
         notebook: the instructor's, with its outputs.
-        graded: whether cells carry nbgrader's metadata, and a locked cell gives the points of each exercise.
+        graded: whether a locked cell, marked for nbgrader, gives the points of each exercise.
     """
     source, hidden = copy.deepcopy(notebook), set(hidden_outputs(notebook))
     cells, exercise, worked = [], None, set()
@@ -74,20 +74,12 @@ def student_edition(notebook: NotebookNode, *, graded: bool = False) -> Notebook
     return _renumbered(source, cells)
 
 
-def solutions_edition(notebook: NotebookNode, *, graded: bool = False) -> NotebookNode:
-    """Return the notebook with its solutions and outputs open to read; ``graded`` as for students."""
-    source = copy.deepcopy(notebook)
-    cells, exercise, number = [], None, 0
-    for cell in source.cells:
-        if _exercise_of(cell):
-            exercise, number = _exercise_of(cell), 0
+def solutions_edition(notebook: NotebookNode) -> NotebookNode:
+    """Return the notebook with its solutions and outputs open to read."""
+    opened = copy.deepcopy(notebook)
+    for cell in opened.cells:
         cell.metadata.pop("jupyter", None)
-        cells.append(cell)
-        if graded and exercise and "solution" in tags_of(cell) and cell.cell_type == "code":
-            number += 1
-            mark_work(cell, exercise, number)
-            cells += [points_cell(exercise)] if number == 1 else []
-    return _renumbered(source, cells)
+    return opened
 
 
 def _exercise_of(cell: NotebookNode) -> str | None:
@@ -101,7 +93,7 @@ def _work_cells(exercise: str | None, graded: bool) -> list[NotebookNode]:
     if exercise is None:
         return [new_code_cell(INVITATION, metadata={"tags": ["answer"]})]
     work = new_code_cell(WORK.format(exercise), metadata={"tags": ["answer"]})
-    return [mark_work(work, exercise), points_cell(exercise)] if graded else [work]
+    return [work, points_cell(exercise)] if graded else [work]
 
 
 def _adapted(cell: NotebookNode) -> NotebookNode:

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -180,7 +181,7 @@ def editions(
         student: folder of the student's edition; None writes none.
         solutions: folder of the solutions; None writes none.
         paths: as in ``notebook_paths``.
-        graded: whether cells carry nbgrader's metadata.
+        graded: whether the student's edition has locked cells with points, marked for nbgrader.
 
     Raises:
         ValueError: a folder that holds the notebooks themselves, or solutions inside the students' folder.
@@ -188,12 +189,9 @@ def editions(
     folders = [None if folder is None else Path(folder) for folder in (student, solutions)]
     found = notebook_paths(paths)
     refuse_folders(found, *folders)
-    return [
-        write(
-            with_pictures(edition(nbformat.read(path, as_version=4), graded=graded), path.parent, folder),
-            folder / path.name,
-        )
-        for folder, edition in zip(folders, (student_edition, solutions_edition), strict=True)
-        if folder is not None
-        for path in found
-    ]
+    written = []
+    for folder, edition in zip(folders, (partial(student_edition, graded=graded), solutions_edition), strict=True):
+        for path in found if folder is not None else ():
+            made = with_pictures(edition(nbformat.read(path, as_version=4)), path.parent, folder)
+            written.append(write(made, folder / path.name))
+    return written

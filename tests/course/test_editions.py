@@ -100,20 +100,18 @@ def test_every_adapted_text_stands_in_a_notebook(instructors):
 
 
 def test_nbgraders_metadata(instructors):
-    ours = instructors["01_influence_functions.ipynb"]
-    for edition in (editions.student_edition, editions.solutions_edition):
-        marked = [cell for cell in edition(ours, graded=True).cells if "nbgrader" in cell.metadata]
-        names = [cell.metadata.nbgrader["grade_id"] for cell in marked]
-        assert len(set(names)) == len(names) and all(re.fullmatch(r"[\w-]+", name) for name in names)
-        work = [cell for cell in marked if cell.metadata.nbgrader["solution"]]
-        tests = [cell for cell in marked if cell.metadata.nbgrader["grade"]]
-        assert len(work) == len(tests) == len(of_notebook("01"))
-        assert all(cell.metadata.nbgrader["locked"] and "xl.report().solved" in cell.source for cell in tests)
-        points = [cell.metadata.nbgrader["points"] for cell in tests]
-        kinds = [each.kind for each in of_notebook("01")]
-        assert points == [{"warm-up": 1, "guided": 2, "open": 3}[kind] for kind in kinds]
-    plain = editions.student_edition(ours)
-    assert not [cell for cell in plain.cells if "nbgrader" in cell.metadata]
+    ours, ladder = instructors["01_influence_functions.ipynb"], of_notebook("01")
+    cells = editions.student_edition(ours, graded=True).cells
+    places = [i for i, cell in enumerate(cells) if "nbgrader" in cell.metadata]
+    assert [cells[i - 1].source for i in places] == [editions.WORK.format(each.id) for each in ladder]
+    for i, each in zip(places, ladder, strict=True):
+        words = cells[i].metadata.nbgrader
+        assert words["grade"] and words["locked"] and not words["solution"] and not words["task"]
+        assert re.fullmatch(r"points-\d\d-\d", words["grade_id"]) and words["schema_version"] == 3
+        assert words["points"] == {"warm-up": 1, "guided": 2, "open": 3}[each.kind]
+        assert f'"{each.id}" in xl.report().solved' in cells[i].source
+    assert len({cells[i].metadata.nbgrader["grade_id"] for i in places}) == len(places)
+    assert not [cell for cell in editions.student_edition(ours).cells if "nbgrader" in cell.metadata]
 
 
 def test_a_prompt_inside_a_text_is_cut_at_its_paragraph():
@@ -157,6 +155,8 @@ def test_the_command_line(repository, tmp_path, capsys, monkeypatch):
     assert main(["course", "--exercises", str(tmp_path / "e.md")]) == 0
     assert (tmp_path / "e.md").read_text().startswith("# Exercises") and len(EXERCISES) >= 20
     capsys.readouterr()
+    assert main(["course", "--nbgrader", "--exercises", str(tmp_path / "f.md")]) == 2
+    assert "pass --student DIR with it" in capsys.readouterr().err and not (tmp_path / "f.md").exists()
     assert main(["course"]) == 2
     assert "pass --student DIR, --solutions DIR or --exercises FILE" in capsys.readouterr().err
 
