@@ -148,6 +148,7 @@ def test_the_notebooks_have_their_exercises(repository):
             assert cells[i].source.startswith(each.heading + " "), f"{path.name} {each.id}"
             assert cells[i + 1].source == each.hint_cell and cells[i + 1].metadata.tags == ["hint"], each.id
             solution = cells[i + 2]
+            assert solution.source.startswith(f"# Solution of {each.id}.\n"), "a folded cell shows its first line"
             assert (
                 solution.metadata.tags == ["solution"]
                 and solution.outputs[-1].data["text/plain"] == f"{each.id}: right."
