@@ -17,7 +17,7 @@ from explainlib.course.exercises import EXERCISES, KINDS, Choice, Count, Functio
 from explainlib.course.notebooks import notebook_paths
 from explainlib.course.table import table
 
-LADDERS = ("00", "01", "02", "03", "04", "05")  # the notebooks that have theirs
+LADDERS = ("00", "01", "02", "03", "04", "05", "06")  # the notebooks that have theirs
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from explainlib.course.exercises import fragility, groups, primer, representers, single, start
+from explainlib.course.exercises import fragility, groups, primer, representers, single, start, tlxml
 from explainlib.course.exercises.exercise import Exercise
 
-_MODULES = (start, single, groups, fragility, representers, primer)
+_MODULES = (start, single, groups, fragility, representers, primer, tlxml)
 EXERCISES: dict[str, Exercise] = {each.id: each for module in _MODULES for each in module.EXERCISES}
 
 
