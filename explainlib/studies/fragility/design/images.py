@@ -68,6 +68,7 @@ class Images:
         removed: examples one by one, the most influential by the last layer on the test of highest loss.
         seeds: of first parameters and batches.
         scratch: whether it is retrained from scratch as well.
+        solves: tests, the worst first, for which the curvature of all parameters is solved; 20 is all of them.
     """
 
     data: str = "digits"
@@ -78,6 +79,7 @@ class Images:
     removed: int = 20
     seeds: int = 2
     scratch: bool = True
+    solves: int = TESTS
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _predictions(network: TrainedNetwork, last: Risk) -> dict[str, Float[Tensor,
         found[GRADIENTS] = loss_influence(last, tests, curvature="identity")
         if not network.bayesian:
             options = {"curvature": "gauss_newton", "solver": CG(tolerance=TOLERANCE), "damping": DAMPING}
-            found[ALL] = loss_influence(risk, tests, on_failure="warn", **options)
+            found[ALL] = loss_influence(risk, tests[: network.case.solves], on_failure="warn", **options)
     found[LOSS] = risk.losses().expand(len(tests), -1)
     return {name: -values / risk.n for name, values in found.items()}
 
@@ -231,8 +233,9 @@ def signal_and_noise(first: Float[Tensor, " g"], second: Float[Tensor, " g"]) ->
 
 
 def compared(changes: Mapping[str, Float[Tensor, "t g"]], a: str, b: str) -> dict[str, float]:
-    """Return the agreement of two rows of changes on the paper's test, and the median Spearman over all of them."""
-    x, y = changes[a], changes[b]
+    """Return the agreement of two tables of changes on the paper's test, and the median Spearman over all they share."""
+    shared = min(len(changes[a]), len(changes[b]))
+    x, y = changes[a][:shared], changes[b][:shared]
     ranks = _correlations(average_ranks(x), average_ranks(y))
     pearson, centred = _correlations(x, y), x[0] - x[0].mean()
     known = ranks[ranks.isfinite()]

@@ -151,10 +151,10 @@ def config(scale: str, data: str | None) -> Config:
         )
     mnist = Images("mnist", n=500, width=128, epochs=30, removed=20, seeds=10)
     bayesian = Images("mnist", "Bayesian fully connected", n=500, width=128, epochs=30, removed=20, seeds=8)
-    lenet = Images("mnist", "LeNet", n=500, epochs=20, removed=20, seeds=8)
-    vgg = Images("cifar10", "VGG13", n=500, width=8, epochs=20, removed=20, seeds=3, scratch=False)
+    lenet = Images("mnist", "LeNet", n=500, epochs=20, removed=20, seeds=6, solves=1)
+    vgg = Images("cifar10", "VGG13", n=500, width=8, epochs=20, removed=20, seeds=2, scratch=False, solves=1)
     sizes = tuple(Images("mnist", n=n, width=128, epochs=30, removed=20, seeds=3, scratch=False)
-                  for n in (125, 250, 500, 1000, 2000))  # fmt: skip
+                  for n in (125, 250, 500, 1000))  # fmt: skip
     relu, wide, deep = Shape("relu"), Shape("relu", width=50), Shape("relu", depth=3)
     printed = Shape("relu", epochs=60_000, lr=1e-3, finetune=7500, whole=True)
     everything = {"bayes": Bayes((relu, wide, Shape("relu", depth=5))), "noise": sizes}
