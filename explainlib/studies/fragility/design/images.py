@@ -233,7 +233,7 @@ def signal_and_noise(first: Float[Tensor, " g"], second: Float[Tensor, " g"]) ->
 
 
 def compared(changes: Mapping[str, Float[Tensor, "t g"]], a: str, b: str) -> dict[str, float]:
-    """Return the agreement of two tables of changes on the paper's test, and the median Spearman over all they share."""
+    """Return the agreement of two tables on the paper's test, and the median Spearman over the tests they share."""
     shared = min(len(changes[a]), len(changes[b]))
     x, y = changes[a][:shared], changes[b][:shared]
     ranks = _correlations(average_ranks(x), average_ranks(y))
