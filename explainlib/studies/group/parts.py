@@ -161,26 +161,22 @@ def curves(case: Case, fractions: Sequence[float], kinds: Sequence[str] = KINDS)
         fractions: of the training examples.
         kinds: of groups.
     """
-    return pandas.concat([cell(case, kind, f) for kind in kinds for f in fractions], ignore_index=True)
+    rows = pandas.concat([cell(case, kind, f) for kind in kinds for f in fractions], ignore_index=True)
+    return rows.assign(ridge=case.risk.l2, n=case.risk.n, p=case.risk.p)
 
 
-def linear_model(
-    split: Split, l2: float, seed: int, *, fractions: Sequence[float], counts: Mapping[str, int], tests: int, **options
-) -> pandas.DataFrame:
-    """Return the table of one softmax regression.
+def linear_case(split: Split, l2: float, seed: int, counts: Mapping[str, int], tests: int) -> Case:
+    """Return softmax regression at its minimum, judged against the paper's truth without damping.
 
     Args:
         split: its data.
         l2: its ridge.
         seed: of its groups.
-        fractions: of the training examples.
         counts: groups of each kind.
         tests: the worst misread ones.
-        options: of ``Case``.
     """
     risk = softmax_regression(split, l2)
-    case = Case(risk, misread_first(risk, split.test, tests), counts, seed, **options)
-    return curves(case, fractions).assign(ridge=l2, n=risk.n, p=risk.p)
+    return Case(risk, misread_first(risk, split.test, tests), counts, seed)
 
 
 def network(
@@ -207,7 +203,7 @@ def network(
     correct = (risk.outputs(split.test).argmax(1) == split.test.y).double().mean()
     frame = curves(case, fractions)
     needs = frame["damping"].eq(needed)
-    return frame.assign(needed=needs, lowest=lowest, accuracy=float(correct), n=risk.n, p=risk.p)
+    return frame.assign(needed=needs, lowest=lowest, accuracy=float(correct))
 
 
 def selection(split: Split, l2: float) -> pandas.DataFrame:

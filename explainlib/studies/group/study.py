@@ -14,7 +14,7 @@ Parts, each with a table of its own; a seed draws the data, the model and the gr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import pandas
 
 from explainlib.studies.group.claims import group_claims
 from explainlib.studies.group.cost import cost
-from explainlib.studies.group.parts import METHODS, SWEPT, linear_model, network, selection
+from explainlib.studies.group.parts import KINDS, SWEPT, curves, linear_case, network, selection
 from explainlib.studies.group.problems import blobs_split, drawn_images, softmax_regression, synthetic_split
 
 DATA = ("digits", "mnist", "fashion_mnist")
@@ -141,23 +141,26 @@ def tables(
 
 
 def _synthetic(settings: Config, seed: int) -> pandas.DataFrame:
-    counts = dict.fromkeys(("random", "coherent"), settings.groups)
-    options = {"fractions": settings.fractions, "counts": counts, "tests": settings.tests, "both": settings.both}
-    return linear_model(synthetic_split(settings.synthetic, seed), settings.ridges[0], seed, **options)
+    counts = dict.fromkeys(KINDS, settings.groups)
+    split = synthetic_split(settings.synthetic, seed)
+    case = linear_case(split, settings.ridges[0], seed, counts, settings.tests)
+    return curves(replace(case, both=settings.both), settings.fractions)
 
 
 def _images(settings: Config, seed: int, ridge: float) -> pandas.DataFrame:
     split = drawn_images(settings.data, settings.limit, seed, settings.pool)
     counts = {"random": settings.groups, "coherent": min(settings.groups, CLASSES)}
-    options = {"fractions": settings.fractions, "counts": counts, "tests": settings.tests, "both": settings.both}
-    main = ridge == settings.ridges[0]
-    options |= {"methods": tuple(METHODS) if main else SWEPT, "diagnosed": main}
-    return linear_model(split, ridge, seed, dampings=settings.dampings, **options)
+    case = replace(
+        linear_case(split, ridge, seed, counts, settings.tests), dampings=settings.dampings, both=settings.both
+    )
+    if ridge != settings.ridges[0]:
+        case = replace(case, methods=SWEPT, diagnosed=False)
+    return curves(case, settings.fractions)
 
 
 def _network(settings: Config, seed: int) -> pandas.DataFrame:
     split = drawn_images(settings.data, settings.network, seed, settings.network_pool)
-    counts = dict.fromkeys(("random", "coherent"), settings.network_groups)
+    counts = dict.fromkeys(KINDS, settings.network_groups)
     return network(split, seed, fractions=settings.network_fractions, counts=counts, tests=settings.tests)
 
 
