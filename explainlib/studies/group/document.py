@@ -14,6 +14,7 @@ A mark is ``<!--words-->text<!--/-->``; the words begin with the name of what is
     gain mnist random 0.6 0.0001 per_test preserve       one gain, with its interval over the seeds
     mean mnist images per_test .2f method=second order; kind=random     the mean of a column
     one mnist images n                 a column that is one number
+    count mnist images                 the seeds of a table
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def _gain_row(images: pandas.DataFrame, kind: str, at: float, ridge: float) -> l
     for column, truth in (("pearson", "preserve"), ("pearson", "plain")):
         values = gain(images, kind, at, ridge, column, truth)
         gains.append(_interval(values, "+.1%") if values else "-")
+    gains.insert(2, _interval(gain(images, kind, at, ridge, "pearson", methods=(BASELINE, FIRST)), "+.1%"))
     own = gain(images, kind, at, ridge, "pearson", "plain", (BASELINE, "plain second order"))
     return [first, second, *gains, _interval(own, "+.1%") if own else "-"]
 
@@ -114,6 +116,7 @@ GAINS = [
     "second",
     "gain within tests",
     "gain pooled",
+    "pooled, Basu's first term alone",
     "pooled, against the plain truth",
     "pooled, plain second order and plain truth",
 ]
@@ -131,8 +134,8 @@ def _sizes(tables: Tables, words: str) -> str:
     kind, ridge = words.split()
     images = tables["images"]
     sizes = sorted(images["fraction"].unique())
-    rows = [[f"{at:.1%}", *_gain_row(images, kind, at, float(ridge))[:4]] for at in sizes]
-    return _table(["removed", *GAINS[:4]], rows)
+    rows = [[f"{at:.1%}", *_gain_row(images, kind, at, float(ridge))[:5]] for at in sizes]
+    return _table(["removed", *GAINS[:5]], rows)
 
 
 def _damping(tables: Tables, words: str) -> str:
@@ -249,6 +252,7 @@ MAKERS: dict[str, Callable[[Tables, str], str]] = {
     "selection": _selection,
     "cost": _cost,
     "gain": _gain,
+    "count": lambda tables, words: str(tables[words]["seed"].nunique()),
     "mean": _column,
     "one": _one,
 }

@@ -100,6 +100,16 @@ def test_coherent_gains_are_asked_at_every_size():
     assert verdict("B3", images=table).verdict == "not held"
 
 
+def test_a_gain_of_pooled_tests_is_told_with_what_the_weights_alone_have_of_it():
+    table = images({1e-2: {"random": 0.01, "coherent": 0.0}})
+    assert verdict("B2", images=table).evidence.caveat == ""
+    pooled = table["method"].isin([FIRST, SECOND]) & (table["truth"] == "preserve")
+    table.loc[pooled, "pearson"] = table.loc[pooled, "pearson"] + 0.3
+    found = verdict("B2", images=table)
+    assert found.verdict == "not held" and "with tests pooled the gain at 60% and ridge 0.01 is +5" in found.reason
+    assert "Basu's own first term alone has +50%" in found.reason
+
+
 def test_a_correlation_that_is_not_there_gives_no_gain():
     table = images({1e-2: {"random": 0.6, "coherent": 0.0}})
     table.loc[(table["method"] == BASELINE) & (table["seed"] == 3), "per_test"] = -0.1
