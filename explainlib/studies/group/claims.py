@@ -19,8 +19,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas
 
-from explainlib.studies.claims import GROUP, NOT_APPLICABLE, Comparison, Evidence, by_cluster, judged, student_interval
+from explainlib.studies.claims import (
+    ABSENT,
+    GROUP,
+    NOT_APPLICABLE,
+    Comparison,
+    Evidence,
+    by_cluster,
+    judged,
+    student_interval,
+)
 from explainlib.studies.group.parts import BASELINE, FIRST, SECOND
+from explainlib.studies.group.problems import WORTH
 
 Tables = Mapping[str, pandas.DataFrame]
 Values = dict[int, float]  # by seed
@@ -114,10 +124,13 @@ def best_ridge(images: pandas.DataFrame, kind: str, fractions: Sequence[float]) 
     return max(sorted(images["ridge"].unique(), reverse=True), key=least)
 
 
-def _format_interval(values: Values, percent: bool = False) -> str:
+def _format_interval(values: Values, percent: bool = False, most: float = math.inf) -> str:
+    """Return a mean with its interval over seeds, whose ends stay below ``most`` in size."""
     mean, low, high = (float(end) for end in student_interval(list(values.values()))) if values else (math.nan,) * 3
+    known = math.isfinite(high - low)
+    low, high = max(low, -most), min(high, most)
     form = "{:+.0%}" if percent else "{:.2f}"
-    if not math.isfinite(high - low):
+    if not known:
         return form.format(mean)
     return f"{form.format(mean)} [{form.format(low)}, {form.format(high)}]"
 
@@ -212,6 +225,10 @@ def _network(table: pandas.DataFrame | None, withheld: tuple[str, str] | None) -
     """Return the less of the slopes, the first order's correlation and the second's gain: medians over the cells."""
     if table is None:
         return Evidence((Comparison("network (not tried at this scale)"),), withheld=withheld)
+    learned = table[table["accuracy"] >= WORTH]
+    if learned.empty:
+        return Evidence(withheld=withheld or (ABSENT, f"no network is right on {WORTH:.0%} of new images"))
+    dropped, table = table["seed"].nunique() - learned["seed"].nunique(), learned
     values = {}
     for needed, part in table.groupby("needed"):
         for column in (TESTS, "slope_per_test", "pearson"):
@@ -228,13 +245,14 @@ def _network(table: pandas.DataFrame | None, withheld: tuple[str, str] | None) -
         if (needed, TESTS, SECOND) in values:
             of = ", ".join(
                 f"{method} slope {_format_interval(values[needed, 'slope_per_test', method])}, Pearson "
-                f"{_format_interval(values[needed, TESTS, method])}, pooled "
-                f"{_format_interval(values[needed, 'pearson', method])}"
+                f"{_format_interval(values[needed, TESTS, method], most=1.0)}, pooled "
+                f"{_format_interval(values[needed, 'pearson', method], most=1.0)}"
                 for method in (BASELINE, SECOND)
             )
             said.append(f"damping {name}: {of}")
     lowest = table.groupby("seed")["lowest"].first()
     notes = f"smallest eigenvalues {lowest.min():.1e} to {lowest.max():.1e}"
+    notes += f"; {dropped} networks that learned nothing are left out" if dropped else ""
     return Evidence(comparisons, "; ".join(said), withheld, notes)
 
 

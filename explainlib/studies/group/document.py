@@ -14,6 +14,7 @@ A mark is ``<!--words-->text<!--/-->``; the words begin with the name of what is
     gain mnist random 0.6 0.0001 per_test preserve       one gain, with its interval over the seeds
     mean mnist images per_test .2f method=second order; kind=random     the mean of a column
     one mnist images n                 a column that is one number
+    range mnist network accuracy .2f   the least and the largest of a column
     count mnist images                 the seeds of a table
 """
 
@@ -31,6 +32,7 @@ from explainlib.studies.group.claims import BASELINE, FIRST, SECOND, by_seed, ga
 MARK = re.compile(r"<!--(?P<words>[^/>][^>]*)-->(?P<text>.*?)<!--/-->", re.DOTALL)
 Tables = Mapping[str, pandas.DataFrame]
 SHOWN = (FIRST, SECOND, "+ third derivative", "Newton step")
+CORRELATIONS = ("per_test", "pearson", "pearson_evaluated")
 SELECTED = ("relaxed", "printed", "greedy", "refit", "swap", "random")
 
 
@@ -71,10 +73,13 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
 
 
-def _interval(values: Mapping[int, float], form: str) -> str:
+def _interval(values: Mapping[int, float], form: str, column: str = "") -> str:
+    """Return a mean with its interval over seeds; that of a correlation stays within its range."""
     mean, low, high = (float(end) for end in student_interval(list(values.values())))
     if not np.isfinite(high - low):
         return f"{mean:{form}}"
+    if column in CORRELATIONS:
+        low, high = max(low, -1.0), min(high, 1.0)
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
@@ -145,7 +150,7 @@ def _damping(tables: Tables, words: str) -> str:
         for damping in sorted(images["damping"].unique()):
             where = {"kind": kind, "fraction": float(at), "ridge": ridge, "damping": damping}
             cells = [
-                _interval(by_seed(images, column, method=method, **where), ".2f")
+                _interval(by_seed(images, column, method=method, **where), ".2f", column)
                 for method in (BASELINE, SECOND)
                 for column in ("per_test", "slope_per_test")
             ]
@@ -158,9 +163,9 @@ def _network(tables: Tables, words: str) -> str:
     table, rows = tables["network"], []
     for needed, name in ((True, "none"), (False, ".01")):
         part = table[table["needed"] == needed]
-        for method in part["method"].unique():
+        for method in (BASELINE, FIRST, SECOND):
             cells = [
-                _interval(by_seed(part, column, method=method), ".2f")
+                _interval(by_seed(part, column, method=method), ".2f", column)
                 for column in ("slope_per_test", "per_test", "pearson", "parameter_error")
             ]
             rows.append([name, method, *cells])
@@ -225,11 +230,16 @@ def _column(tables: Tables, words: str) -> str:
         where[name] = value if frame[name].dtype.kind not in "fbi" else frame[name].dtype.type(_number(value))
     if "truth" not in frame:
         frame = frame.assign(truth="preserve")
-    return _interval(by_seed(frame, column, **where), form)
+    return _interval(by_seed(frame, column, **where), form, column)
 
 
 def _number(value: str) -> float:
     return float({"True": 1, "False": 0}.get(value, value))
+
+
+def _range(tables: Tables, words: str) -> str:
+    table, column, form = words.split()
+    return f"{tables[table][column].min():{form}} to {tables[table][column].max():{form}}"
 
 
 def _one(tables: Tables, words: str) -> str:
@@ -252,6 +262,7 @@ MAKERS: dict[str, Callable[[Tables, str], str]] = {
     "selection": _selection,
     "cost": _cost,
     "gain": _gain,
+    "range": _range,
     "count": lambda tables, words: str(tables[words]["seed"].nunique()),
     "mean": _column,
     "one": _one,

@@ -29,7 +29,14 @@ from explainlib.influence import influential_group, removal_effect, second_order
 from explainlib.influence.groups import Removal
 from explainlib.retraining import Retrained, leave_out
 from explainlib.risk import Risk
-from explainlib.studies.group.problems import TOLERANCE, groups_of, misread_first, sigmoid_network, softmax_regression
+from explainlib.studies.group.problems import (
+    TOLERANCE,
+    accuracy,
+    groups_of,
+    misread_first,
+    sigmoid_network,
+    softmax_regression,
+)
 
 BASELINE, FIRST, SECOND = "Koh first order", "first order", "second order"
 METHODS: dict[str, dict[str, object]] = {
@@ -200,10 +207,9 @@ def network(
     case = Case(
         risk, misread_first(risk, split.test, tests), counts, seed, (needed, max(needed, PAPER_DAMPING)), (), methods
     )
-    correct = (risk.outputs(split.test).argmax(1) == split.test.y).double().mean()
     frame = curves(case, fractions)
     needs = frame["damping"].eq(needed)
-    return frame.assign(needed=needs, lowest=lowest, accuracy=float(correct))
+    return frame.assign(needed=needs, lowest=lowest, accuracy=accuracy(risk, split.test))
 
 
 def selection(split: Split, l2: float) -> pandas.DataFrame:

@@ -22,6 +22,8 @@ from explainlib.training import minimise
 FRESH = 1000  # test points of the synthetic models
 HIDDEN = (10, 8)  # units of the network's two layers; the paper prints none
 NETWORK_RIDGE = 3e-3  # ours: at 1e-3 the smallest eigenvalue was 5e-6 on seed 100, hardly a minimum
+WORTH = 0.5  # right on new images: below it a network has nothing to explain
+STARTS = 4  # first weights that are tried for one that has
 TOLERANCE = 1e-6  # of the networks and of all truths: the changes of the loss then have an error below .3%
 
 
@@ -82,13 +84,31 @@ def blobs_split(n: int, seed: int) -> Split:
 def sigmoid_network(split: Split, seed: int) -> Risk:
     """Return a network with two hidden layers of sigmoids, at a stationary point with a ridge of ``NETWORK_RIDGE``.
 
+    Some first weights end at a network that says the same of every image. So up to ``STARTS`` are tried for one that is
+    right on ``WORTH`` of the tests; the last is returned if none is.
+
     Args:
         split: with rows x.
         seed: of the first weights.
     """
     widths = [split.train.x.shape[1], *HIDDEN, len(split.train.classes)]
-    start = Risk(mlp(widths, "sigmoid", seed=seed).double(), split.train, l2=NETWORK_RIDGE)
-    return minimise(start, tolerance=TOLERANCE, max_steps=300, on_failure="warn")
+    for start in range(STARTS):
+        model = mlp(widths, "sigmoid", seed=seed + 1000 * start).double()
+        risk = Risk(model, split.train, l2=NETWORK_RIDGE)
+        risk = minimise(risk, tolerance=TOLERANCE, max_steps=300, on_failure="warn")
+        if accuracy(risk, split.test) >= WORTH:
+            break
+    return risk
+
+
+def accuracy(risk: Risk, test: Examples) -> float:
+    """Return the share of test examples whose class is the largest output.
+
+    Args:
+        risk: at its minimum.
+        test: with classes.
+    """
+    return float((risk.outputs(test).argmax(1) == test.y).double().mean())
 
 
 def misread_first(risk: Risk, test: Examples, count: int) -> Examples:

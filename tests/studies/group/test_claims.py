@@ -47,7 +47,7 @@ def network(slopes: tuple[float, float], pearsons: tuple[float, float]) -> panda
             rows.append([seed, method, True, slope + noise, pearson + own, pearson])
             rows.append([seed, method, False, 3.0, 0.1, 0.1])
     columns = ["seed", "method", "needed", "slope_per_test", "per_test", "pearson"]
-    return pandas.DataFrame(rows, columns=columns).assign(truth="preserve", lowest=1e-4)
+    return pandas.DataFrame(rows, columns=columns).assign(truth="preserve", lowest=1e-4, accuracy=0.8)
 
 
 def selection(gains: tuple[float, ...], refit: float) -> pandas.DataFrame:
@@ -138,6 +138,15 @@ def test_second_order_on_the_line_says_when_the_first_term_is_too():
 def test_the_network_is_judged_with_the_damping_that_it_needs(slopes, pearsons, held):
     found = verdict("B5", network=network(slopes, pearsons))
     assert found.verdict == held and "damping the paper's .01: Koh first order slope 3.00" in found.evidence.controls
+
+
+def test_networks_that_learned_nothing_are_left_out():
+    table = network((2.0, 1.5), (0.2, 0.25))
+    table.loc[table["seed"] == 0, ["accuracy", "per_test"]] = [0.1, 1.0]
+    found = verdict("B5", network=table)
+    assert found.verdict == "held" and found.evidence.comparisons[1].clusters == 4
+    assert "1 networks that learned nothing are left out" in found.evidence.notes
+    assert verdict("B5", network=table.assign(accuracy=0.1)).verdict == "premise absent"
 
 
 def test_a_selection_that_wins_by_prediction_says_who_wins_by_retraining():

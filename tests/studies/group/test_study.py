@@ -9,6 +9,7 @@ import pandas
 import pytest
 import torch
 
+from explainlib.curvature import hessian
 from explainlib.datasets import Examples, Split
 from explainlib.figures import alt_text
 from explainlib.figures.studies import STUDY_FIGURES
@@ -82,6 +83,17 @@ def test_within_a_test_the_two_first_orders_have_one_correlation(toy):
     torch.testing.assert_close(*(torch.tensor(wide[name].to_numpy()) for name in (BASELINE, FIRST)), rtol=1e-5, atol=0)
     pooled = images.pivot(index=["seed", "kind", "fraction", "ridge", "truth"], columns="method", values="pearson")
     assert (pooled[BASELINE] - pooled[FIRST]).abs().max() > 0.01
+
+
+def test_basu_s_first_term_is_koh_s_shifted_by_test_and_divided_by_the_rest(risk):
+    """d_Basu = (d_Koh + f l2 g_t' H^-1 theta) / (1 - f): the formula of the document."""
+    groups, test, f = problems.random_groups(risk.n, 0.4, 5, 1), risk.train[:6], 0.4
+    koh, basu = (
+        removal_effect(risk, groups, **parts.METHODS[name]).loss_change(test, evaluate=False)
+        for name in (BASELINE, FIRST)
+    )
+    shift = f * risk.l2 * risk.loss_gradients(test) @ torch.linalg.solve(hessian(risk), risk.theta)
+    torch.testing.assert_close(basu, (koh + shift[:, None]) / (1 - f))
 
 
 def test_the_slope_of_koh_s_first_order_is_that_of_basu_s_over_the_rest(toy):
