@@ -92,7 +92,9 @@ def _correlation(ax: Axes, part: pandas.DataFrame, title: str, ridges: list[floa
                 _draw(ax, line, list(100 * line.index), f"{method}, ridge {ridge:g}", look, linestyle)
         ax.set_title(title, loc="left")
         ax.set(xlabel="removed, % of the training set", ylabel="Pearson, median over tests")
-        ax.legend(fontsize=9)
+        low, high = ax.get_ylim()
+        ax.set_ylim(bottom=low - 0.45 * (high - low))  # room for the legend
+        ax.legend(fontsize=9, loc="lower left")
 
 
 def _errors(ax: Axes, part: pandas.DataFrame, title: str) -> None:
@@ -117,7 +119,8 @@ def _gains(ax: Axes, images: pandas.DataFrame, ridges: list[float]) -> str:
             _draw(ax, line, [k + shift for k in range(len(ridges))], name, look, "none")
             said.append(f"{line['mean'].max():.0f}% at most {name}")
         ax.axhline(40, color="0.4", linewidth=1.0, linestyle=":")
-        ax.text(len(ridges) - 0.55, 40, "40%", fontsize=9, color="0.3", va="bottom", ha="right")
+        ax.text(0.99, 41, "40%", fontsize=9, color="0.3", ha="right", transform=ax.get_yaxis_transform())
+        ax.set_xlim(-0.4, len(ridges) - 0.6)
         ax.set_xticks(range(len(ridges)), [f"{ridge:g}" for ridge in ridges])
         ax.set_title(f"random groups of {most:.0%}: gain of second order", loc="left")
         ax.set(xlabel="ridge", ylabel="gain of Pearson over Koh's first order, %")
@@ -136,4 +139,5 @@ def _selected(ax: Axes, selection: pandas.DataFrame) -> None:
             ax.plot(x, mean["predicted"], linewidth=1.0, linestyle=":", markerfacecolor="white", **look)
         ax.set_title("selected: retrained (filled), predicted (open)", loc="left")
         ax.set(xlabel="removed, % of the training set", ylabel="change of the test loss")
-        ax.legend(fontsize=9, ncols=2)
+        ax.set_ylim(top=1.3 * ax.get_ylim()[1])  # room for the legend
+        ax.legend(fontsize=9, ncols=3, loc="upper left")

@@ -8,7 +8,7 @@ up to scale and shift, so that their correlations are equal and a gain is the se
 The paper prints no ridge. So B2 and B3 are judged at the ridge that serves the claim best, of those that were run (the
 largest of the smallest mean gain over its sizes); that choice is in their favour, and "not held" is no weaker for it.
 B4, which says that something is absent, is asked at every ridge. B5 is judged with the damping that the minimum needs,
-no more; the paper's own stands beside it.
+no more; the paper's own stands beside it, and networks that learned nothing are left out.
 """
 
 from __future__ import annotations

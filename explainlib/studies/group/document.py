@@ -161,15 +161,16 @@ def _damping(tables: Tables, words: str) -> str:
 
 def _network(tables: Tables, words: str) -> str:
     table, rows = tables["network"], []
-    for needed, name in ((True, "none"), (False, ".01")):
+    for needed, name in ((True, "as needed"), (False, ".01")):
         part = table[table["needed"] == needed]
         for method in (BASELINE, FIRST, SECOND):
             cells = [
                 _interval(by_seed(part, column, method=method), ".2f", column)
-                for column in ("slope_per_test", "per_test", "pearson", "parameter_error")
+                for column in ("slope_per_test", "per_test", "pearson")
             ]
-            rows.append([name, method, *cells])
-    header = ["damping", "method", "slope within tests", "Pearson within tests", "pooled", "error of the parameters"]
+            error = np.median(list(by_seed(part, "parameter_error", method=method).values()))
+            rows.append([name, method, *cells, f"{error:.2f}"])
+    header = ["damping", "method", "slope within tests", "Pearson within tests", "pooled", "error, median seed"]
     return _table(header, rows)
 
 

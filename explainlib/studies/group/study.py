@@ -83,7 +83,9 @@ RIDGES = (1e-2, 1e-3, 1e-4)
 
 
 def config(scale: str, data: str | None) -> Config:
-    """Return the settings of a scale: "quick" is a minute, "cpu" about 25 minutes of one core, "paper" days.
+    """Return the settings of a scale: "quick" is a minute or two, "paper" days.
+
+    "cpu" takes about 16 minutes of one core for MNIST and 4 for digits.
 
     At "cpu" MNIST is averaged to 14 x 14 pixels, and to 7 x 7 for the network, as large as digits: 2,000 images have
     then as many parameters as examples, where the paper's 60,000 of 28 x 28 have one parameter for eight. The synthetic
