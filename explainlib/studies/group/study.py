@@ -1,49 +1,33 @@
 """Group influence: how far first order, second order and a Newton step carry, and which groups matter most.
 
-Parts, each with a table of its own:
+Parts, each with a table of its own; a seed draws the data, the model and the groups anew, and is a cluster:
 
-    synthetic   logistic regression on two Gaussian classes, random groups (Basu et al. 2020, Figure 1)
-    images      softmax regression on digits or MNIST, random and coherent groups (Figure 2)
-    network     a sigmoid network with two hidden layers, damped (section 7.3.2)
+    synthetic   softmax regression on two Gaussian classes, random and coherent groups (Basu et al. 2020, Figure 1)
+    images      softmax regression on digits or MNIST, random and coherent groups (Figure 2), by ridge, damping of the
+                prediction, weighting of the prediction, and truth
+    network     a sigmoid network with two hidden layers on the same images (section 7.3.2)
     selection   the most influential group of four blobs (Figure 3)
+    cost        seconds and Hessian products of the orders, by conjugate gradients and dense
     claims      what the paper says beside what was seen
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from explainlib.datasets import Examples, load
-from explainlib.datasets.sources.gaussians import gaussians
-from explainlib.influence import influential_group, removal_effect, second_order_influence, series_trust
-from explainlib.influence.groups import Removal
-from explainlib.metrics import fidelity
-from explainlib.models import logistic, mlp
-from explainlib.retraining import leave_out
-from explainlib.risk import Risk
 from explainlib.studies.group.claims import group_claims
-from explainlib.training import minimise
+from explainlib.studies.group.cost import cost
+from explainlib.studies.group.parts import KINDS, SWEPT, curves, linear_case, network, selection
+from explainlib.studies.group.problems import blobs_split, drawn_images, softmax_regression, synthetic_split
 
-METHODS: dict[str, dict[str, object]] = {
-    "Koh first order": {"order": 1, "weighting": "plain"},  # the paper's baseline, against its own truth
-    "first order": {"order": 1},
-    "second order": {"order": 2},
-    "+ third derivative": {"order": 2, "third_derivative": True},
-    "Newton step": {"order": "newton"},
-}
-SELECTIONS = ("relaxed", "printed", "greedy", "refit", "swap")
-SELECTED = (0.1, 0.2, 0.3)  # fractions of the blobs
-DRAWS = 20  # random groups, averaged; the paper takes 100
-KINDS = ("random", "coherent")
+DATA = ("digits", "mnist", "fashion_mnist")
+CLASSES = 10
+NETWORK_POOL = {"quick": 4, "cpu": 4, "paper": 1}
 
 
 @dataclass(frozen=True)
@@ -52,62 +36,98 @@ class Config:
 
     Attributes:
         data: "digits", "mnist" or "fashion_mnist" for the images.
-        limit: training images, stratified; None takes all.
-        synthetic: training points of the synthetic logistic regression.
+        seeds: draws of the images, each with its softmax regressions.
+        limit: training images, stratified; None takes half of those that are there, so that draws differ.
+        pool: side of the squares of pixels that are averaged into one, where images have 28 x 28.
+        ridges: of the softmax regressions on images; the first is that of the synthetic models and the blobs too, and
+            alone has every method and the spectral radius.
+        dampings: of the predictions on images; the first is 0.
+        both: fractions at which the truth with plain weights is retrained beside the paper's.
+        draws: of the synthetic data and of the blobs; 0 leaves these parts out.
+        synthetic: training points of the synthetic softmax regression.
         blobs: training points for the selection.
         fractions: of the training set that is removed.
-        groups: groups for each fraction and kind.
-        tests: test examples the loss changes are pooled over, the worst misread ones first.
-        network: training images of the network; 0 leaves the part out.
-        l2: the ridge of the linear models.
-        seed: of all groups.
+        groups: random groups of each size; of coherent ones as many on the synthetic data, and at most one for each
+            class that it starts with on images.
+        tests: test examples, the worst misread ones first.
+        networks: seeds of the network; 0 leaves the part out.
+        network: training images of the network, all if there are fewer.
+        network_pool: as ``pool``, for the network.
+        network_fractions: removed from the network's images.
+        network_groups: groups of each kind and size of the network.
     """
 
     data: str = "digits"
+    seeds: int = 2
     limit: int | None = None
+    pool: int = 4
+    ridges: tuple[float, ...] = (1e-2, 1e-3)
+    dampings: tuple[float, ...] = (0.0, 1e-2)
+    both: tuple[float, ...] = (0.6,)
+    draws: int = 2
     synthetic: int = 2000
     blobs: int = 1000
     fractions: tuple[float, ...] = (0.05, 0.2, 0.6)
-    groups: int = 16
-    tests: int = 20
+    groups: int = 10
+    tests: int = 10
+    networks: int = 1
     network: int = 150
-    l2: float = 1e-2
-    seed: int = 0
+    network_pool: int = 4
+    network_fractions: tuple[float, ...] = (0.1,)
+    network_groups: int = 4
 
 
+FRACTIONS = (0.016, 0.1, 0.3, 0.45, 0.6)  # from the paper's 1.6% to its 60%
 PAPER_FRACTIONS = (0.016, 0.05, 0.1, 0.2, 0.3, 0.36, 0.45, 0.6)
+RIDGES = (1e-2, 1e-3, 1e-4)
 
 
 def config(scale: str, data: str | None) -> Config:
-    """Return the settings of a scale: "quick" is a minute, "cpu" under an hour on two cores, "paper" the printed sizes.
+    """Return the settings of a scale: "quick" is a minute or two, "paper" days.
+
+    "cpu" takes about 16 minutes of one core for MNIST and 4 for digits.
+
+    At "cpu" MNIST is averaged to 14 x 14 pixels, and to 7 x 7 for the network, as large as digits: 2,000 images have
+    then as many parameters as examples, where the paper's 60,000 of 28 x 28 have one parameter for eight. The synthetic
+    models and the blobs are the same whatever the images, and only MNIST's run has them. The blobs are 5,000.
+
+    "paper" has the printed 10,000 synthetic points, 20,000 blobs, 5 features, sizes from 1.6% to 60%, and images of
+    28 x 28. Not printed, so ours: the seeds, the ridges, the number of groups and of tests, half of the images, and
+    5,000 images for the network (of digits, which are fewer, all).
 
     Raises:
         ValueError: data that are not images with labels.
     """
     data = data or "digits"
-    if data not in ("digits", "mnist", "fashion_mnist"):
+    if data not in DATA:
         raise ValueError(f"the group study runs on digits, mnist, fashion_mnist; got data={data!r}.")
+    small = data == "digits"
     if scale == "quick":
-        return Config(data, None if data == "digits" else 500)
+        return Config(data, limit=300 if small else 500)
+    both, kinds = (0.1, 0.6), {"network_fractions": (0.05, 0.5), "network_groups": 8}
     if scale == "cpu":
-        limit = None if data == "digits" else 2000
-        return Config(data, limit, 10_000, 20_000, PAPER_FRACTIONS, 40, 20, 500)
-    return Config(data, None, 10_000, 20_000, PAPER_FRACTIONS, 40, 20, 5000)
+        return Config(
+            data, 5, None if small else 2000, 2, RIDGES, (0.0, 1e-2), both, 0 if small else 8, 10_000, 5000,
+            FRACTIONS, 12, 20, 5, 500, NETWORK_POOL[scale], **kinds,
+        )  # fmt: skip
+    return Config(
+        data, 8, None, 1, RIDGES, (0.0, 1e-2), PAPER_FRACTIONS, 8, 10_000, 20_000,
+        PAPER_FRACTIONS, 40, 20, 8, 5000, NETWORK_POOL[scale], (0.05, 0.2, 0.5), 16,
+    )  # fmt: skip
 
 
 def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFrame]]:
-    """Return the parts of the tables by name, table first: one for each kind of group and fraction."""
-    cases = {"synthetic": (_synthetic, ("random",)), "images": (_images, KINDS)}
-    if settings.network:
-        cases["network"] = (_network, KINDS)
+    """Return the parts of the tables by name, table first: one for each seed, and of images for each ridge."""
     found: dict[str, Callable[[], pandas.DataFrame]] = {}
-    for table, (make, kinds) in cases.items():
-        case = cache(partial(make, settings))  # its model is brought to the minimum once a process
-        for kind in kinds:
-            for fraction in settings.fractions:
-                found[f"{table}-{kind}-{fraction:g}"] = partial(_cell, case, settings, kind, fraction)
-    model = cache(partial(_blobs, settings))
-    return found | {f"selection-{fraction:g}": partial(_selection, model, fraction) for fraction in SELECTED}
+    for seed in range(settings.draws):
+        found[f"synthetic-{seed}"] = partial(_synthetic, settings, seed)
+        found[f"selection-{seed}"] = partial(_selection, settings, seed)
+    for seed in range(settings.seeds):
+        for ridge in settings.ridges:
+            found[f"images-{seed}-{ridge:g}"] = partial(_images, settings, seed, ridge)
+    for seed in range(settings.networks):
+        found[f"network-{seed}"] = partial(_network, settings, seed)
+    return found | {"cost-0": partial(_cost, settings)}
 
 
 def tables(
@@ -116,137 +136,48 @@ def tables(
     """Return the tables by name from the parts that the jobs made."""
     parts: dict[str, list[pandas.DataFrame]] = {}
     for name, part in made.items():
-        parts.setdefault(name.split("-")[0], []).append(part)
+        table, seed = name.split("-")[:2]
+        parts.setdefault(table, []).append(part if table == "cost" else part.assign(seed=int(seed)))
     whole = {name: pandas.concat(frames, ignore_index=True) for name, frames in parts.items()}
     return {**whole, "claims": group_claims(whole, settings.data)}
 
 
-def random_groups(n: int, fraction: float, count: int, seed: int) -> list[Int[Tensor, " u"]]:
-    """Return ``count`` groups of round(fraction n) examples, each drawn without replacement."""
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randperm(n, generator=generator)[: max(1, round(fraction * n))] for _ in range(count)]
+def _synthetic(settings: Config, seed: int) -> pandas.DataFrame:
+    counts = dict.fromkeys(KINDS, settings.groups)
+    split = synthetic_split(settings.synthetic, seed)
+    case = linear_case(split, settings.ridges[0], seed, counts, settings.tests)
+    return curves(replace(case, both=settings.both), settings.fractions)
 
 
-def coherent_groups(train: Examples, fraction: float, count: int, seed: int) -> list[Int[Tensor, " u"]]:
-    """Return groups from one class each, from as many further classes as the size needs."""
-    generator = torch.Generator().manual_seed(seed)
-    size, classes = max(1, round(fraction * len(train))), int(train.y.max()) + 1
-    groups = []
-    for g in range(count):
-        order = [(g + c) % classes for c in range(classes)]
-        members = [
-            m[torch.randperm(len(m), generator=generator)] for c in order for m in [(train.y == c).nonzero()[:, 0]]
-        ]
-        groups.append(torch.cat(members)[:size])
-    return groups
+def _images(settings: Config, seed: int, ridge: float) -> pandas.DataFrame:
+    split = drawn_images(settings.data, settings.limit, seed, settings.pool)
+    counts = {"random": settings.groups, "coherent": min(settings.groups, CLASSES)}
+    case = replace(
+        linear_case(split, ridge, seed, counts, settings.tests), dampings=settings.dampings, both=settings.both
+    )
+    if ridge != settings.ridges[0]:
+        case = replace(case, methods=SWEPT, diagnosed=False)
+    return curves(case, settings.fractions)
 
 
-def compare_methods(
-    risk: Risk, test: Examples, groups: Sequence[Tensor], truth: Removal, methods: Mapping[str, dict[str, object]]
-) -> pandas.DataFrame:
-    """Return one row per method: agreement of the predicted loss changes and parameters with the retrained ones.
-
-    ``pearson`` and ``slope`` evaluate the loss at the predicted parameters; ``pearson_tangent`` stays on the tangent,
-    as the paper does. ``parameter_error`` is the median over groups of |predicted - true| / |true movement|.
-    """
-    rows = []
-    truths = {truth.weighting: truth}
-    for name, options in methods.items():
-        started = time.perf_counter()
-        predicted = removal_effect(risk, list(groups), on_failure="warn", **options)
-        seconds = time.perf_counter() - started
-        true = truths.get(predicted.weighting)
-        if true is None:
-            true = truths[predicted.weighting] = leave_out(risk, list(groups), weighting=predicted.weighting)
-        change = true.loss_change(test)
-        agreement = fidelity(predicted.loss_change(test), change)
-        tangent = fidelity(predicted.loss_change(test, evaluate=False), change)
-        error = (predicted.theta - true.theta).norm(dim=1) / true.change.norm(dim=1)
-        row = {"method": name, "removed": len(groups[0]), "groups": len(groups), "tests": len(test)}
-        for measure, estimate in (("pearson", agreement.pearson), ("slope", agreement.slope)):
-            row |= {measure: float(estimate), f"{measure}_low": estimate.low, f"{measure}_high": estimate.high}
-        row |= {"pearson_tangent": float(tangent.pearson), "slope_tangent": float(tangent.slope)}
-        row |= {"parameter_error": float(error.median()), "seconds": seconds}
-        rows.append(row | {"truth": f"{sum(s == 'converged' for s in true.status)} of {len(groups)} converged"})
-    return pandas.DataFrame(rows)
+def _network(settings: Config, seed: int) -> pandas.DataFrame:
+    split = drawn_images(settings.data, settings.network, seed, settings.network_pool)
+    counts = dict.fromkeys(KINDS, settings.network_groups)
+    return network(split, seed, fractions=settings.network_fractions, counts=counts, tests=settings.tests)
 
 
-def misread_first(risk: Risk, test: Examples, count: int) -> Examples:
-    """Return ``count`` test examples, those the model gets most wrong first (the paper looks at a misread one)."""
-    return test[risk.losses(test).argsort(descending=True)[:count]]
+def _selection(settings: Config, seed: int) -> pandas.DataFrame:
+    return selection(blobs_split(settings.blobs, seed), settings.ridges[0])
 
 
-@dataclass(frozen=True)
-class Case:
-    """A model at its minimum, what it is judged on, and how it is judged.
-
-    Attributes:
-        risk: at its minimum.
-        test: examples the loss changes are pooled over.
-        count: groups for each fraction.
-        methods: options of ``removal_effect`` by name.
-    """
-
-    risk: Risk
-    test: Examples
-    count: int
-    methods: Mapping[str, dict[str, object]]
-
-
-def _cell(case: Callable[[], Case], settings: Config, kind: str, fraction: float) -> pandas.DataFrame:
-    """Return the rows of one kind of group and one fraction."""
-    risk, count = case().risk, case().count
-    if kind == "random":
-        groups = random_groups(risk.n, fraction, count, settings.seed)
-    else:
-        groups = coherent_groups(risk.train, fraction, count, settings.seed)
-    first = removal_effect(risk, groups[:4], order=1, on_failure="warn")  # factors H, which all below then use
-    trust = series_trust(first)
-    truth = leave_out(risk, groups, on_failure="warn")
-    frame = compare_methods(risk, case().test, groups, truth, case().methods)
-    frame.insert(0, "fraction", fraction)
-    frame.insert(0, "kind", kind)
-    return frame.assign(ratio=float(trust.ratio.median()))
-
-
-def _synthetic(settings: Config) -> Case:
-    data = gaussians(settings.synthetic + 1000, seed=settings.seed).double()
-    train, test = data[: settings.synthetic], data[settings.synthetic :]
-    risk = minimise(Risk(logistic(data.x.shape[1], 2).double(), train, l2=settings.l2))
-    return Case(risk, misread_first(risk, test, settings.tests), settings.groups, METHODS)
-
-
-def _images(settings: Config) -> Case:
-    split = load(settings.data, limit=settings.limit).double()
-    model = logistic(split.train.x[0].numel(), len(split.train.classes)).double()
-    risk = minimise(Risk(model, split.train, l2=settings.l2))
-    return Case(risk, misread_first(risk, split.test, settings.tests), settings.groups, METHODS)
-
-
-def _network(settings: Config) -> Case:
-    split = load("digits", limit=settings.network).double()
-    net = Risk(mlp([64, 10, 8, 10], "sigmoid", seed=settings.seed).double(), split.train, l2=1e-3)
-    risk = minimise(net, tolerance=1e-6, max_steps=300, on_failure="warn")
-    methods = {name: options | {"damping": 1e-2} for name, options in METHODS.items() if name != "+ third derivative"}
-    return Case(risk, misread_first(risk, split.test, settings.tests), min(settings.groups, 16), methods)
-
-
-def _blobs(settings: Config) -> tuple[Risk, Examples]:
-    split = load("blobs", limit=settings.blobs).double()
-    risk = minimise(Risk(logistic(5, 4).double(), split.train, l2=settings.l2))
-    return risk, misread_first(risk, split.test, 1)
-
-
-def _selection(model: Callable[[], tuple[Risk, Examples]], fraction: float) -> pandas.DataFrame:
-    """Return a row for each way to choose the most influential group: its predicted and its true change."""
-    risk, test = model()
-    size = round(fraction * risk.n)
-    groups = {method: influential_group(risk, test, size, method=method) for method in SELECTIONS}
-    groups |= {f"random {s}": influential_group(risk, test, size, method="random", seed=s) for s in range(DRAWS)}
-    truth = leave_out(risk, list(groups.values())).loss_change(test).mean(0)
-    predicted: Float[Tensor, " g"] = second_order_influence(risk, test, list(groups.values()))
-    names = [name.split()[0] for name in groups]
-    frame = pandas.DataFrame({"method": names, "predicted": predicted.tolist(), "retrained": truth.tolist()})
-    frame = frame.groupby("method", sort=False, as_index=False).mean()  # the random draws become one row
-    frame.insert(0, "fraction", fraction)
-    return frame
+def _cost(settings: Config) -> pandas.DataFrame:
+    """Return the costs on the first draw of the images, at the largest and the smallest ridge."""
+    split = drawn_images(settings.data, settings.limit, 0, settings.pool)
+    frames = [
+        cost(softmax_regression(split, ridge), f"images, ridge {ridge:g}")
+        for ridge in (settings.ridges[0], settings.ridges[-1])
+    ]
+    if settings.draws:
+        points = softmax_regression(synthetic_split(settings.synthetic, 0), settings.ridges[0])
+        frames.append(cost(points, f"synthetic, ridge {settings.ridges[0]:g}"))
+    return pandas.concat(frames, ignore_index=True)

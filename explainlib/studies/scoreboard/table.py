@@ -36,7 +36,7 @@ LETTERS = {
     "P": ("representers",),
     "B": ("group",),
 }
-DATA = {  # each study's data sets, the paper's own first; the group study's digits have the same synthetic models
+DATA = {  # each study's data sets, the paper's own first; of the group study's digits no claim is judged
     "tlxml": ("omniglot",),
     "bilevel": ("omniglot", "mnist", "digits", "glyphs"),
     "fragility": ("iris",),

@@ -8,7 +8,8 @@ import pandas
 
 from explainlib.storage import write_text
 from explainlib.studies.claims import simulation
-from explainlib.studies.kept import REPOSITORY
+from explainlib.studies.group import filled
+from explainlib.studies.kept import REPOSITORY, kept_tables
 from explainlib.studies.record import parse_table, write_table
 from explainlib.studies.scoreboard.page import page
 from explainlib.studies.scoreboard.power import power_table
@@ -47,6 +48,7 @@ def write_scoreboard(folder: Path | None = None) -> list[Path]:
 
     Written are the claims' tables of each run, ``scoreboard.csv``, ``judge-simulation.csv`` and ``judge-power.csv``
     into the folder, and the page: ``docs/scoreboard.md`` of the repository's tables, ``scoreboard.md`` of another's.
+    The marks of ``docs/group_study.md`` are filled in from the repository's tables too.
 
     Args:
         folder: of tables; None takes the repository's ``data/results``.
@@ -65,4 +67,20 @@ def write_scoreboard(folder: Path | None = None) -> list[Path]:
     frames = {"scoreboard": board, "judge-simulation": simulated, "judge-power": powers}
     paths += [write_table(frame, where / f"{name}.csv") for name, frame in frames.items()]
     whole = page(board, earlier_verdicts(where), verdicts_by_run(where), simulated, powers)
-    return [*paths, write_text(whole, text / "scoreboard.md")]
+    paths.append(write_text(whole, text / "scoreboard.md"))
+    if folder is None:
+        document = text / "group_study.md"
+        paths.append(write_text(group_document(document.read_text(), where, board), document))
+    return paths
+
+
+def group_document(text: str, folder: Path, board: pandas.DataFrame) -> str:
+    """Return the document of the group study with its marks filled in.
+
+    Args:
+        text: of the document.
+        folder: of tables.
+        board: the scoreboard.
+    """
+    runs = {data: kept_tables(f"group-{data}-cpu", folder) for data in ("mnist", "digits")}
+    return filled(text, runs, board)
