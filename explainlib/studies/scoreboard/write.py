@@ -8,6 +8,7 @@ import pandas
 
 from explainlib.storage import write_text
 from explainlib.studies.claims import simulation
+from explainlib.studies.fragility import design
 from explainlib.studies.group import filled
 from explainlib.studies.kept import REPOSITORY, kept_tables
 from explainlib.studies.record import parse_table, write_table
@@ -48,7 +49,7 @@ def write_scoreboard(folder: Path | None = None) -> list[Path]:
 
     Written are the claims' tables of each run, ``scoreboard.csv``, ``judge-simulation.csv`` and ``judge-power.csv``
     into the folder, and the page: ``docs/scoreboard.md`` of the repository's tables, ``scoreboard.md`` of another's.
-    The marks of ``docs/group_study.md`` are filled in from the repository's tables too.
+    The marks of ``docs/group_study.md`` and ``docs/fragility_study.md`` are filled in from the repository's tables too.
 
     Args:
         folder: of tables; None takes the repository's ``data/results``.
@@ -71,6 +72,9 @@ def write_scoreboard(folder: Path | None = None) -> list[Path]:
     if folder is None:
         document = text / "group_study.md"
         paths.append(write_text(group_document(document.read_text(), where, board), document))
+        document = text / "fragility_study.md"
+        tables = kept_tables("fragility_design-iris-cpu", where)
+        paths.append(write_text(design.filled(document.read_text(), tables), document))
     return paths
 
 
