@@ -152,7 +152,6 @@ def config(scale: str, data: str | None) -> Config:
     mnist = Images("mnist", n=500, width=128, epochs=30, removed=20, seeds=10)
     bayesian = Images("mnist", "Bayesian fully connected", n=500, width=128, epochs=30, removed=20, seeds=8)
     lenet = Images("mnist", "LeNet", n=500, epochs=20, removed=20, seeds=6, solves=1)
-    vgg = Images("cifar10", "VGG13", n=500, width=8, epochs=20, removed=20, seeds=2, scratch=False, solves=1)
     sizes = tuple(Images("mnist", n=n, width=128, epochs=30, removed=20, seeds=3, scratch=False)
                   for n in (125, 250, 500, 1000))  # fmt: skip
     relu, wide, deep = Shape("relu"), Shape("relu", width=50), Shape("relu", depth=3)
@@ -164,7 +163,7 @@ def config(scale: str, data: str | None) -> Config:
             (Shape(), relu, wide, deep, printed),
             6,
             Averages((relu, deep, Shape("relu", width=20), wide), 20),
-            images=(mnist, bayesian, lenet, vgg),
+            images=(mnist, bayesian, lenet),
             groups=Groups(Images("mnist", n=1000, width=128, epochs=30, removed=12, seeds=5), (1, 5, 25, 100), 12),
             curves=(10, 3, 500, 60),
             **everything,
