@@ -1,4 +1,4 @@
-"""The command line: ``python -m explainlib doctor``, ``data``, ``study`` and ``notebooks``.
+"""The command line: ``python -m explainlib doctor``, ``data``, ``study``, ``notebooks`` and ``slides``.
 
 Each command imports what it needs when it runs, so that ``--help`` answers at once. A mistake gets one line and exit
 code 2; only an error of the library itself shows a traceback.
@@ -105,6 +105,15 @@ def notebooks(options: argparse.Namespace) -> int:
     return 0
 
 
+def slides(options: argparse.Namespace) -> int:
+    """Write slides of notebooks, and print the paths."""
+    from explainlib.course.slides import REVEAL, write_slides
+
+    written = write_slides(options.out, options.paths, code=not options.no_code, reveal=options.reveal or REVEAL)
+    print("\n".join(map(str, written)))
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     main = argparse.ArgumentParser(
@@ -135,6 +144,15 @@ def parser() -> argparse.ArgumentParser:
     either.add_argument("--check", action="store_true", help="only check their anatomy; exit code 1 for a fault")
     either.add_argument("--student", metavar="DIR", type=Path, help="only write copies without solutions into DIR")
     command.set_defaults(run=notebooks)
+
+    command = commands.add_parser("slides", help="make slides of notebooks from their saved outputs")
+    command.add_argument("paths", nargs="*", type=Path, help="notebooks or folders (default: notebooks/)")
+    command.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("build/slides"), help="(default: build/slides)"
+    )
+    command.add_argument("--no-code", action="store_true", help="show outputs only")
+    command.add_argument("--reveal", metavar="URL", help="address or folder of reveal.js (default: its public one)")
+    command.set_defaults(run=slides)
     return main
 
 
