@@ -75,8 +75,8 @@ test: $(STAMP) ## run every check: style, tests, doctests, all notebooks against
 notebooks: $(STAMP) ## run all notebooks again and save their outputs
 	$(THREADS) $(BIN)/python -m explainlib notebooks $(ARGS)
 
-student: $(STAMP) ## write copies of the notebooks without solutions into student/
-	$(BIN)/python -m explainlib notebooks --student student
+student: $(STAMP) ## write the student's edition into build/student, solutions into build/solutions (ARGS=--nbgrader)
+	$(BIN)/python -m explainlib course --student build/student --solutions build/solutions $(ARGS)
 
 slides: $(STAMP) ## make slides of the notebooks in build/slides (ARGS="--no-code" hides code; ARGS=FILE makes one)
 	$(BIN)/python -m explainlib slides $(ARGS)
@@ -105,5 +105,5 @@ format: $(STAMP) ## format the code and repair what ruff can repair
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment, caches and build products
-	rm -rf $(VENV) build dist student *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find explainlib tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +

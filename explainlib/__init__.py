@@ -46,6 +46,7 @@ __all__ = [
     "NotAtMinimumWarning",
     "NotAvailableYet",
     "Risk",
+    "check",
     "check_model",
     "checks",
     "compute",
@@ -61,6 +62,7 @@ __all__ = [
     "metrics",
     "models",
     "panels",
+    "report",
     "representers",
     "retraining",
     "solvers",
@@ -73,6 +75,8 @@ def __getattr__(name: str) -> object:
     """Return a room that is imported on first use."""
     if name in ("explain", "Explanation"):
         return getattr(importlib.import_module("explainlib.explanation"), name)
+    if name in ("check", "report"):
+        return getattr(importlib.import_module("explainlib.course"), name)
     if name in _LATER:
         return importlib.import_module(_LATER[name])
     raise AttributeError(f"module 'explainlib' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line: ``python -m explainlib doctor``, ``data``, ``study``, ``notebooks`` and ``slides``.
+"""The command line: ``python -m explainlib``, then doctor, data, study, notebooks, course or slides.
 
 Each command imports what it needs when it runs, so that ``--help`` answers at once. A mistake gets one line and exit
 code 2; only an error of the library itself shows a traceback.
@@ -89,7 +89,7 @@ def _judge_all(options: argparse.Namespace) -> int:
 
 
 def notebooks(options: argparse.Namespace) -> int:
-    """Run notebooks and save them, or check their anatomy, or write student copies."""
+    """Run notebooks and save them, or check their anatomy."""
     from explainlib.course import notebooks as tool
 
     if options.check:
@@ -98,10 +98,25 @@ def notebooks(options: argparse.Namespace) -> int:
             "\n".join(problems) if problems else f"{len(tool.notebook_paths(options.paths))} notebooks, nothing wrong."
         )
         return 1 if problems else 0
-    if options.student is not None:
-        print("\n".join(map(str, tool.student_copies(options.student, options.paths))))
-        return 0
     tool.execute_all(options.paths)
+    return 0
+
+
+def course(options: argparse.Namespace) -> int:
+    """Write the editions of the notebooks, or the table of exercises, and print the paths."""
+    from explainlib.course import notebooks as tool
+    from explainlib.course.table import table
+    from explainlib.storage import write_text
+
+    if options.student is None and options.solutions is None and options.exercises is None:
+        raise ValueError("course writes nothing yet; pass --student DIR, --solutions DIR or --exercises FILE.")
+    if options.nbgrader and options.student is None:
+        raise ValueError("--nbgrader is about the student's edition; pass --student DIR with it.")
+    if options.exercises is not None:
+        print(write_text(table(), options.exercises))
+    if options.student is not None or options.solutions is not None:
+        written = tool.editions(options.student, options.solutions, options.paths, graded=options.nbgrader)
+        print("\n".join(map(str, written)))
     return 0
 
 
@@ -140,10 +155,16 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("notebooks", help="run notebooks and save their outputs")
     command.add_argument("paths", nargs="*", type=Path, help="notebooks or folders (default: notebooks/)")
-    either = command.add_mutually_exclusive_group()
-    either.add_argument("--check", action="store_true", help="only check their anatomy; exit code 1 for a fault")
-    either.add_argument("--student", metavar="DIR", type=Path, help="only write copies without solutions into DIR")
+    command.add_argument("--check", action="store_true", help="only check their anatomy; exit code 1 for a fault")
     command.set_defaults(run=notebooks)
+
+    command = commands.add_parser("course", help="write the student's edition of notebooks, or the table of exercises")
+    command.add_argument("paths", nargs="*", type=Path, help="notebooks or folders (default: notebooks/)")
+    command.add_argument("--student", metavar="DIR", type=Path, help="write the student's edition into DIR")
+    command.add_argument("--solutions", metavar="DIR", type=Path, help="write notebooks with open solutions into DIR")
+    command.add_argument("--nbgrader", action="store_true", help="with locked cells that give points in nbgrader")
+    command.add_argument("--exercises", metavar="FILE", type=Path, help="write the table of all exercises into FILE")
+    command.set_defaults(run=course)
 
     command = commands.add_parser("slides", help="make slides of notebooks from their saved outputs")
     command.add_argument("paths", nargs="*", type=Path, help="notebooks or folders (default: notebooks/)")

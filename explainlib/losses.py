@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import grad, hessian, jvp
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, softplus
 
 from explainlib.checks import is_integer, require_choice, require_labels, require_shape
 from explainlib.derivatives import Constants, DecompositionMode, vmap
@@ -93,6 +93,22 @@ class CrossEntropy(Loss):
         return s * (u - (s * u).sum(-1, keepdim=True))
 
 
+class BinaryCrossEntropy(Loss):
+    """l = log(1 + exp f) - y f of one output f: gradient s - y, Hessian s (1 - s), s = sigmoid(f)."""
+
+    def gradient(self, outputs: Outputs, y: Tensor) -> Outputs:
+        """Return s - y."""
+        return outputs.sigmoid() - y[..., None]
+
+    def hessian(self, outputs: Float[Tensor, "n C"], y: Tensor) -> Float[Tensor, "n C C"]:
+        """Return s (1 - s)."""
+        return (outputs.sigmoid() * (-outputs).sigmoid())[..., None]
+
+    def hessian_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
+        """Return s (1 - s) u."""
+        return outputs.sigmoid() * (-outputs).sigmoid() * u
+
+
 class SquaredError(Loss):
     """l = sum_c (output_c - y_c)^2, without 1/2: gradient 2 (output - y), Hessian 2 I."""
 
@@ -115,6 +131,7 @@ class SquaredError(Loss):
 
 
 CROSS_ENTROPY = CrossEntropy("cross_entropy", lambda f, y: cross_entropy(f, y, reduction="none"), lost_ranks=1)
+BINARY_CROSS_ENTROPY = BinaryCrossEntropy("binary_cross_entropy", lambda f, y: softplus(f[:, 0]) - y * f[:, 0])
 SQUARED_ERROR = SquaredError("squared_error", lambda f, y: (f - y).square().sum(-1))
 
 
@@ -122,7 +139,8 @@ def require_loss(loss: str | LossFunction | Loss) -> Loss:
     """Return the ``Loss`` of a name or callable.
 
     Args:
-        loss: "cross_entropy" (y int64 [n]), "squared_error" (y float [n, C]), or a callable (outputs, y) -> [n].
+        loss: "cross_entropy" (y int64 [n]), "binary_cross_entropy" (one output, y int64 [n] of 0 and 1),
+            "squared_error" (y float [n, C]), or a callable (outputs, y) -> [n].
 
     Raises:
         ValueError: an unknown name.
@@ -131,8 +149,8 @@ def require_loss(loss: str | LossFunction | Loss) -> Loss:
         return loss
     if callable(loss):
         return Loss(getattr(loss, "__name__", "custom"), loss)
-    name = require_choice("loss", loss, (CROSS_ENTROPY.name, SQUARED_ERROR.name))
-    return CROSS_ENTROPY if name == CROSS_ENTROPY.name else SQUARED_ERROR
+    named = {each.name: each for each in (CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SQUARED_ERROR)}
+    return named[require_choice("loss", loss, (CROSS_ENTROPY.name, BINARY_CROSS_ENTROPY.name, SQUARED_ERROR.name))]
 
 
 def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
@@ -145,8 +163,9 @@ def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
         outputs: number of outputs of the model.
 
     Raises:
-        TypeError: labels that are not int64 [n] for cross-entropy, or whole numbers for squared_error.
-        ValueError: a label outside the outputs, or targets that are not [n, outputs] for squared_error.
+        TypeError: labels that are not int64 [n] for the cross-entropies, or whole numbers for squared_error.
+        ValueError: a label outside the outputs, several outputs for binary_cross_entropy, or targets that are not [n,
+            outputs] for squared_error.
     """
     if loss is CROSS_ENTROPY:
         if not is_integer(y) and name in CHOOSES_LOSS:
@@ -154,7 +173,18 @@ def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
                 f"{name} has dtype {y.dtype} and holds numbers that are not whole, and cross_entropy needs int64 [n] "
                 "class labels; for regression pass loss='squared_error'."
             )
+        if outputs == 1 and y.dtype == torch.int64 and y.ndim == 1 and bool((y == 1).any()):
+            raise ValueError(
+                f"{name} has labels up to {int(y.max())}, and the model has one output, for which cross_entropy is "
+                "always 0; pass loss='binary_cross_entropy' for labels 0 and 1, or a model with an output a class."
+            )
         require_labels(name, y, outputs)
+    if loss is BINARY_CROSS_ENTROPY:
+        if outputs != 1:
+            raise ValueError(
+                f"binary_cross_entropy is of one output, and the model has {outputs}; pass loss='cross_entropy'."
+            )
+        require_labels(name, y, 2)
     if loss is SQUARED_ERROR:
         kind = "" if y.is_floating_point() else ".to(x.dtype)"
         if y.ndim == 1 and outputs > 1 and kind:

@@ -49,7 +49,7 @@ class Risk:
     Args:
         model: any ``nn.Module`` that maps x [n, ...] to outputs [n, C], each example independently. It is copied.
         train: the n training examples, on the parameters' device and in their dtype.
-        loss: "cross_entropy", "squared_error" (sum over outputs, no 1/2), or a callable (outputs, y) -> [n].
+        loss: "cross_entropy", "binary_cross_entropy", "squared_error" (sum, no 1/2) or a callable (outputs, y) -> [n].
         l2: ridge strength >= 0, inside every Hessian and never inside a per-example gradient.
         parameters: "all", "last" (the last Linear layer), or a list of names.
 

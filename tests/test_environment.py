@@ -146,15 +146,15 @@ def test_make_takes_the_first_python_that_was_tested(repository, tmp_path, versi
 def test_what_is_generated_is_neither_linted_nor_collected(repository, tmp_path):
     """Without git, ruff and pytest know only what pyproject.toml says."""
     (tmp_path / "pyproject.toml").write_text((repository / "pyproject.toml").read_text())
-    for folder in ("student", "tests"):
+    for folder in ("build", "tests"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "test_it.py").write_text("import os\n\n\ndef test_it():\n    pass\n")
     lint = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."]
     found = subprocess.run(lint, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout
-    assert "tests/test_it.py" in found and "student" not in found
+    assert "tests/test_it.py" in found and "build" not in found
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "."]
     found = subprocess.run(collect, cwd=tmp_path, capture_output=True, text=True, timeout=120).stdout
-    assert "tests/test_it.py" in found and "student" not in found
+    assert "tests/test_it.py" in found and "build" not in found
 
 
 def test_learn2learn_has_one_pin_and_stands_outside_the_requirements(repository, makefile, project):

@@ -20,7 +20,7 @@ ROOMS = [
 INTERNAL = {"panels", "studies", "figures", "layerwise", "course", "checks"}  # their choices are not options of a call
 PAPERS = ("Basu", "Epifano", "Tsai", "TLXML", "Ren")
 UNCHECKED = {  # values that no require_choice lists
-    ("keep", "positive"), ("output", "each"), ("parameters", "all"), ("parameters", "last"), ("remove", "harmful"),
+    ("keep", "positive"), ("output", "cross"), ("output", "each"), ("parameters", "all"), ("parameters", "last"), ("remove", "harmful"),
     ("remove", "helpful"),
 }  # fmt: skip
 

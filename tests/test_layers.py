@@ -20,6 +20,7 @@ ROOMS = [
 ]  # fmt: skip
 # Of a room with corridors, what stands in it, from the ground up: files and corridors.
 INSIDE = {
+    "course": ["exercises", "ledger", "checking", "table", "anatomy", "grading", "editions", "notebooks", "slides"],
     "datasets": [
         "bounds", "files", "examples", "pools", "readers", "tokenizer", "sources", "glyphs", "tasks", "features",
         "visual_words", "entries", "registry", "class_pools",
@@ -28,10 +29,10 @@ INSIDE = {
         "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",
         "bilevel", "representers", "studies", "fragility",
     ],
-    "influence": ["single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
+    "influence": ["measures", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
-        "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "perceptrons",
-        "report", "__main__",
+        "agreement", "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "groups",
+        "moments", "perceptrons", "comparisons", "report", "__main__",
     ],
     "layerwise": ["outer_products", "recording", "blocks", "gradient_matrix"],
     "meta": [

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch.func import grad, hessian, jacfwd, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from explainlib.losses import CROSS_ENTROPY, SQUARED_ERROR, Loss, require_loss
+from explainlib.losses import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, SQUARED_ERROR, Loss, require_loss, require_targets
 from tests.problems import normal
 
 
@@ -84,8 +84,43 @@ def test_squared_error_has_no_half():
 def test_names_and_objects():
     assert require_loss("cross_entropy") is CROSS_ENTROPY and require_loss("squared_error") is SQUARED_ERROR
     assert require_loss(CROSS_ENTROPY) is CROSS_ENTROPY and isinstance(require_loss(quartic), Loss)
-    with pytest.raises(ValueError, match="unknown.*'cross_entropy', 'squared_error'"):
+    with pytest.raises(ValueError, match="unknown.*'cross_entropy', 'binary_cross_entropy', 'squared_error'"):
         require_loss("hinge")
+
+
+@pytest.mark.parametrize("g", [None, 3])
+def test_one_logit(g):
+    """Every closed form of the binary loss against autograd of torch's own, and against two logits [0, f]."""
+    y = torch.tensor([0, 1, 1, 0, 1])
+    f = normal(5, 1) if g is None else normal(g, 5, 1)
+    u = normal(*f.shape, seed=2)
+    torchs = Loss("torch's own", lambda f, y: binary_cross_entropy_with_logits(f[:, 0], y.to(f), reduction="none"))
+    for method, arguments in (
+        ("value", ()), ("gradient", ()), ("hessian_product", (u,)), ("third_product", (u,)), ("hessian", ())
+    ):  # fmt: skip
+        if method == "hessian" and g:
+            continue
+        got, want = (getattr(loss, method)(f, y, *arguments) for loss in (BINARY_CROSS_ENTROPY, torchs))
+        assert got.shape == want.shape and torch.allclose(got, want, rtol=1e-10, atol=1e-12), method
+    both = CROSS_ENTROPY.value(torch.cat([0 * f, f], -1), y)
+    assert torch.allclose(BINARY_CROSS_ENTROPY.value(f, y), both, rtol=1e-12)
+    far = BINARY_CROSS_ENTROPY.value(torch.tensor([[-800.0], [800.0]]), torch.tensor([1, 0]))
+    assert torch.equal(far, torch.tensor([800.0, 800.0]))
+    assert BINARY_CROSS_ENTROPY.hessian(torch.tensor([[40.0]]), torch.tensor([0])).item() > 0
+
+
+def test_labels_of_one_logit():
+    assert require_loss("binary_cross_entropy") is BINARY_CROSS_ENTROPY
+    y = torch.tensor([0, 1, 1])
+    assert require_targets(BINARY_CROSS_ENTROPY, "train.y", y, 1) is y
+    with pytest.raises(ValueError, match="the model has 2; pass loss='cross_entropy'"):
+        require_targets(BINARY_CROSS_ENTROPY, "train.y", y, 2)
+    with pytest.raises(ValueError, match="labels from 0 to 2"):
+        require_targets(BINARY_CROSS_ENTROPY, "train.y", y + y, 1)
+    with pytest.raises(TypeError, match=r"train.y.long\(\)"):
+        require_targets(BINARY_CROSS_ENTROPY, "train.y", y.double(), 1)
+    with pytest.raises(ValueError, match="always 0; pass loss='binary_cross_entropy'"):
+        require_targets(CROSS_ENTROPY, "train.y", y, 1)
 
 
 @pytest.mark.parametrize("mean", [cross_entropy, lambda f, y: cross_entropy(f, y)])

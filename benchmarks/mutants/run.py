@@ -22,7 +22,7 @@ from benchmarks.mutants.rooms import mirror, modules
 from benchmarks.mutants.sample import KINDS, Mutant, sample
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "results", "student", "build", "dist")
+LEFT_OUT = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "results", "build", "dist")
 UNJUDGED = "unjudged"
 
 

@@ -1,3 +1,6 @@
-"""The course: the notebooks, their anatomy, and how they are run and saved."""
+"""The course: the notebooks and their anatomy, exercises and the check of answers, editions for students."""
 
-__all__ = []
+from explainlib.course.checking import check
+from explainlib.course.ledger import report
+
+__all__ = ["check", "report"]

@@ -1,6 +1,7 @@
 """What a notebook of this course must look like: short, committed with its outputs, and with the same parts each time.
 
-``complaints`` says what is wrong in sentences, so that an author, a test and the command line hear the same.
+``complaints`` says what is wrong in sentences, so that an author, a test and the command line hear the same. The limits
+of length are those of the lecture: cells tagged ``exercise``, ``hint``, ``answer`` or ``solution`` do not count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ MOST_CELL_LINES = 12
 MOST_BYTES = 1_000_000
 SETUP_LINES = 5
 PARTS = ("Predict", "Run", "See", "Play", "Break it", "Exercises", "What we saw", "References")
+EXERCISE_TAGS = ("exercise", "hint", "answer", "solution")
+# A prompt to predict: a heading, or bold words that are no item of a list such as "**Predict**, **Run**".
+PROMPT = re.compile(r"^#+\s*(?:[\d.]+\s*)?Predict\b|\*\*Predict(?:\.\*\*|\*\*(?!,))", re.MULTILINE)
+REVEALED = re.compile(r"^\s*(?:#+\s|\*\*(?:See|Reconcile)\b)|\bReconcile\b", re.MULTILINE)  # ends what a prompt hides
+FOLDED = re.compile(r"(?:\s*<details>(?:(?!<details>).)*</details>\s*)+", re.DOTALL)
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|root|work|tmp|Users|opt|usr|mnt|var)/\w")
 
 
@@ -27,7 +33,7 @@ def complaints(notebook: NotebookNode, name: str, size: int) -> list[str]:
         name: its file name; the tour ``00_start_here.ipynb`` may be shorter and needs no parts.
         size: of the file, in bytes.
     """
-    found = [*_lengths(notebook, name, size), *_parts(notebook, name), *_setup(notebook)]
+    found = [*_lengths(notebook, name, size), *_parts(notebook, name), *_setup(notebook), *_folded(notebook)]
     kernel = notebook.metadata.get("kernelspec", {}).get("name")
     if kernel != "python3":
         found.append(f"its kernel is {kernel!r}, expected 'python3'; run `make notebooks`.")
@@ -42,15 +48,51 @@ def complaints(notebook: NotebookNode, name: str, size: int) -> list[str]:
     return found
 
 
+def tags_of(cell: NotebookNode) -> list[str]:
+    """Return a cell's tags."""
+    return cell.metadata.get("tags", [])
+
+
+def is_lecture(cell: NotebookNode) -> bool:
+    """Return whether a cell belongs to the lecture, not to its exercises."""
+    return not set(tags_of(cell)) & set(EXERCISE_TAGS)
+
+
+def hidden_outputs(notebook: NotebookNode) -> list[int]:
+    """Return the positions of the code cells whose outputs answer a prompt to predict.
+
+    After a heading these are the cells up to the next heading, *See* or *Reconcile*; after a prompt inside a text,
+    those up to the next text. Cells whose output is not compared (panels, machine reports) are left out, and so are
+    cells without any output.
+    """
+    found, asked, part = [], False, False
+    for position, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            prompt = PROMPT.search(cell.source)
+            part = prompt is not None and prompt.group().startswith("#") or part and not REVEALED.search(cell.source)
+            asked = prompt is not None or part
+        elif asked and cell.get("outputs") and is_lecture(cell) and "nbval-ignore-output" not in tags_of(cell):
+            found.append(position)
+    return found
+
+
+def _folded(notebook: NotebookNode) -> Iterator[str]:
+    """Yield the cells that show the outcome beside the question."""
+    for position in hidden_outputs(notebook):
+        if not notebook.cells[position].metadata.get("jupyter", {}).get("outputs_hidden"):
+            yield f"cell {position} answers a prompt to predict, and its output is not folded; run `make notebooks`."
+
+
 def _lengths(notebook: NotebookNode, name: str, size: int) -> Iterator[str]:
     """Yield what is too long or too short."""
     fewest_cells, fewest_words = (12, 400) if name == TOUR else (20, 900)
-    cells = len(notebook.cells)
-    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    lecture = [cell for cell in notebook.cells if is_lecture(cell)]
+    cells = len(lecture)
+    prose = " ".join(cell.source for cell in lecture if cell.cell_type == "markdown")
     words = len(prose.split())
-    lines = sum(len(_code_lines(cell)) for cell in notebook.cells if cell.cell_type == "code")
+    lines = sum(len(_code_lines(cell)) for cell in lecture if cell.cell_type == "code")
     if not fewest_cells <= cells <= 45:
-        yield f"it has {cells} cells, expected {fewest_cells} to 45; split or join some."
+        yield f"its lecture has {cells} cells, expected {fewest_cells} to 45; split or join some."
     if not fewest_words <= words <= 2_500:
         yield f"its prose has {words} words, expected {fewest_words} to 2,500."
     if lines > MOST_CODE_LINES:
@@ -74,7 +116,7 @@ def _parts(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 def _setup(notebook: NotebookNode) -> Iterator[str]:
     """Yield what is wrong with the setup cell."""
-    cells = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
+    cells = [cell for cell in notebook.cells if "setup" in tags_of(cell)]
     if len(cells) != 1:
         yield f"it has {len(cells)} cells tagged 'setup', expected one."
     elif len(_code_lines(cells[0])) > SETUP_LINES:
@@ -83,13 +125,19 @@ def _setup(notebook: NotebookNode) -> Iterator[str]:
 
 def _tags(cell: NotebookNode) -> Iterator[str]:
     """Yield tags without what they ask for."""
-    tags = cell.metadata.get("tags", [])
+    tags = tags_of(cell)
     if ("nbval-ignore-output" in tags or "nbval-skip" in tags) and not str(cell.metadata.get("reason", "")).strip():
         yield "is not compared with its saved output and does not say why; put the reason into metadata.reason."
     if "raises-exception" in tags:
         yield "is tagged raises-exception; catch the error in the cell and print its message."
     if "solution" in tags and not cell.metadata.get("jupyter", {}).get("source_hidden"):
         yield "is a solution that is not hidden; run `make notebooks`."
+    if len(set(tags) & set(EXERCISE_TAGS)) > 1:
+        yield f"has two tags of {', '.join(EXERCISE_TAGS)}; keep one."
+    if "hint" in tags and not FOLDED.fullmatch(cell.source):
+        yield "is a hint that is not folded; wrap it in <details>."
+    if "answer" in tags:
+        yield "is an answer, which only a student's edition has; delete it."
 
 
 def _code(cell: NotebookNode) -> Iterator[str]:
@@ -99,7 +147,7 @@ def _code(cell: NotebookNode) -> Iterator[str]:
         yield f"has {len(lines)} lines, expected at most {MOST_CELL_LINES}; split it."
     if not lines:
         yield "is empty; delete it."
-    if any(re.match(r"\s*(async\s+)?(def|class)\s", line) for line in lines):
+    if is_lecture(cell) and any(re.match(r"\s*(async\s+)?(def|class)\s", line) for line in lines):
         yield "defines a function or a class; move it into the library."
     if any(line.rstrip().endswith(";") for line in lines):
         yield "ends a line with a semicolon; it does not silence the output, assign the value to _ instead."

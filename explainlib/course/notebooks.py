@@ -1,9 +1,9 @@
-"""Notebooks as a product: run them whole, save them scrubbed, check their anatomy, and make copies for students.
+"""Notebooks as a product: run them whole, save them scrubbed, check their anatomy, and write their other editions.
 
 A notebook is committed with the outputs of a real run, so that a later run can be compared with them. Everything in the
 file that changes from run to run without meaning anything (times, random ids, widget state) is scrubbed. Solutions of
-exercises are ordinary code cells tagged ``solution``: they are run and compared like all others, and the copy for
-students is made from the same file by emptying them.
+exercises are ordinary code cells tagged ``solution``: they are run and compared like all others, and the edition for
+students is made from the same file.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from explainlib.course.anatomy import complaints
+from explainlib.course.anatomy import complaints, hidden_outputs
+from explainlib.course.editions import refuse_folders, solutions_edition, student_edition, with_pictures
 from explainlib.storage import write_text
 
 KEPT_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 CELL_TIMEOUT = 300  # seconds; a notebook at quick scale takes under 90 in all
-INVITATION = "# Your answer here."
 
 
 def notebook_paths(paths: Sequence[str | Path] = ()) -> list[Path]:
@@ -48,7 +49,8 @@ def notebook_paths(paths: Sequence[str | Path] = ()) -> list[Path]:
 def scrub(notebook: NotebookNode) -> NotebookNode:
     """Return a copy without anything that changes from run to run: ids by position, no times, no widget state.
 
-    Outputs keep text, HTML and PNG; a widget keeps its text. The kernel is always called ``python3``.
+    Outputs keep text, HTML and PNG; a widget keeps its text. The kernel is always called ``python3``. Outputs that
+    answer a prompt to predict are folded, solutions with their source.
     """
     clean = copy.deepcopy(notebook)
     clean.metadata = nbformat.from_dict(
@@ -66,6 +68,8 @@ def scrub(notebook: NotebookNode) -> NotebookNode:
             cell.metadata["jupyter"] = {"outputs_hidden": True, "source_hidden": True}
         if cell.cell_type == "code":
             cell.outputs = _merge_streams([_scrub_output(output) for output in cell.outputs])
+    for position in hidden_outputs(clean):  # folded until somebody opens or runs the cell
+        clean.cells[position].metadata["jupyter"] = {"outputs_hidden": True}
     return clean
 
 
@@ -119,20 +123,6 @@ def _kernel_environment() -> dict[str, str]:
     return {**os.environ, "JUPYTER_PATH": own if others is None else own + os.pathsep + others}
 
 
-def student_copy(notebook: NotebookNode) -> NotebookNode:
-    """Return a copy in which every cell tagged ``solution`` is an open, empty cell that invites an answer."""
-    open_copy = copy.deepcopy(notebook)
-    for cell in open_copy.cells:
-        tags = cell.metadata.get("tags", [])
-        if "solution" not in tags:
-            continue
-        cell.source = INVITATION if cell.cell_type == "code" else "*Your answer here.*"
-        cell.metadata = NotebookNode(tags=["exercise", *(tag for tag in tags if tag != "solution")])
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return open_copy
-
-
 def write(notebook: NotebookNode, path: Path) -> Path:
     """Write the notebook whole or not at all, and return its path."""
     nbformat.validate(notebook)
@@ -182,15 +172,26 @@ def setup_source(notebook: NotebookNode) -> str | None:
     return cells[0].source if cells else None
 
 
-def student_copies(folder: str | Path, paths: Sequence[str | Path] = ()) -> list[Path]:
-    """Write student copies of notebooks into a folder and return their paths.
+def editions(
+    student: str | Path | None, solutions: str | Path | None, paths: Sequence[str | Path] = (), *, graded: bool = False
+) -> list[Path]:
+    """Write the student's edition of notebooks, and their solutions, into two folders; return the paths written.
+
+    Args:
+        student: folder of the student's edition; None writes none.
+        solutions: folder of the solutions; None writes none.
+        paths: as in ``notebook_paths``.
+        graded: whether the student's edition has locked cells with points, marked for nbgrader.
 
     Raises:
-        ValueError: the folder is the notebooks' own, where the copies would replace them.
+        ValueError: a folder that holds the notebooks themselves, or solutions inside the students' folder.
     """
-    target = Path(folder)
+    folders = [None if folder is None else Path(folder) for folder in (student, solutions)]
     found = notebook_paths(paths)
-    for path in found:
-        if path.parent.resolve() == target.resolve():
-            raise ValueError(f"{target} is the notebooks' own folder; name another, e.g. --student student.")
-    return [write(student_copy(nbformat.read(path, as_version=4)), target / path.name) for path in found]
+    refuse_folders(found, *folders)
+    written = []
+    for folder, edition in zip(folders, (partial(student_edition, graded=graded), solutions_edition), strict=True):
+        for path in found if folder is not None else ():
+            made = with_pictures(edition(nbformat.read(path, as_version=4)), path.parent, folder)
+            written.append(write(made, folder / path.name))
+    return written

@@ -19,12 +19,12 @@ from nbformat import NotebookNode
 from nbformat import read as read_notebook
 from nbformat.v4 import new_markdown_cell
 
+from explainlib.course.anatomy import PROMPT, tags_of
 from explainlib.course.notebooks import notebook_paths
 from explainlib.storage import write_text
 
 REVEAL = "https://unpkg.com/reveal.js@4.0.2"  # nbconvert's own default; a folder with a copy works offline
 HEADING = re.compile(r"^(#+)\s+\S")
-PREDICT = re.compile(r"^#+\s*Predict\b|\*\*Predict(?:\.\*\*|\*\*(?!,))", re.MULTILINE)
 FENCE = re.compile(r"^\s*(?:```|~~~)")
 STILL = re.compile(r"(!\[[^\]]*\]\()([^()\s:]+\.png)(\))")  # a still picture beside the notebooks
 LINK = re.compile(r"(\]\()([^()\s/]+)\.ipynb(\))")
@@ -47,7 +47,7 @@ def slides(notebook: NotebookNode) -> NotebookNode:
     deck.cells = [part for cell in deck.cells for part in _split(cell)]
     filled, prompt = 0, False
     for cell in deck.cells:
-        if set(LEFT_OUT) & set(cell.metadata.get("tags", [])):
+        if set(LEFT_OUT) & set(tags_of(cell)):
             cell.metadata["slideshow"] = {"slide_type": "skip"}
             continue
         level, lines = _level(cell), _lines(cell)
@@ -59,7 +59,7 @@ def slides(notebook: NotebookNode) -> NotebookNode:
             kind = "-"
         cell.metadata["slideshow"] = {"slide_type": kind}
         filled = lines + (filled if kind == "-" else 0)
-        prompt = cell.cell_type == "markdown" and PREDICT.search(cell.source) is not None
+        prompt = cell.cell_type == "markdown" and PROMPT.search(cell.source) is not None
     return deck
 
 

@@ -2,6 +2,7 @@
 
     d theta / d eps_j = -H^+ grad l_j,        d l_t / d eps_j = -grad l_t^T H^+ grad l_j.
 
+In place of the test loss l_t any ``measure`` of the test example: an output, the log-odds of its label, a callable.
 eps_j multiplies l_j, not l_j/n: removing example j is eps_j = -1/n. So to predict removal multiply by -1/n, and for
 a reweighted risk by -w_j/n: its weights are in H, and influence is per unit of weight.
 """
@@ -17,7 +18,9 @@ from explainlib import compute
 from explainlib.checks import require_indices, require_nonnegative
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples
-from explainlib.layerwise import GradientSource, gradients, per_example, product
+from explainlib.influence.measures import measure_gradients, require_measure
+from explainlib.layerwise import GradientSource, per_example, product
+from explainlib.losses import Loss, LossFunction
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.dense import Keep
@@ -93,6 +96,8 @@ def loss_influence(
     risk: Risk,
     test: Examples,
     *,
+    measure: str | LossFunction = "loss",
+    output: int | None = None,
     curvature: Curvature = "hessian",
     solver: str | Solver = "dense",
     damping: float = 0.0,
@@ -108,6 +113,9 @@ def loss_influence(
     Args:
         risk: as in ``parameter_influence``, like the other options.
         test: t examples of the training set's shape, dtype and classes.
+        measure: of a test example: "loss" (l_t); "output", the output ``output``; "margin", its label's log-odds f_y -
+            log sum_{c != y} exp f_c (of one output with labels 0 and 1: f or -f); or a callable (outputs, y) -> [t].
+        output: for "output": which one; None is that of each test's label, or the only one.
         curvature: see ``parameter_influence``.
         solver: see ``parameter_influence``.
         damping: see ``parameter_influence``.
@@ -116,31 +124,30 @@ def loss_influence(
         on_failure: see ``parameter_influence``.
 
     Returns:
-        [t, n], in units of the loss per unit of weight. Positive: more of example j raises the loss of test t, it is
-        harmful. Multiply by -1/n for the loss change on removal (weighting "plain").
+        [t, n], in units of the measure per unit of weight. Positive: more of example j raises the measure of test t;
+        for "loss" it is harmful, for "margin" helpful. Multiply by -1/n for the change on removal (weighting "plain").
 
     Raises:
         SolverError: singular curvature, or a solve that did not converge.
         ValueError, TypeError: an unknown option, or a test set that does not fit the risk.
 
     Source: Koh & Liang 2017, eq. (2); Epifano et al. 2023, eq. (2), which that paper calls the change on removal; it is
-    -n times the change.
+    -n times the change. Tsai et al. 2023, eq. (16), for "output".
     """
     risk.require_examples(test, "test")
+    measured = require_measure(measure, output, loss=risk.loss, parameters=risk.parameters, theta=risk.theta, test=test)
     if curvature in NEED_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
     if _through_grams(risk, curvature, solver, damping, keep):
-        inverse = GramInverse(risk, curvature=curvature, damping=damping, offers=OFFERS)
-        if curvature == "empirical_fisher" and (risk.weights_or_ones() > 0).all():  # its rows are sqrt(w_j/n) grad l_j
-            rows = inverse.with_rows(_layer_gradients(risk, test), on_failure=on_failure)
-            return -rows / (risk.weights_or_ones() / risk.n).sqrt()
-        sides = _layer_gradients(risk, test), _layer_gradients(risk, risk.train)
-        return -inverse.between(*sides, on_failure=on_failure)
+        return -_between_grams(risk, test, measured, curvature, damping, on_failure)
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
-    if isinstance(curvature, Ekfac) or curvature == "ekfac":  # by layers, without materialised gradients
-        solved = inverse(per_example(_layer_gradients(risk, test))).require_converged(on_failure).value
-        return -product(_layer_gradients(risk, risk.train), solved).T
-    return -inverse(risk.loss_gradients(test)).require_converged(on_failure).value @ risk.loss_gradients().T
+    by_layers = isinstance(curvature, Ekfac) or curvature == "ekfac"  # without materialised training gradients
+    if by_layers or measured is not risk.loss:
+        rows = per_example(measure_gradients(risk.parameters, risk.theta, test, measured))
+    else:
+        rows = risk.loss_gradients(test)
+    solved = inverse(rows).require_converged(on_failure).value
+    return -(product(_training_gradients(risk), solved).T if by_layers else solved @ risk.loss_gradients().T)
 
 
 def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, damping: float, keep: Keep) -> bool:
@@ -154,7 +161,17 @@ def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, dampi
     return rows[curvature] < risk.p and shift > 0
 
 
-def _layer_gradients(risk: Risk, examples: Examples) -> GradientSource:
-    """Return the gradients of the losses as layer inputs and output gradients."""
-    slope = lambda outputs: risk.loss.gradient(outputs, examples.y)  # noqa: E731
-    return gradients(risk.parameters, risk.theta, examples.x, slope)
+def _between_grams(
+    risk: Risk, test: Examples, measured: Loss, curvature: Curvature, damping: float, on_failure: str
+) -> Float[Tensor, "t n"]:
+    """Return grad m_t^T C^-1 grad l_j through Gram matrices."""
+    inverse = GramInverse(risk, curvature=curvature, damping=damping, offers=OFFERS)
+    rows = measure_gradients(risk.parameters, risk.theta, test, measured)
+    if curvature == "empirical_fisher" and (risk.weights_or_ones() > 0).all():  # its rows are sqrt(w_j/n) grad l_j
+        return inverse.with_rows(rows, on_failure=on_failure) / (risk.weights_or_ones() / risk.n).sqrt()
+    return inverse.between(rows, _training_gradients(risk), on_failure=on_failure)
+
+
+def _training_gradients(risk: Risk) -> GradientSource:
+    """Return the gradients of the training losses as layer inputs and output gradients."""
+    return measure_gradients(risk.parameters, risk.theta, risk.train, risk.loss)

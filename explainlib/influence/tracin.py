@@ -1,6 +1,6 @@
-"""TracIn: the effect of training steps on one example on another's loss, summed over checkpoints.
+"""TracIn: the effect of training steps on one example on another's loss, or another measure, summed over checkpoints.
 
-tracin(t, j) = - sum_c lr_c grad l_t(theta_c) . grad l_j(theta_c)
+tracin(t, j) = - sum_c lr_c grad m_t(theta_c) . grad l_j(theta_c),      m_t = l_t, or an output, a margin, a callable
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from explainlib import compute
 from explainlib.datasets import Examples
+from explainlib.influence.measures import require_measure
 from explainlib.layerwise import GradientSource, gradients, gram
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
 from explainlib.params import Parameters
@@ -27,8 +28,10 @@ def tracin(
     *,
     loss: str | LossFunction | Loss = "cross_entropy",
     parameters: str | Sequence[str] = "all",
+    measure: str | LossFunction = "loss",
+    output: int | None = None,
 ) -> Float[Tensor, "t n"]:
-    """Return TracInCP scores; positive means that training on j raised the loss of t: harmful.
+    """Return TracInCP scores; positive means that training on j raised the measure of t: for the loss, harmful.
 
     Args:
         trajectory: with checkpoints, from ``training.fit`` or wrapped.
@@ -36,15 +39,19 @@ def tracin(
         test: t examples.
         loss: as in ``Risk``.
         parameters: "all" (those that require a gradient), "last" (the last layer: TracInCPFast), or a list of names.
+        measure: of a test: "loss"; "output", the output ``output``; "margin", its label's log-odds f_y - log
+            sum_{c != y} exp f_c (of one output with labels 0 and 1: f or -f); or a callable (outputs, y) -> [t].
+        output: for "output": which one; None is that of each test's label, or the only one.
 
     Returns:
-        [t, n], in the test loss's unit; no factor 1/batch. Per-example gradients are not materialised.
+        [t, n], in the measure's unit; no factor 1/batch. Per-example gradients are not materialised.
 
     Raises:
-        ValueError: a trajectory without checkpoints, of another architecture, or without the running statistics of its
-            BatchNorm layers.
+        TypeError, ValueError: a trajectory without checkpoints, of another architecture, or without the running
+            statistics of its BatchNorm layers; an unknown measure, or one that does not fit the test examples.
 
-    Source: Pruthi et al. 2020, section 3; Tsai et al. 2023, eq. (14), with the opposite sign.
+    Source: Pruthi et al. 2020, section 3; Tsai et al. 2023, eq. (14), which is measure="output"; for the loss the
+    sign is the opposite of a contribution.
 
     Example: one checkpoint of a one-parameter model, gradients 2 (f - y) x = -4 and -2.
 
@@ -63,16 +70,18 @@ def tracin(
         state = {name: value.to(total.device) for name, value in trajectory.state(c).items()}
         chosen.place(state)  # other parameters and buffers are the checkpoint's too
         at = torch.cat([chosen.module.get_parameter(name).reshape(-1) for name in chosen.names])
-        left, right = (_loss_gradients(chosen, at, part, criterion) for part in (test, train))
-        total -= float(rate) * gram(left, left if test is train else right)
+        measured = require_measure(measure, output, loss=criterion, parameters=chosen, theta=at, test=test)
+        right = _gradients(chosen, at, train, criterion)
+        left = right if test is train and measured is criterion else _gradients(chosen, at, test, measured)
+        total -= float(rate) * gram(left, right)
     return total
 
 
-def _loss_gradients(
-    parameters: Parameters, theta: Float[Tensor, " p"], examples: Examples, criterion: Loss
+def _gradients(
+    parameters: Parameters, theta: Float[Tensor, " p"], examples: Examples, measured: Loss
 ) -> GradientSource:
     def slope(outputs: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-        require_targets(criterion, "y", examples.y, outputs.shape[1])
-        return criterion.gradient(outputs, examples.y)
+        require_targets(measured, "y", examples.y, outputs.shape[1])
+        return measured.gradient(outputs, examples.y)
 
     return gradients(parameters, theta, examples.x, slope)

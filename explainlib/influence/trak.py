@@ -20,6 +20,7 @@ from torch import Tensor
 from explainlib import compute
 from explainlib.checks import require_choice, require_count, require_nonnegative, warn_caller
 from explainlib.datasets import Examples
+from explainlib.influence.measures import MARGIN
 from explainlib.layerwise import GradientSource, gradients, per_example, product
 from explainlib.losses import CROSS_ENTROPY
 from explainlib.memory import alternatives, memory_limit, slices
@@ -116,20 +117,14 @@ def _warn_of_underflow(log_error: Float[Tensor, " n"]) -> None:
 
 
 def log_odds_gradients(risk: Risk, examples: Examples, *, memory: int | None = None) -> GradientSource:
-    """Return the gradients of f = log p/(1 - p), p the probability of each example's own label.
-
-    In the outputs z, f = z_y - log sum_{c != y} exp z_c: its slope is 1 at y and minus the softmax of the others.
+    """Return the gradients of f = log p/(1 - p), p the probability of each example's own label: of the margin.
 
     Args:
         risk: the model.
         examples: with labels.
         memory: bytes of a pass.
     """
-
-    def slope(outputs: Float[Tensor, "e C"]) -> Float[Tensor, "e C"]:
-        own = torch.nn.functional.one_hot(examples.y, outputs.shape[1]).bool()
-        return own.to(outputs) - outputs.masked_fill(own, -torch.inf).softmax(1)
-
+    slope = lambda outputs: MARGIN.gradient(outputs, examples.y)  # noqa: E731
     return gradients(risk.parameters, risk.theta, examples.x, slope, memory=memory)
 
 

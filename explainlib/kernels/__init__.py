@@ -11,13 +11,25 @@ import importlib
 
 _MODULES = {  # imported on first use: they bring Triton
     "available": "explainlib.kernels.choice",
+    "group_hessians": "explainlib.kernels.groups",
     "layer_gram": "explainlib.kernels.gram",
+    "linear_moments": "explainlib.kernels.moments",
     "runs_on_triton": "explainlib.kernels.choice",
     "trained_perceptrons": "explainlib.kernels.perceptrons",
+    "unfolded_moments": "explainlib.kernels.moments",
     "use": "explainlib.kernels.choice",
 }
 
-__all__ = ["available", "layer_gram", "runs_on_triton", "trained_perceptrons", "use"]
+__all__ = [
+    "available",
+    "group_hessians",
+    "layer_gram",
+    "linear_moments",
+    "runs_on_triton",
+    "trained_perceptrons",
+    "unfolded_moments",
+    "use",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from explainlib.kernels import available, build, report, self_check, timing
+from explainlib.kernels import available, build, comparisons, report, self_check, timing
 
 INTERPRETER = "TRITON_INTERPRET"  # read by Triton once, when it is imported
 
@@ -35,10 +35,14 @@ def check() -> int:
         return check_in_interpreter()
     device = "cpu" if here["interpreter"] else "cuda"
     print(f"the kernel against its reference, {'interpreted on the CPU' if device == 'cpu' else here['device']}:")
-    comparisons = self_check.comparisons(device)
-    print(*comparisons, sep="\n")
-    failed = sum(not comparison.passed for comparison in comparisons)
-    print(f"{len(comparisons) - failed} of {len(comparisons)} agree")
+    others = (comparisons.group_comparisons, comparisons.moment_comparisons, comparisons.perceptron_comparisons)
+    found = []
+    for compare in (self_check.comparisons, *others):
+        new = compare(device)
+        print(*new, sep="\n", flush=True)
+        found += new
+    failed = sum(not comparison.passed for comparison in found)
+    print(f"{len(found) - failed} of {len(found)} agree")
     return int(failed > 0)
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 import numpy
 import torch
 from torch import Tensor
+from torch._functorch import eager_transforms
 
 from explainlib.checks import require_choice
 from explainlib.kernels import gram_triton
@@ -136,8 +137,9 @@ def runs_on_triton(x: Tensor, positions: int) -> bool:
 
     Args:
         x: one of the arguments, all of one device and dtype.
-        positions: products of positions a pair of examples. With one, plain matrix products write nothing that is
-            larger than the result, and "auto" leaves them to the vendor's library.
+        positions: numbers that the plain route writes for one of the result (of a Gram, products of positions a pair
+            of examples). With one, plain matrix products write nothing that is larger than the result, and "auto"
+            leaves them to the vendor's library.
 
     Raises:
         ValueError: "triton" was chosen and ``x`` is not on a GPU, nor Triton in its interpreter.
@@ -152,3 +154,12 @@ def runs_on_triton(x: Tensor, positions: int) -> bool:
             )
         return True
     return x.is_cuda and positions > 1 and not missing()
+
+
+def nested_forward_mode() -> bool:
+    """Return whether the call is inside two forward modes of ``torch.func``; then plain PyTorch has to run.
+
+    There torch's custom functions lose the tangents of what they saved for their jvp, and second derivatives come out
+    wrong without a word (github.com/pytorch/pytorch/issues/197867). Every other order of derivatives is right.
+    """
+    return eager_transforms.JVP_NESTING > 1

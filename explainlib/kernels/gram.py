@@ -7,7 +7,7 @@ from torch import Tensor
 
 from explainlib.checks import require_choice, require_same_kind, require_shape, require_tensor
 from explainlib.kernels import reference
-from explainlib.kernels.choice import DTYPES, runs_on_triton
+from explainlib.kernels.choice import DTYPES, nested_forward_mode, runs_on_triton
 from explainlib.kernels.transforms import FusedGram
 
 
@@ -22,7 +22,7 @@ def layer_gram(
     """Return K[i, j] = sum_{p,q} (a_ip . a_jq)(g_ip . g_jq), the inner products of two sets of weight gradients.
 
     Differentiable backwards and forwards as often as one likes, and usable under ``torch.func`` transforms, vmap
-    included, on either route.
+    included, on either route; inside two nested forward modes plain PyTorch runs.
 
     Args:
         a_i: layer inputs at each of P positions: n examples, d numbers each.
@@ -50,7 +50,7 @@ def layer_gram(
     """
     require_factors(a_i, g_i, a_j, g_j)
     require_choice("precision", precision, ("ieee", "tf32"))
-    if not runs_on_triton(a_i, a_i.shape[1] * a_j.shape[1]):
+    if nested_forward_mode() or not runs_on_triton(a_i, a_i.shape[1] * a_j.shape[1]):
         return reference.layer_gram(a_i, g_i, a_j, g_j)
     symmetric = a_i is a_j and g_i is g_j
     return FusedGram.apply(*(x.unsqueeze(0) for x in (a_i, g_i, a_j, g_j)), symmetric, precision).squeeze(0)

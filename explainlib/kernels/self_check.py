@@ -44,18 +44,21 @@ def factors(n: int, m: int, P: int, Q: int, d: int, o: int, *, seed: int = 0) ->
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
-def comparisons(device: str, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCE)) -> list[Comparison]:
+def comparisons(
+    device: str, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCE), *, route: str = "triton"
+) -> list[Comparison]:
     """Return every comparison of the kernel with the reference in float64.
 
     Args:
         device: "cuda", or "cpu" with Triton's interpreter on.
         dtypes: of the inputs.
+        route: what is compared: "triton", or "torch" to try the comparisons themselves.
 
     Raises:
         RuntimeError: kernels cannot run here.
     """
     found = []
-    with use("triton"):
+    with use(route):
         for dtype in dtypes:
             for shape in RAGGED_SHAPES if dtype == torch.float32 else RAGGED_SHAPES[::2]:
                 found += value_comparisons(shape, dtype, device)

@@ -21,7 +21,8 @@ class FusedGram(torch.autograd.Function):
     @staticmethod
     def forward(a_i: Tensor, g_i: Tensor, a_j: Tensor, g_j: Tensor, symmetric: bool, precision: str) -> Tensor:
         """Return the kernel's result."""
-        return gram_triton.launch(a_i, g_i, a_j, g_j, symmetric=symmetric, precision=precision)
+        factors = map(in_memory, (a_i, g_i, a_j, g_j))
+        return gram_triton.launch(*factors, symmetric=symmetric, precision=precision)
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
@@ -77,3 +78,8 @@ class FusedGram(torch.autograd.Function):
 def batch_dim_first(x: Tensor, dim: int | None, size: int) -> Tensor:
     """Return x with the mapped dimension first; an argument that is not mapped is repeated without a copy."""
     return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+
+def in_memory(x: Tensor) -> Tensor:
+    """Return x; as numbers in memory where it is one of the zeros that autograd's forward mode keeps without any."""
+    return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x

@@ -13,6 +13,7 @@ Source: Epifano et al., eqs (6)-(14), after Dera et al. 2019; covariances are dr
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import torch
@@ -20,7 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from explainlib import kernels
 from explainlib.checks import require_tensor
+from explainlib.kernels.moments import plain
 
 Moments = tuple[Tensor, Tensor | None]
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
@@ -40,13 +43,9 @@ def linear_moments(
         weight: mean and variance of the weights; a leading dimension is over networks.
         bias: mean and variance of the biases, or None.
     """
-    mu_w, var_w = (part.mT for part in weight)
-    mu_y, var_y = mean @ mu_w, mean.square() @ var_w  # eqs (6), (7)
-    if variance is not None:
-        var_y = var_y + variance @ (var_w + mu_w.square())  # eq. (12)
-    if bias is None:
-        return mu_y, var_y
-    return mu_y + bias[0][..., None, :], var_y + bias[1][..., None, :]
+    if mean.is_cuda or "explainlib.kernels.choice" in sys.modules:  # Triton is imported only where it may be of use
+        return kernels.linear_moments(mean, variance, weight, bias)
+    return plain.linear_moments(mean, variance, weight, bias)  # eqs (6), (7) and (12)
 
 
 def convolution_moments(

@@ -3,6 +3,8 @@
 target      alpha_i = - w_i dl(f(x_i), y_i)/df                         eq. (7), no 1/n; w_i = 1 unless reweighted
 surrogate   alpha_i = - 1/(n l2) dL(fhat(x_i), f(x_i))/dfhat           eq. (6), fhat the kernel machine nearest to f
 tracking    alpha_i = - sum_t lr_t/|B_t| dl(f_t(x_i), y_i)/df          eq. (10), summed during training
+
+Eq. (9), tracked during kernel gradient descent, is in ``descent``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_finite, require_positive, require_shape, require_tensor
+from explainlib.checks import (
+    require_choice,
+    require_finite,
+    require_nonnegative,
+    require_positive,
+    require_shape,
+    require_tensor,
+)
 from explainlib.risk import Risk
 from explainlib.training import Trajectory
 
@@ -64,6 +73,38 @@ def tracking_importance(trajectory: Trajectory) -> Float[Tensor, "n C"]:
 
 
 @compute.entry
+def null_weights(gram: Float[Tensor, "n n"], *, tolerance: float | None = None) -> Float[Tensor, "n r"]:
+    """Return an orthonormal basis of null(K): weights v with sum_i v_i K(x_i, x) = 0 at every x, not only in training.
+
+    Importances alpha and alpha + v give one function and different scores; ``surrogate_importance`` returns those of
+    eq. (6). The proof is the Cauchy-Schwarz inequality, f_v(x)^2 <= (v^T K v) K(x, x), so a v with eigenvalue e > 0 up
+    to the tolerance gives |f_v(x)| <= (e K(x, x))^1/2.
+
+    Args:
+        gram: K over the training examples, symmetric positive semi-definite within rounding.
+        tolerance: on eigenvalues, relative to the largest; None is n times the rounding unit.
+
+    Returns:
+        [n, r], r = n - rank K, possibly 0.
+
+    Raises:
+        ValueError: a gram that is no kernel.
+
+    Source: Tsai et al. 2023, Proposition 9.
+
+    Example: of two equal examples, one can have what the other loses.
+
+        >>> weights = null_weights(torch.ones(2, 2).double())
+        >>> (weights / weights[0]).flatten().round(decimals=9).tolist()
+        [1.0, -1.0]
+    """
+    gram = require_gram(gram)
+    relative = len(gram) * torch.finfo(gram.dtype).eps if tolerance is None else float(tolerance)
+    values, vectors = torch.linalg.eigh(gram)
+    return vectors[:, values <= require_nonnegative("tolerance", relative) * values[-1].clamp(min=0)]
+
+
+@compute.entry
 def surrogate_importance(
     gram: Float[Tensor, "n n"], targets: Float[Tensor, "n C"], *, loss: str, l2: float, tolerance: float = 1e-9
 ) -> Float[Tensor, "n C"]:
@@ -95,7 +136,7 @@ def surrogate_importance(
     """
     require_choice("loss", loss, LOSSES)
     require_positive("l2", float(l2))
-    gram, targets = _require_gram(gram), require_finite("targets", require_tensor("targets", targets))
+    gram, targets = require_gram(gram), require_finite("targets", require_tensor("targets", targets))
     n = len(gram)
     require_shape("targets", targets, [n, None], meaning="(the model's outputs on the training examples)")
     if loss == "squared_error":  # alpha = -2/(n l2) (K alpha - f)
@@ -103,8 +144,8 @@ def surrogate_importance(
     return _cross_entropy_surrogate(gram, targets, l2, tolerance)
 
 
-def _probabilities(f: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-    """Return the softmax, of one output the sigmoid: its Hessian is diag(s) - s s^T, or s (1 - s) for C = 1."""
+def probabilities(f: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+    """Return the softmax of logits f, of one output the sigmoid: its Hessian is diag(s) - s s^T, or s (1 - s)."""
     return f.softmax(-1) if f.shape[1] > 1 else f.sigmoid()
 
 
@@ -115,9 +156,20 @@ def _cross_entropies(f: Float[Tensor, "n C"], wanted: Float[Tensor, "n C"]) -> F
     return -wanted * logsigmoid(f) - (1 - wanted) * logsigmoid(-f)
 
 
+def mean_loss(f: Float[Tensor, "n C"], wanted: Float[Tensor, "n C"], loss: str) -> Float[Tensor, ""]:
+    """Return the mean loss of outputs against targets.
+
+    Args:
+        f: the outputs.
+        wanted: targets; for "cross_entropy" probabilities.
+        loss: one of ``LOSSES``.
+    """
+    return (_cross_entropies(f, wanted) if loss == "cross_entropy" else (f - wanted).square()).sum() / len(f)
+
+
 def _cross_entropy_surrogate(gram: Tensor, targets: Tensor, l2: float, tolerance: float) -> Float[Tensor, "n C"]:
     """Solve alpha = -(s(K alpha) - s(f))/(n l2), s the probabilities, by Newton on the residual."""
-    wanted = _probabilities(targets)
+    wanted = probabilities(targets)
     n, outputs = wanted.shape
     alpha = torch.zeros_like(wanted)
 
@@ -126,7 +178,7 @@ def _cross_entropy_surrogate(gram: Tensor, targets: Tensor, l2: float, tolerance
         return _cross_entropies(f, wanted).sum() / n + l2 / 2 * (a * f).sum()
 
     for _ in range(STEPS):
-        s = _probabilities(gram @ alpha)
+        s = probabilities(gram @ alpha)
         residual = alpha + (s - wanted) / (n * l2)  # eq. (6)
         if residual.norm() <= tolerance * alpha.norm().clamp(min=1.0):
             return -(s - wanted) / (n * l2)
@@ -148,8 +200,8 @@ def _cross_entropy_surrogate(gram: Tensor, targets: Tensor, l2: float, tolerance
     )
 
 
-def _require_gram(gram: Tensor) -> Float[Tensor, "n n"]:
-    """Return the gram if it is positive semi-definite within rounding."""
+def require_gram(gram: Tensor) -> Float[Tensor, "n n"]:
+    """Return the gram if it is symmetric and positive semi-definite within rounding."""
     require_finite("gram", require_tensor("gram", gram))
     require_shape("gram", gram, [len(gram), len(gram)], meaning="(training against training)")
     rounding = 1e3 * torch.finfo(gram.dtype).eps * gram.abs().max()

@@ -4,6 +4,9 @@ last layer   K(x, z) = phi(x) . phi(z),                     phi: input of the la
 ntk          K_c(x, z) = grad f_c(x) . grad f_c(z)          over all parameters
 influence    K_c(x, z) = grad f_c(x)^T H^+ grad f_c(z)      H: curvature of the risk and damping; its ridge is in the
              Hessian and the Gauss-Newton matrix; the empirical Fisher matrix needs a damping
+
+Between outputs, K_cd(x, z) = grad f_c(x) . grad f_d(z), the other two alike: the kernel of a vector of outputs, where
+an example moves one output through another. The last layer's is 0 for c != d.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ def kernel(
     curvature: str = "gauss_newton",
     damping: float = 0.0,
     parameters: str | Sequence[str] = "all",
-) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
+) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"] | Float[Tensor, "t n C C"]:
     """Return K between every explained example x and every training example z.
 
     Args:
@@ -61,8 +64,9 @@ def kernel(
         x: t explained inputs.
         z: n training inputs.
         kind: "last_layer", "ntk" or "influence".
-        output: an int gives that output's kernel [t, n]; None the sum over outputs; "each" all of them [t, n, C]. The
-            last-layer kernel is the same for every output: None and an int give it once, "each" repeats it.
+        output: an int gives that output's kernel [t, n]; None the sum over outputs; "each" all of them [t, n, C];
+            "cross" those between all outputs [t, n, C, C], first x's, then z's. The last-layer kernel is the same for
+            every output: None and an int give it once, "each" repeats it, "cross" has it on the diagonal.
         risk: for "influence": its theta, chosen parameters, weights and curvature are used.
         curvature: for "influence": "hessian", "gauss_newton" (both with the ridge) or "empirical_fisher" (without).
         damping: for "influence": added to the curvature, >= 0.
@@ -101,8 +105,14 @@ def kernel(
     chosen = chosen_outputs(output, outputs)
     if kind == "last_layer":
         same = last_layer_features(network, x) @ last_layer_features(network, z).T
+        if output == "cross":
+            return same[..., None, None] * torch.eye(outputs, dtype=same.dtype, device=same.device)
         return same[..., None].expand(*same.shape, outputs).clone() if output == "each" else same
     theta, sides = network.theta, [x] if z is x else [x, z]
+
+    if output == "cross":
+        made = [gradients(network, theta, each, every_cotangent(len(each), (outputs, theta))) for each in sides]
+        return _by_outputs(gram(made[0], made[-1]), outputs)
 
     def one(c: int) -> Float[Tensor, "t n"]:
         made = [gradients(network, theta, each, one_hot_cotangents(c, len(each), (outputs, theta))) for each in sides]
@@ -125,16 +135,32 @@ def one_hot_cotangents(c: int, n: int, like: Risk | tuple[int, Tensor]) -> Float
     )
 
 
+def every_cotangent(n: int, like: Risk | tuple[int, Tensor]) -> Float[Tensor, "n C C"]:
+    """Return the cotangents of all outputs, one after the other, for each of n examples.
+
+    Args:
+        n: examples.
+        like: see ``one_hot_cotangents``.
+    """
+    outputs, tensor = (like.n_outputs, like.theta) if isinstance(like, Risk) else like
+    return torch.eye(outputs, dtype=tensor.dtype, device=tensor.device).repeat(n, 1, 1)
+
+
+def _by_outputs(rows: Float[Tensor, "tC nC"], outputs: int) -> Float[Tensor, "t n C C"]:
+    """Return products of the rows of all examples and outputs as K[x, z, output of x, output of z]."""
+    return rows.unflatten(0, (-1, outputs)).unflatten(2, (-1, outputs)).transpose(1, 2).contiguous()
+
+
 def chosen_outputs(output: int | str | None, outputs: int) -> list[int]:
     """Return the outputs that ``output`` names.
 
     Raises:
-        ValueError: an int outside the outputs, or another string than "each".
+        ValueError: an int outside the outputs, or another string than "each" and "cross".
     """
-    if output is None or output == "each":
+    if output is None or output in ("each", "cross"):
         return list(range(outputs))
     if isinstance(output, bool) or not isinstance(output, int) or not 0 <= output < outputs:
-        raise ValueError(f"output={output!r} has to be None, 'each' or one of the outputs 0 to {outputs - 1}.")
+        raise ValueError(f"output={output!r} has to be None, 'each', 'cross' or one of the outputs 0 to {outputs - 1}.")
     return [output]
 
 
@@ -173,7 +199,7 @@ def last_layer_features(network: Parameters, x: Tensor) -> Float[Tensor, "n d"]:
 
 def _influence(
     risk: Risk, x: Tensor, z: Tensor, output: int | str | None, curvature: str, damping: float
-) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"]:
+) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"] | Float[Tensor, "t n C C"]:
     sides = [x] if z is x else [x, z]
     require_choice("curvature", curvature, ("hessian", "gauss_newton", "empirical_fisher"))
     offers = ("curvature", "damping")
@@ -182,9 +208,13 @@ def _influence(
     else:
         solve = inverse_curvature(risk, curvature=curvature, damping=damping, offers=offers)
         between = lambda left, right: product(right, solve(per_example(left)).require_converged("raise").value).T  # noqa: E731
+    chosen = chosen_outputs(output, risk.n_outputs)
+    if output == "cross":
+        made = [gradients(risk.parameters, risk.theta, each, every_cotangent(len(each), risk)) for each in sides]
+        return _by_outputs(between(made[0], made[-1]), risk.n_outputs)
 
     def one(c: int) -> Float[Tensor, "t n"]:
         made = [gradients(risk.parameters, risk.theta, each, one_hot_cotangents(c, len(each), risk)) for each in sides]
         return between(made[0], made[-1])
 
-    return combine_outputs([one(c) for c in chosen_outputs(output, risk.n_outputs)], output)
+    return combine_outputs([one(c) for c in chosen], output)

@@ -94,7 +94,7 @@ def fit(
     with _epochs(epochs, seed) as progress:
         for epoch in progress:
             total = 0.0
-            for indices in _batches(len(train), batch_size, generator):
+            for indices in epoch_batches(len(train), batch_size, generator):
                 batch = indices[included[indices]]
                 if len(batch):
                     total += _one_step(trained, stepper, criterion, train, batch, importance)
@@ -160,7 +160,7 @@ def _batch_sizes(n: int, size: int | None, included: Tensor, epochs: int, seed: 
     if bool(included.all()):
         return {n} if size is None else {size, n % size or size}
     generator = torch.Generator().manual_seed(seed)
-    return {int(included[indices].sum()) for _ in range(epochs) for indices in _batches(n, size, generator)}
+    return {int(included[indices].sum()) for _ in range(epochs) for indices in epoch_batches(n, size, generator)}
 
 
 def _require_statistics(model: nn.Module, train: Examples, batch_size: int | None, sizes: set[int]) -> None:
@@ -228,7 +228,14 @@ def _initial_importance(model: nn.Module, train: Examples, optimizer: str, swa: 
         return torch.zeros_like(private_copy(model).eval()(train.x[:1].clone())).repeat(len(train), 1)
 
 
-def _batches(n: int, size: int | None, generator: torch.Generator) -> tuple[Tensor, ...]:
+def epoch_batches(n: int, size: int | None, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Return the indices of each batch of one epoch.
+
+    Args:
+        n: examples.
+        size: of a batch; None takes all, in their order.
+        generator: of the order.
+    """
     return (torch.arange(n),) if size is None else torch.randperm(n, generator=generator).split(size)
 
 

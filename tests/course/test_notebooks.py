@@ -48,6 +48,7 @@ def good():
         code("print(1)", 17),
         code("2 + 2", 18, tags=["solution"], jupyter={"source_hidden": True, "outputs_hidden": True}),
         code("xl", 19, tags=["nbval-ignore-output"], reason="depends on the machine"),
+        new_markdown_cell("The end.", id="cell-20"),
     ]
     cells[17].outputs = [new_output("stream", name="stdout", text="1\n")]
     return tool.scrub(new_notebook(cells=cells))
@@ -129,17 +130,65 @@ def test_scrubbing_keeps_meaning_and_drops_chance(good):
     assert tool.scrub(clean) == clean
 
 
-def test_solutions_are_hidden_and_student_copies_emptied(good, tmp_path):
-    source = tmp_path / "notebooks" / "02_a.ipynb"
-    tool.write(good, source)
-    (path,) = tool.student_copies(tmp_path / "student", [source])
-    copied = nbformat.read(path, as_version=4)
-    assert copied.cells[18].source == tool.INVITATION and copied.cells[18].execution_count is None
-    assert "jupyter" not in copied.cells[18].metadata and copied.cells[18].metadata.tags == ["exercise"]
-    assert [c.source for c in copied.cells[:18]] == [c.source for c in good.cells[:18]]
-    assert nbformat.read(source, as_version=4) == good
-    with pytest.raises(ValueError, match="own folder"):
-        tool.student_copies(source.parent, [source])
+def test_cells_of_exercises_do_not_count(good):
+    """The lecture keeps its limits; what is tagged as part of an exercise has none of its own."""
+    before = complaints(good, "02_x.ipynb", 5_000)
+    for tag in ("exercise", "hint"):
+        text = f"<details><summary>{tag}</summary>" + "word " * 1_000 + "</details>"
+        for _ in range(20):
+            position = len(good.cells)
+            good.cells.append(new_markdown_cell(text, id=f"cell-{position:02d}", metadata={"tags": [tag]}))
+    for _ in range(15):
+        long = code("\n".join(["x = 1"] * 12), len(good.cells), tags=["solution"], jupyter={"source_hidden": True})
+        good.cells.append(long)
+    assert complaints(good, "02_x.ipynb", 5_000) == before == []
+    for cell in good.cells[21:]:
+        cell.metadata.tags = []
+    found = " ".join(complaints(good, "02_x.ipynb", 5_000))
+    assert "75 cells" in found and "words" in found and "lines of code" in found
+
+
+@pytest.mark.parametrize(
+    ("source", "tags", "text"),
+    [
+        ("Look at the sign.", ["hint"], "is a hint that is not folded"),
+        ("<details>one</details> and two", ["hint"], "is a hint that is not folded"),
+        ("<details open>one</details>", ["hint"], "is a hint that is not folded"),
+        ("text", ["exercise", "hint"], "has two tags"),
+        ("text", ["answer"], "is an answer, which only a student's edition has"),
+    ],
+)
+def test_tags_of_exercises_have_their_rules(good, source, tags, text):
+    spoil(good, 15, source=source, metadata={"tags": tags})
+    assert any(text in complaint for complaint in complaints(good, "02_x.ipynb", 5_000))
+
+
+def test_outcomes_of_predictions_are_folded(good):
+    """After a heading up to *See*, after a prompt inside a text up to the next text; panels stay open."""
+    shown = [new_output("stream", name="stdout", text="1\n")]
+    cells = [
+        new_markdown_cell("## Predict\n\nHow many?\n\n## Run"),
+        code("1", 1),
+        new_markdown_cell("And now the other way."),
+        code("2", 3),
+        code("panel", 4, tags=["nbval-ignore-output"], reason="a widget"),
+        new_markdown_cell("## See"),
+        code("3", 6),
+        new_markdown_cell("Then **Predict**: which?"),
+        code("4", 8),
+        new_markdown_cell("*In words.*"),
+        code("5", 10),
+        new_markdown_cell("The parts are **Predict**, **Run**, **See**."),
+        code("6", 12),
+    ]
+    for cell in cells:
+        if cell.cell_type == "code":
+            cell.outputs = shown
+    clean = tool.scrub(new_notebook(cells=cells))
+    folded = [i for i, cell in enumerate(clean.cells) if cell.metadata.get("jupyter", {}).get("outputs_hidden")]
+    assert folded == [1, 3, 8] and not any("source_hidden" in clean.cells[i].metadata.jupyter for i in folded)
+    clean.cells[3].metadata.pop("jupyter")
+    assert any("cell 3 answers a prompt" in text for text in complaints(clean, "02_x.ipynb", 5_000))
 
 
 def test_running_saves_real_outputs_of_this_python(tmp_path, capsys):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from explainlib.datasets import Examples
-from explainlib.kernels import trained_perceptrons
+from explainlib.kernels import agreement, trained_perceptrons
 from explainlib.kernels.perceptrons import fits_kernel, fused, obstacle, plain, training
+from explainlib.kernels.perceptrons.options import Options
 from explainlib.models import mlp
 from explainlib.training import Plateau, fit_ensemble
 from explainlib.training import fused as handed
@@ -240,17 +241,17 @@ def test_a_kernel_that_is_wrong_on_a_device_is_not_used(monkeypatch, wrong):
     """Tried once a shape, on the first steps of two networks; the plain route trains all where they disagree."""
     calls = []
 
-    def launch(x, y, weights, starts, **options):
-        calls.append((len(starts), options["epochs"]))
-        return plain.trained(x, y, weights, starts, **options) + (0.1 if wrong else 0.0)
+    def launch(x, y, weights, starts, options):
+        calls.append((len(starts), options.epochs))
+        return plain.trained(x, y, weights, starts, options) + (0.1 if wrong else 0.0)
 
     monkeypatch.setattr(training, "fits_kernel", lambda widths, activation, starts: True)
-    monkeypatch.setattr(training, "_agreed", {})
+    monkeypatch.setattr(agreement, "_agreed", {})
     monkeypatch.setattr(training.fused, "launch", launch)
     x, y, weights, starts = problem((4, 5, 3), 12, 4, torch.float64)
     options = {"widths": (4, 5, 3), "epochs": 5, "lr": 0.01}
     others = {"activation": "relu", "optimizer": "adam", "l2": 0.0, "plateau": None, "batches": None}
-    want = plain.trained(x, y, weights, starts, **options, **others)
+    want = plain.trained(x, y, weights, starts, Options(**options, **others))
     for time in range(2):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")

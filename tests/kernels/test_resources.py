@@ -9,9 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from explainlib.datasets import Examples
 from explainlib.kernels import build, gram_triton
+from explainlib.kernels.groups import plain as groups
+from explainlib.kernels.moments import plain as moments
 from explainlib.kernels.report import GPUS, Resources, gram_work, occupancy, perceptron_work
 from explainlib.kernels.report.roofline import LAUNCH_COSTS, issue_seconds
-from explainlib.kernels.report.table import gram_times, perceptron_times, write
+from explainlib.kernels.report.table import gram_times, perceptron_times, product_times, write
+from explainlib.kernels.report.work import GROUP_LAUNCHES, Groups, Layer, group_work, moment_work
 from explainlib.models import mlp
 from explainlib.risk import Risk
 from explainlib.training.stacked import stack_networks
@@ -49,6 +52,8 @@ def test_no_build_of_the_gram_spills(tmp_path, sm):
 UNLIMITED = """
 import json
 from explainlib.kernels import build, gram_triton
+from explainlib.kernels.groups import plain as groups
+from explainlib.kernels.moments import plain as moments
 from explainlib.kernels.report import resources
 chosen = gram_triton.tiles_for
 gram_triton.tiles_for = lambda *given, **more: chosen(*given, **more)._replace(registers=64)
@@ -105,7 +110,7 @@ def committed(name):
 
 def test_the_committed_times_are_those_of_the_formulas(tmp_path):
     networks = [row for row in committed("builds") if row["kernel"] == "trained_perceptrons"]
-    computed = [*gram_times(), *perceptron_times(networks)]
+    computed = [*gram_times(), *perceptron_times(networks), *product_times()]
     write({"times": computed}, tmp_path)
     with (tmp_path / "kernels-times.csv").open() as file:
         again = list(csv.DictReader(file))
@@ -161,6 +166,7 @@ class Launches(TorchDispatchMode):
         "select",
         "alias",
         "permute",
+        "diagonal.",
     )
 
     def __init__(self):
@@ -187,6 +193,30 @@ def test_launches_of_the_batched_route_are_those_it_makes(widths):
     work = perceptron_work(widths, 7, 2, 1, "float32", plain=True, cache=0)
     assert work.launches == len(counted.names), counted.names
     assert perceptron_work(widths, 7, 2, 9, "float32", plain=True, cache=0).launches == 9 * work.launches
+
+
+def test_launches_of_the_plain_moments_and_groups_are_those_they_make():
+    """One run of groups; operations on members' numbers alone, which are few and small, are left out of the bytes."""
+    x, w, b = torch.rand(5, 4), torch.rand(3, 4), torch.rand(3)
+    with Launches() as counted:
+        moments.linear_moments(x, x, (w, w), (b, b))
+    assert moment_work(Layer("", 5, 4, 3), "float32", plain_route=True).launches == len(counted.names), counted.names
+    p, members, offsets = torch.rand(5, 3), torch.tensor([0, 2, 4]), torch.tensor([0, 1, 3])
+    with Launches() as counted:
+        groups.group_products(p, p, p, x, x, members, offsets)
+    assert len(counted.names) == GROUP_LAUNCHES, " ".join(counted.names)
+
+
+def test_the_work_of_groups_and_moments_by_hand():
+    """Two groups of 3 of 7 examples, 2 classes, 5 features: 10 x 10 blocks in a tile of 64, members in a block of 16."""
+    case = Groups("", 2, 3, 7, 2, 5)
+    work = group_work(case, "float32", plain_route=False)
+    assert work.pieces[0].products == 2 * (2 * 16 * 64**2 * 2) and work.launches == 1
+    assert work.bytes == 4 * (7 * (2 * 2 + 5) + 2 * 100) + 8 * (6 + 3)
+    flops = [piece.products for piece in group_work(case, "float32", plain_route=True).pieces]
+    assert sum(flops) == 6 * 2 * (100 + 2 * 25)
+    layer = moment_work(Layer("", 1, 1, 1), "float64", plain_route=False)
+    assert layer.pieces[0].products == 6 * 32 * 32 * 16 and layer.bytes == 8 * (1 + 1 + 1 + 1 + 2 + 2)
 
 
 def test_the_work_of_one_small_network_by_hand():

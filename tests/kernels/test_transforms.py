@@ -82,6 +82,24 @@ def test_second_derivatives_in_any_order():
     same(mixed(nonlinear_scalar(layer_gram)), mixed(nonlinear_scalar(summed)))
 
 
+def test_two_forward_modes_of_two_factors_take_the_plain_route():
+    """There torch loses the tangents of what a custom function saved; the kernel's own rule would be wrong."""
+    a, g = factors(3, 2, 4, 5, 2, 3)[:2]
+    both = lambda f: lambda x: nonlinear_scalar(f)(x, g, x, g)  # noqa: E731
+    want = jacfwd(jacfwd(both(summed)))(a)
+    rule = lambda *x: transforms.FusedGram.apply(*(each[None] for each in x), False, "ieee")[0]  # noqa: E731
+    assert (jacfwd(jacfwd(both(rule)))(a) - want).abs().max() > 0.1 * want.abs().max()
+    same(jacfwd(jacfwd(both(layer_gram)))(a), want)
+
+
+def test_zeros_that_forward_mode_keeps_without_memory():
+    """The tangent of a factor that an inner forward mode did not touch."""
+    given = factors(2, 2, 2, 3, 2, 1)
+    scaled = lambda f: lambda c: f(c * given[0], given[1], *given[2:])  # noqa: E731
+    twice = lambda f: jacfwd(jacfwd(scaled(nonlinear_scalar(f))))(torch.tensor(0.7, dtype=torch.float64))  # noqa: E731
+    same(twice(layer_gram), twice(summed))
+
+
 @pytest.mark.parametrize("both", [False, True])
 def test_the_same_tensor_on_both_sides(both):
     """Half the tiles may be left out in the value, never in a tangent."""

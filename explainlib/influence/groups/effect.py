@@ -17,6 +17,7 @@ keeps f/(1-f) damping H_d^-1 theta1, even where group and rest have the same cur
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
+from explainlib.influence.groups.remaining import remaining_inverse
 from explainlib.influence.groups.removal import WEIGHTINGS, Removal, group_statuses, removal_weights, require_solved
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
@@ -98,7 +100,7 @@ def removal_effect(
     batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1)))
     f = risk.theta.new_tensor([len(group) / risk.n for group in checked])
     if order == "newton":
-        step = _newton_steps(risk, damping)
+        step = _newton_steps(risk, damping, weighting)
     else:
         inverse = inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping"))
         step = _terms(risk, inverse, damping, order, weighting, third_derivative)
@@ -174,9 +176,9 @@ def _terms(risk: Risk, inverse: Inverse, damping: float, order: int, weighting: 
     return step
 
 
-def _newton_steps(risk: Risk, damping: float):
+def _newton_steps(risk: Risk, damping: float, weighting: str):
     """Return a function (rest weights, f) -> solutions, (movement, 0): -H_rest^-1 grad R_rest, row by row."""
-    precondition = preconditioner(risk, damping=damping)
+    shared = functools.cache(lambda: preconditioner(risk, damping=damping))
     bound = isinstance(risk, ElboRisk)
     options = {"offers": ("damping",), "curvature": "hessian", "solver": "cg", "has_ridge": not bound}
     remedies = risk_remedies(risk.theta.dtype, **options)
@@ -187,7 +189,8 @@ def _newton_steps(risk: Risk, damping: float):
         remaining = weighted_risks(risk, rest)
         theta = risk.theta.expand(len(rest), -1)
         product = remaining.operator(theta)
-        solution = cg(lambda v: product(v) + damping * v, -remaining.gradients(theta), preconditioner=precondition)
+        own = remaining_inverse(risk, rest, 1 / (1 - f) if weighting == "preserve" else torch.ones_like(f), damping)
+        solution = cg(lambda v: product(v) + damping * v, -remaining.gradients(theta), preconditioner=own or shared())
         return [replace(solution, remedies=remedies)], (solution.value, torch.zeros_like(theta))
 
     return step

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib.kernels.gram_triton import FP_FUSION
+from explainlib.kernels.perceptrons.options import Options
 from explainlib.kernels.perceptrons.program import _train
 
 CHUNK = 16  # inputs of the first layer at a time, the fewest numbers that tl.dot sums over
@@ -77,25 +78,18 @@ def launch(
     y: Int[Tensor, " n"],
     weights: Float[Tensor, "m n"],
     starts: Float[Tensor, "m p"],
-    *,
-    widths: tuple[int, ...],
-    activation: str,
-    epochs: int,
-    lr: float,
-    optimizer: str,
-    l2: float,
-    plateau: tuple[float, int, float, float] | None,
-    batches: Int[Tensor, "r b"] | None,
+    options: Options,
 ) -> Float[Tensor, "m p"]:
     """Return the trained parameters of all networks, from one launch; arguments as in ``trained_perceptrons``."""
+    widths, activation, epochs, lr, optimizer, l2, plateau, batches = options
     build, given = build_for(widths, starts.dtype), batches is not None
     x, y, weights, starts = (tensor.contiguous() for tensor in (x, y, weights, starts))
     (count, size), rows = (batches.shape, batches.contiguous()) if given else ((1, len(x)), y)
     steps, out = epochs * count, torch.empty_like(starts)
-    options = starts.new_tensor([lr, l2, *(plateau or (1.0, 0, 0.0, 0.0))])
+    numbers = starts.new_tensor([lr, l2, *(plateau or (1.0, 0, 0.0, 0.0))])
     with torch.cuda.device(starts.device) if starts.is_cuda else nullcontext():
         _train[(len(starts),)](
-            x, y, weights, starts, rows, options, bias_corrections(steps).to(starts), out, len(x), size, count, steps,
+            x, y, weights, starts, rows, numbers, bias_corrections(steps).to(starts), out, len(x), size, count, steps,
             *constants(
                 build, activation, adam=optimizer == "adam", plateau=plateau is not None, given=given
             ).values(),

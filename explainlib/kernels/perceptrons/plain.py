@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from explainlib.kernels.perceptrons.options import Options
+
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "selu": torch.selu}
 SMALLEST_CHANGE = 1e-8  # of a rate, as torch.optim.lr_scheduler.ReduceLROnPlateau
 
@@ -38,17 +40,10 @@ def trained(
     y: Int[Tensor, " n"],
     weights: Float[Tensor, "m n"],
     starts: Float[Tensor, "m p"],
-    *,
-    widths: tuple[int, ...],
-    activation: str,
-    epochs: int,
-    lr: float,
-    optimizer: str,
-    l2: float,
-    plateau: tuple[float, int, float, float] | None,
-    batches: Int[Tensor, "r b"] | None,
+    options: Options,
 ) -> Float[Tensor, "m p"]:
     """Return the trained parameters of all networks; arguments as in ``trained_perceptrons``."""
+    widths, activation, epochs, lr, optimizer, l2, plateau, batches = options
     theta = starts.detach().clone().requires_grad_()
     stepper = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]([theta], lr=1.0)
     rates = starts.new_full((len(starts), 1), lr)

@@ -18,12 +18,13 @@ from explainlib.checks import (
     require_shape,
     require_tensor,
 )
+from explainlib.kernels.agreement import agrees
 from explainlib.kernels.choice import runs_on_triton
 from explainlib.kernels.perceptrons import fused, plain
+from explainlib.kernels.perceptrons.options import Options
 
 TOLERANCE = 1e-3  # between kernel and plain route after the first steps, relative to the way gone
 _said: set[str] = set()
-_agreed: dict[tuple[object, ...], bool] = {}
 
 
 def trained_perceptrons(
@@ -75,30 +76,25 @@ def trained_perceptrons(
         [[0.0, 0.0, 0.0, 0.0, 0.5, -0.5]]
     """
     _require_operands(x, y, weights, starts, widths)
-    _require_options(activation, epochs, lr, optimizer, l2, plateau, batches, len(x))
-    options = {"widths": widths, "activation": activation, "epochs": epochs, "lr": lr, "optimizer": optimizer}
-    options |= {"l2": l2, "plateau": plateau, "batches": batches}
-    if fits_kernel(widths, activation, starts) and _agrees(x, y, weights, starts, options):
-        return fused.launch(x, y, weights, starts, **options)
-    return plain.trained(x, y, weights, starts, **options)
+    options = Options(tuple(widths), activation, epochs, lr, optimizer, l2, plateau, batches)
+    _require_options(options, len(x))
+    if fits_kernel(options.widths, activation, starts) and _agrees(x, y, weights, starts, options):
+        return fused.launch(x, y, weights, starts, options)
+    return plain.trained(x, y, weights, starts, options)
 
 
-def _agrees(x: Tensor, y: Tensor, weights: Tensor, starts: Tensor, options: dict[str, object]) -> bool:
+def _agrees(x: Tensor, y: Tensor, weights: Tensor, starts: Tensor, options: Options) -> bool:
     """Return whether the kernel agrees with the plain route on this device; tried once a shape, on the first steps."""
-    way = (options["plateau"] is None, options["batches"] is None)
-    key = (options["widths"], options["activation"], options["optimizer"], *way, starts.dtype, starts.device)
-    if key not in _agreed:
-        few, some = options | {"epochs": min(options["epochs"], 3)}, slice(2)
-        found, want = (run(x, y, weights[some], starts[some], **few) for run in (fused.launch, plain.trained))
+
+    def trial() -> bool:
+        few, some = options._replace(epochs=min(options.epochs, 3)), slice(2)
+        found, want = (run(x, y, weights[some], starts[some], few) for run in (fused.launch, plain.trained))
         gone = (want - starts[some]).norm()
-        _agreed[key] = bool((found - want).norm() <= TOLERANCE * gone + torch.finfo(starts.dtype).eps)
-        if not _agreed[key]:
-            warnings.warn(
-                f"The kernel that trains small networks does not agree with plain PyTorch on {starts.device} for "
-                f"{'-'.join(map(str, options['widths']))}; plain PyTorch trains them instead.",
-                stacklevel=3,
-            )
-    return _agreed[key]
+        return bool((found - want).norm() <= TOLERANCE * gone + torch.finfo(starts.dtype).eps)
+
+    kinds = (options.activation, options.optimizer, options.plateau is None, options.batches is None, starts.dtype)
+    name = f"that trains small networks {'-'.join(map(str, options.widths))}"
+    return agrees(name, kinds, starts.device, trial)
 
 
 def fits_kernel(widths: tuple[int, ...], activation: str, starts: Tensor) -> bool:
@@ -152,16 +148,8 @@ def _require_operands(x: Tensor, y: Tensor, weights: Tensor, starts: Tensor, wid
         raise ValueError(f"weights has shape {list(weights.shape)}: nothing to train; pass an example and a start.")
 
 
-def _require_options(
-    activation: str,
-    epochs: int,
-    lr: float,
-    optimizer: str,
-    l2: float,
-    plateau: tuple[float, int, float, float] | None,
-    batches: Tensor | None,
-    n: int,
-) -> None:
+def _require_options(options: Options, n: int) -> None:
+    _, activation, epochs, lr, optimizer, l2, plateau, batches = options
     require_choice("activation", activation, tuple(plain.ACTIVATIONS))
     require_choice("optimizer", optimizer, ("adam", "sgd"))
     require_count("epochs", epochs)

@@ -9,7 +9,10 @@ from pathlib import Path
 import torch
 
 from explainlib.kernels import build
+from explainlib.kernels.groups import build_groups
+from explainlib.kernels.moments import build_moments
 from explainlib.kernels.perceptrons import build_perceptrons, programs
+from explainlib.kernels.report import work
 from explainlib.kernels.report.resources import occupancy, resources
 from explainlib.kernels.report.roofline import GPUS, LAUNCH_COSTS, Work, gram_work, issue_seconds, perceptron_work
 from explainlib.kernels.timing import LAYERS
@@ -90,6 +93,31 @@ def perceptron_times(builds: list[Row]) -> Iterator[Row]:
             yield time_row("trained_perceptrons", shape, kind, gpu, *works, issue)
 
 
+def product_builds() -> Iterator[Row]:
+    """Yield a row for each kind of numbers and architecture of the Hessians of groups and the moments of layers."""
+    for kind in work.KINDS:
+        dtype, precision = work.numbers(kind)
+        for sm in build.TARGETS:
+            yield build_row("group_hessians", "any", kind, "any", sm, build_groups(sm, dtype, precision=precision))
+    for kind in work.KINDS:
+        dtype, precision = work.numbers(kind)
+        for sm in build.TARGETS:
+            yield build_row("linear_moments", "any", kind, "any", sm, build_moments(sm, dtype, precision=precision))
+
+
+def product_times() -> Iterator[Row]:
+    """Yield a row for each case of ``work.GROUPS`` and ``work.LAYERS``, kind of numbers and GPU."""
+    for cases, count, kernel in (
+        (work.GROUPS, work.group_work, "group_hessians"),
+        (work.LAYERS, work.moment_work, "linear_moments"),
+    ):
+        for case in cases:
+            for kind in work.KINDS:
+                fused, plain = (count(case, kind, plain_route=route) for route in (False, True))
+                for gpu in GPUS:
+                    yield time_row(kernel, case.name, kind, gpu, fused, plain)
+
+
 def time_row(kernel: str, shape: str, kind: str, gpu: str, fused: Work, plain: Work, issue: float | int = 0.0) -> Row:
     """Return the least times of both routes, as a row; every number is predicted.
 
@@ -126,8 +154,8 @@ def rows() -> dict[str, list[Row]]:
     """
     perceptrons = list(perceptron_builds())
     return {
-        "builds": [*gram_builds(), *perceptrons],
-        "times": [*gram_times(), *perceptron_times(perceptrons)],
+        "builds": [*gram_builds(), *perceptrons, *product_builds()],
+        "times": [*gram_times(), *perceptron_times(perceptrons), *product_times()],
     }
 
 

@@ -173,7 +173,7 @@ def test_other_data_and_networks_are_refused():
 def test_the_scales_are_one_code():
     cpu, paper = design.config("cpu", None), design.config("paper", None)
     assert {case.network for case in paper.images} > {case.network for case in cpu.images}
-    assert len(study.jobs(cpu, Path("unused"))) == 4 * 6 + 1 + 8 + 3 * 7 + (10 + 8 + 8 + 3) + 25 + 5 + 30
+    assert len(study.jobs(cpu, Path("unused"))) == 4 * 6 + 1 + 8 + 3 * 7 + (10 + 8 + 8 + 3) + 15 + 5 + 30
     assert {case.n for case in cpu.images} == {500} and {case.removed for case in cpu.images} == {20}
 
 

@@ -153,7 +153,7 @@ def config(scale: str, data: str | None) -> Config:
     bayesian = Images("mnist", "Bayesian fully connected", n=500, width=128, epochs=30, removed=20, seeds=8)
     lenet = Images("mnist", "LeNet", n=500, epochs=20, removed=20, seeds=8)
     vgg = Images("cifar10", "VGG13", n=500, width=8, epochs=20, removed=20, seeds=3, scratch=False)
-    sizes = tuple(Images("mnist", n=n, width=128, epochs=30, removed=20, seeds=5, scratch=False)
+    sizes = tuple(Images("mnist", n=n, width=128, epochs=30, removed=20, seeds=3, scratch=False)
                   for n in (125, 250, 500, 1000, 2000))  # fmt: skip
     relu, wide, deep = Shape("relu"), Shape("relu", width=50), Shape("relu", depth=3)
     printed = Shape("relu", epochs=60_000, lr=1e-3, finetune=7500, whole=True)

@@ -1,0 +1,74 @@
+"""The check of a student's answer: right, or a hint that fits the mistake, and never the answer itself."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+from explainlib.course.exercises import EXERCISES, Exercise, Unreadable, undisturbed
+from explainlib.course.ledger import record, wrong_tries
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the check says of one answer.
+
+    Attributes:
+        exercise: its id, as given.
+        right: whether the answer is right.
+        text: a hint, or what is wrong with the form of the answer; "" if it is right.
+        compared: whether it was compared at all; an answer that cannot be read is no try.
+    """
+
+    exercise: str
+    right: bool
+    text: str = ""
+    compared: bool = True
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        if self.right:
+            return f"{self.exercise}: right."
+        return f"{self.exercise}: not yet. {self.text}" if self.compared else f"{self.exercise}: {self.text}"
+
+    def _repr_html_(self) -> str:
+        """Show the line in a notebook, with a mark that is more than a colour."""
+        mark = "&#10003;" if self.right else "&#8230;"
+        said = html.escape(str(self)).replace("`", "")
+        return f"<p>{mark} {said}</p>"
+
+
+def check(exercise: str, answer: object) -> Verdict:
+    """Return whether an answer is right, or a hint that fits the mistake.
+
+    The right answer is computed now, from the notebook's own problem; it is stored nowhere. Nonsense (no number,
+    another shape, NaN, an unknown exercise) gets one plain sentence and does not count as a try.
+
+    Args:
+        exercise: such as "01.2".
+        answer: a number, list, array or tensor; a word; or a function, as the exercise asks.
+
+    Returns:
+        Verdict: shows itself; ``right`` is a bool. ``xl.report()`` lists all of them.
+    """
+    about = EXERCISES.get(exercise) if isinstance(exercise, str) else None
+    if about is None:
+        said = f"exercise {str(exercise)[:40]!r} is unknown; pass its id as text, such as {next(iter(EXERCISES))!r}."
+        return Verdict(str(exercise)[:40], False, said, compared=False)
+    try:
+        with undisturbed():
+            given = about.form.read(answer)
+            right = about.form.same(given, about.form.read(about.answer()))
+            text = "" if right else _hint(about, given)
+    except Unreadable as error:
+        return Verdict(exercise, False, str(error), compared=False)
+    record(exercise, right)
+    return Verdict(exercise, right, text)
+
+
+def _hint(about: Exercise, given: object) -> str:
+    """Return the hint of the typical mistake that gives this answer; of none, the exercise's own next hint."""
+    for mistake in about.mistakes:
+        if about.form.same(given, about.form.read(mistake.answer())):
+            return mistake.hint
+    return about.hints[min(wrong_tries(about.id), len(about.hints) - 1)]
