@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from operator import attrgetter
 from pathlib import Path
@@ -88,7 +90,9 @@ def test_a_page_has_its_parts(page):
     assert "| they write | why they think so | what they see |" in part(text, "Predict: what students write, and why")
     panel = part(text, "The panel")
     (name,) = re.findall(r"^`panels\.([\w.]+)`", panel, re.M)
-    assert callable(attrgetter(name)(explainlib.panels)) and panel.count("panel.set(") >= 2
+    known = inspect.signature(attrgetter(name)(explainlib.panels).set).parameters
+    calls = [ast.parse(call).body[0].value for call in re.findall(r"`(panel\.set\([^`]*\))`", panel)]
+    assert len(calls) >= 2 and all(keyword.arg in known for call in calls for keyword in call.keywords)
 
 
 @pytest.mark.parametrize("page", PAGES, **ids)
