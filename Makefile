@@ -27,7 +27,7 @@ ROOT_FLAG := $(shell test "$$(id -u)" = 0 && echo --allow-root || true)
 # No progress bars either: a slow machine would print them into a notebook's output, which is compared.
 THREADS := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 
-.PHONY: help env lab test notebooks student bench bench-peers doctor format clean
+.PHONY: help env lab test notebooks student slides check-mine bench bench-peers doctor format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -77,6 +77,18 @@ notebooks: $(STAMP) ## run all notebooks again and save their outputs
 
 student: $(STAMP) ## write the student's edition into build/student, solutions into build/solutions (ARGS=--nbgrader)
 	$(BIN)/python -m explainlib course --student build/student --solutions build/solutions $(ARGS)
+
+slides: $(STAMP) ## make slides of the notebooks in build/slides (ARGS="--no-code" hides code; ARGS=FILE makes one)
+	$(BIN)/python -m explainlib slides $(ARGS)
+
+check-mine: $(if $(NOTEBOOKS),$(STAMP)) ## check your own notebooks as this course is checked (NOTEBOOKS="mine/a.ipynb mine/b.ipynb")
+	@[[ -n "$(NOTEBOOKS)" ]] || { echo 'Name your notebooks: make check-mine NOTEBOOKS="mine/a.ipynb mine/b.ipynb"' >&2; exit 2; }
+	@$(BIN)/python -m explainlib notebooks $(NOTEBOOKS) --check || { code=$$?; \
+		[[ $$code != 1 ]] || echo "Not the parts and lengths of the course: each line above says what to change." >&2; exit $$code; }
+	@$(THREADS) $(BIN)/python -m pytest -c pyproject.toml --rootdir . -p no:cacheprovider --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS) $(ARGS) || { \
+		echo "A cell failed, or its output is no longer the saved one. If the new output is right, save it:" >&2; \
+		echo "  $(BIN)/python -m explainlib notebooks $(NOTEBOOKS)" >&2; exit 1; }
 
 bench: $(STAMP) ## time the library against plain loops and print the table
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m explainlib doctor``, ``data``, ``study``, ``notebooks`` and ``course``.
+"""The command line: ``python -m explainlib``, then doctor, data, study, notebooks, course or slides.
 
 Each command imports what it needs when it runs, so that ``--help`` answers at once. A mistake gets one line and exit
 code 2; only an error of the library itself shows a traceback.
@@ -120,6 +120,15 @@ def course(options: argparse.Namespace) -> int:
     return 0
 
 
+def slides(options: argparse.Namespace) -> int:
+    """Write slides of notebooks, and print the paths."""
+    from explainlib.course.slides import REVEAL, write_slides
+
+    written = write_slides(options.out, options.paths, code=not options.no_code, reveal=options.reveal or REVEAL)
+    print("\n".join(map(str, written)))
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     main = argparse.ArgumentParser(
@@ -156,6 +165,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--nbgrader", action="store_true", help="with locked cells that give points in nbgrader")
     command.add_argument("--exercises", metavar="FILE", type=Path, help="write the table of all exercises into FILE")
     command.set_defaults(run=course)
+
+    command = commands.add_parser("slides", help="make slides of notebooks from their saved outputs")
+    command.add_argument("paths", nargs="*", type=Path, help="notebooks or folders (default: notebooks/)")
+    command.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("build/slides"), help="(default: build/slides)"
+    )
+    command.add_argument("--no-code", action="store_true", help="show outputs only")
+    command.add_argument("--reveal", metavar="URL", help="address or folder of reveal.js (default: its public one)")
+    command.set_defaults(run=slides)
     return main
 
 

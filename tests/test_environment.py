@@ -78,6 +78,20 @@ def test_conda_file_equals_the_pins(project, pins, conda):
     assert (conda["name"], conda["channels"]) == ("explainlib", ["conda-forge"])
 
 
+def test_binder_has_the_pins_of_what_notebooks_need(repository, project, pins):
+    """Binder reads its own folder: the conda file without the tests' tools, PyTorch's CPU wheels, then two installs."""
+    binder = yaml.safe_load((repository / "binder" / "environment.yml").read_text())
+    index, *lines = binder["dependencies"][-1]["pip"]
+    wanted = {canonicalize_name(requirement.name) for requirement in direct(project, "lab")}
+    assert set(lines) == {line for line in pins if canonicalize_name(line.split("==")[0]) in wanted}
+    assert index == "--extra-index-url https://download.pytorch.org/whl/cpu" and len(lines) == len(set(lines))
+    after = repository / "binder" / "postBuild"
+    text = after.read_text()
+    assert os.access(after, os.X_OK), "binder/postBuild has lost its executable bit"
+    assert text.startswith("#!/usr/bin/env bash\n") and "set -euo pipefail" in text and "--no-deps -e ." in text
+    subprocess.run(["bash", "-n", str(after)], check=True, timeout=30)
+
+
 def test_triton_is_the_one_that_torch_asks_for(project, pins):
     """With another one, pip installs neither: "conflicting dependencies"."""
     versions = dict(line.split("==") for line in pins)
@@ -160,7 +174,8 @@ def test_what_is_generated_is_neither_linted_nor_collected(repository, tmp_path)
 def test_learn2learn_has_one_pin_and_stands_outside_the_requirements(repository, makefile, project):
     pattern = r"learn2learn==[\d.]+\d"
     assert re.search(rf"^LEARN2LEARN := ({pattern})$", makefile, re.MULTILINE)
-    text = makefile + (repository / "environment.yml").read_text()
+    others = ("environment.yml", "binder/postBuild", "README.md")
+    text = makefile + "".join((repository / name).read_text() for name in others)
     assert len(set(re.findall(pattern, text))) == 1
     option = '--no-deps --config-settings="--build-option=build_ext"'
     assert option in makefile and option in (repository / "environment.yml").read_text()
@@ -179,8 +194,8 @@ def test_readme_names_only_targets_that_exist(repository, makefile):
     readme = repository / "README.md"
     assert readme.is_file(), "README.md is missing; the package cannot be built without it"
     text = readme.read_text()
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    claimed = set(re.findall(r"(?:`|^\s*)make ([a-z]+)\b", text, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    claimed = set(re.findall(r"(?:`|^\s*)make ([a-z-]+)\b", text, re.MULTILINE))
     assert {"lab", "test"} <= claimed, "README has to name `make lab` and `make test`"
     assert claimed <= targets, f"README names targets that do not exist: {claimed - targets}"
 

@@ -20,7 +20,7 @@ ROOMS = [
 ]  # fmt: skip
 # Of a room with corridors, what stands in it, from the ground up: files and corridors.
 INSIDE = {
-    "course": ["exercises", "ledger", "checking", "table", "anatomy", "grading", "editions", "notebooks"],
+    "course": ["exercises", "ledger", "checking", "table", "anatomy", "grading", "editions", "notebooks", "slides"],
     "datasets": [
         "bounds", "files", "examples", "pools", "readers", "tokenizer", "sources", "glyphs", "tasks", "features",
         "visual_words", "entries", "registry", "class_pools",
