@@ -49,7 +49,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     """Return two digits, without the zero before the point."""
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.2f}").replace("-.00", ".00")
 
@@ -59,7 +59,7 @@ def said(values: Sequence[float]) -> str:
     known = [float(value) for value in values if value == value]
     if not known:
         return "-"
-    mean, low, high = mean_interval(known)
+    mean, low, high = map(float, mean_interval(known))
     inside = f" [{_number(max(low, -1))}, {_number(min(high, 1))}]" if np.isfinite(high - low) else ""
     missing = f", {len(values) - len(known)} without" if len(known) < len(values) else ""
     return f"{_number(mean)}{inside}{missing}"
@@ -133,9 +133,9 @@ def _bayes(tables: Tables) -> str:
         name = COSTS[cost] if cost == RIDGE else f"{COSTS[cost]}, divergence x {weight:g}"
         row = [shape.removeprefix("relu, "), name, f"{int(part['collapsed'].sum())} of {len(part)}"]
         row += [said(kept[SPEARMAN].tolist()) if len(kept) else "-"]
-        row += [_number(kept["slope_highest_loss"].median()) if len(kept) else "-"]
-        row += [_number(part[column].mean()) if cost != RIDGE else "-" for column in ("spread", "spread_ratio")]
-        costs = [part[column].mean() for column in ("elbo_cost", "cost_by_weights")]
+        row += [_number(float(kept["slope_highest_loss"].median())) if len(kept) else "-"]
+        row += [_number(float(part[column].mean())) if cost != RIDGE else "-" for column in ("spread", "spread_ratio")]
+        costs = [float(part[column].mean()) for column in ("elbo_cost", "cost_by_weights")]
         rows.append([*row, *("-" if value != value else _number(value) for value in costs)])
     header = ["network", "cost", "collapsed", "Spearman", "slope", "spread of a logit", "over sampled spread",
               "cost of the tests", "with sampled weights"]  # fmt: skip
@@ -188,7 +188,7 @@ def _groups(tables: Tables) -> str:
     for size, part in table.groupby("size"):
         cells = [said(part[(part["a"] == a) & (part["b"] == b)]["spearman"].tolist()) for a, b in pairs]
         first, second = (
-            part[(part["a"] == a) & (part["b"] == SOLVED)]["slope"].median() for a in ("order 1", "order 2")
+            float(part[(part["a"] == a) & (part["b"] == SOLVED)]["slope"].median()) for a in ("order 1", "order 2")
         )
         rows.append([str(size), *cells, f"{_number(first)} and {_number(second)}"])
     header = ["removed", "first order, solved", "second order, solved", "first order, trained on",
