@@ -93,11 +93,13 @@ def test_two_forward_modes_of_two_factors_take_the_plain_route():
 
 
 def test_zeros_that_forward_mode_keeps_without_memory():
-    """The tangent of a factor that an inner forward mode did not touch."""
-    given = factors(2, 2, 2, 3, 2, 1)
-    scaled = lambda f: lambda c: f(c * given[0], given[1], *given[2:])  # noqa: E731
-    twice = lambda f: jacfwd(jacfwd(scaled(nonlinear_scalar(f))))(torch.tensor(0.7, dtype=torch.float64))  # noqa: E731
-    same(twice(layer_gram), twice(summed))
+    """The tangent of a factor that forward mode did not touch; nested in another one, the plain route is taken."""
+    given, at = factors(2, 2, 2, 3, 2, 1), torch.tensor(0.7, dtype=torch.float64)
+    scaled = lambda f: lambda c: nonlinear_scalar(f)(c * given[0], given[1], *given[2:])  # noqa: E731
+    same(jacfwd(scaled(layer_gram))(at), jacfwd(scaled(summed))(at))
+    asked = len(calls)
+    same(jacfwd(jacfwd(scaled(layer_gram)))(at), jacfwd(jacfwd(scaled(summed)))(at))
+    assert asked and len(calls) == asked
 
 
 @pytest.mark.parametrize("both", [False, True])
