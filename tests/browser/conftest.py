@@ -93,7 +93,10 @@ def page(chromium_path):
 
 @pytest.fixture(scope="session")
 def notebook_copies(repository):
-    """Return a function that copies the notebooks, without their outputs, into a folder."""
+    """Return a function that copies the notebooks into a folder, without outputs and without the exercises' solutions.
+
+    Those are run and compared by nbval; here they would only take the time that a panel waits for.
+    """
 
     def copy(folder):
         source = repository / "notebooks"
@@ -101,6 +104,7 @@ def notebook_copies(repository):
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".*"))
         for path in folder.glob("*.ipynb"):
             notebook = nbformat.read(path, as_version=4)
+            notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", ())]
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     cell.outputs, cell.execution_count = [], None
