@@ -151,7 +151,7 @@ def fidelity(
         raise ValueError(f"predicted has {x.numel()} entries, expected at least 3; compare more tests or removals.")
     x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
     tests, removed = x.shape
-    per_test = _correlation(average_ranks(x), average_ranks(y))
+    per_test = row_correlation(average_ranks(x), average_ranks(y))
     constant = [name for name, table in (("predictions", x), ("truths", y)) if _is_constant(table.flatten())]
     if constant:
         undefined = Estimate(torch.nan, torch.nan, torch.nan)
@@ -214,7 +214,8 @@ def _is_constant(values: Float[Tensor, " n"]) -> bool:
     return not bool(levels(values[None]).any())
 
 
-def _correlation(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
+def row_correlation(x: Float[Tensor, "t n"], y: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
+    """Return Pearson's correlation row by row; nan where one side is constant."""
     x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
     return (x * y).sum(-1) / (x.square().sum(-1) * y.square().sum(-1)).sqrt()  # 0/0 is the documented nan
 

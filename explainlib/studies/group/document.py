@@ -1,6 +1,6 @@
 """The numbers of ``docs/group_study.md``: each stands in a mark that says from which table it is, and is filled in.
 
-A mark is ``<!--words-->text<!--/-->``; the words begin with the name of what is filled in:
+The words of a mark (``studies.marks``) begin with the name of what is filled in:
 
     errors mnist                       error of the parameters by kind, size and method, the radius beside it
     gains mnist random 0.6             correlations and gains by ridge
@@ -20,7 +20,6 @@ A mark is ``<!--words-->text<!--/-->``; the words begin with the name of what is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -28,8 +27,8 @@ import pandas
 
 from explainlib.studies.claims import CLAIMS, student_interval
 from explainlib.studies.group.claims import BASELINE, FIRST, SECOND, by_seed, gain
+from explainlib.studies.marks import fill_marks
 
-MARK = re.compile(r"<!--(?P<words>[^/>][^>]*)-->(?P<text>.*?)<!--/-->", re.DOTALL)
 Tables = Mapping[str, pandas.DataFrame]
 SHOWN = (FIRST, SECOND, "+ third derivative", "Newton step")
 CORRELATIONS = ("per_test", "pearson", "pearson_evaluated")
@@ -48,24 +47,16 @@ def filled(text: str, runs: Mapping[str, Tables], board: pandas.DataFrame) -> st
         ValueError: a mark with a name that is not known.
     """
 
-    def fill(found: re.Match[str]) -> str:
-        words = found["words"]
+    def fill(words: str) -> str:
         name, _, rest = words.partition(" ")
         if name == "verdicts":
-            new = _verdicts(board)
-        elif name in MAKERS:
-            data, _, rest = rest.partition(" ")
-            new = MAKERS[name](runs[data], rest)
-        else:
+            return _verdicts(board)
+        if name not in MAKERS:
             raise ValueError(f"the mark {words!r} begins with {name!r}; choose one of {', '.join(MAKERS)}, verdicts.")
-        return f"<!--{words}-->{new}<!--/-->"
+        data, _, rest = rest.partition(" ")
+        return MAKERS[name](runs[data], rest)
 
-    return MARK.sub(fill, text)
-
-
-def unmarked(text: str) -> str:
-    """Return the document without its marks and what is in them."""
-    return MARK.sub("", text)
+    return fill_marks(text, fill)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

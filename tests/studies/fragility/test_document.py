@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from explainlib.studies.fragility import design
-from explainlib.studies.fragility.design.document import MAKERS, MARK
+from explainlib.studies.fragility.design.document import MAKERS
 from explainlib.studies.kept import kept_tables
+from explainlib.studies.marks import MARK
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def text(repository):
 
 
 def test_every_mark_is_what_the_tables_say(text, tables):
-    assert {found["name"] for found in MARK.finditer(text)} == set(MAKERS)
+    assert {found["words"] for found in MARK.finditer(text)} == {f"design {name}" for name in MAKERS}
     assert design.filled(text, tables) == text
 
 
@@ -31,5 +32,5 @@ def test_a_number_that_is_typed_in_a_mark_is_put_right(text, tables):
 
 
 def test_an_unknown_mark_is_refused(tables):
-    with pytest.raises(ValueError, match="'design nothing' is not known; choose one of cells"):
+    with pytest.raises(ValueError, match="'design nothing' is not known; choose design and one of cells"):
         design.filled("<!--design nothing-->x<!--/-->", tables)

@@ -7,8 +7,9 @@ import re
 import pandas
 import pytest
 
-from explainlib.studies.group import filled, unmarked
+from explainlib.studies.group import filled
 from explainlib.studies.kept import FINISHED, kept_tables
+from explainlib.studies.marks import unmarked
 from explainlib.studies.record import parse_table
 
 SETTINGS = {  # what the run was asked, and the paper's own words: no results

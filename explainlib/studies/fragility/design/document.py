@@ -1,6 +1,6 @@
 """The tables of ``docs/fragility_study.md`` that come from the design, each in a mark that is filled in.
 
-A mark is ``<!--design NAME-->text<!--/-->``; NAME is one of ``MAKERS``, whose functions make the text from the tables.
+The words of a mark (``studies.marks``) are "design" and one of ``MAKERS``, whose functions make the text.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from explainlib.studies.fragility.design.averages import STATES
 from explainlib.studies.fragility.design.bayes import RIDGE
 from explainlib.studies.fragility.design.images import AGAIN, ALL, GRADIENTS, LAST, LOSS, SCRATCH, SOLVED, TRAINED
 from explainlib.studies.fragility.design.settings import GAUSSIAN, SAMPLED, TAYLOR
+from explainlib.studies.marks import fill_marks
 
-MARK = re.compile(r"<!--design (?P<name>[a-z ]+)-->(?P<text>.*?)<!--/-->", re.DOTALL)
 Tables = Mapping[str, pandas.DataFrame]
 COSTS = {RIDGE: "ridge, no prior", SAMPLED: "sampled", GAUSSIAN: "the paper's", TAYLOR: "Taylor"}
 SPEARMAN = "spearman_highest_loss"
@@ -35,13 +35,13 @@ def filled(text: str, tables: Tables) -> str:
         ValueError: a mark with a name that is not known.
     """
 
-    def fill(found: re.Match[str]) -> str:
-        name = found["name"]
+    def fill(words: str) -> str:
+        name = words.removeprefix("design ")
         if name not in MAKERS:
-            raise ValueError(f"the mark 'design {name}' is not known; choose one of {', '.join(MAKERS)}.")
-        return f"<!--design {name}-->{MAKERS[name](tables)}<!--/-->"
+            raise ValueError(f"the mark {words!r} is not known; choose design and one of {', '.join(MAKERS)}.")
+        return MAKERS[name](tables)
 
-    return MARK.sub(fill, text)
+    return fill_marks(text, fill)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

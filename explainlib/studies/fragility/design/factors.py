@@ -19,6 +19,7 @@ from torch import Tensor
 
 from explainlib.datasets import Examples, load
 from explainlib.influence import loss_influence
+from explainlib.metrics.agreement import row_correlation
 from explainlib.metrics.ties import average_ranks
 from explainlib.models import mlp
 from explainlib.retraining import RetrainingWarning, leave_out
@@ -194,7 +195,7 @@ def agreement(
         worst: the test of highest loss.
     """
     x, y = predicted.gather(1, members), true.gather(1, members)
-    by_test = {"spearman": correlation(average_ranks(x), average_ranks(y)), "pearson": correlation(x, y)}
+    by_test = {"spearman": row_correlation(average_ranks(x), average_ranks(y)), "pearson": row_correlation(x, y)}
     centred = x - x.mean(1, keepdim=True)
     by_test["slope"] = (centred * y).sum(1) / centred.square().sum(1)
     largest = [side.abs().masked_fill(own, -1.0).topk(LEAST_OVERLAP, dim=1).indices for side in (predicted, true)]
@@ -206,9 +207,3 @@ def agreement(
         found[name] = float(known.quantile(0.5)) if len(known) else math.nan
         found[f"{name}_worst"] = float(values[worst])
     return found
-
-
-def correlation(x: Float[Tensor, "t k"], y: Float[Tensor, "t k"]) -> Float[Tensor, " t"]:
-    """Return Pearson's correlation row by row; nan where one side is constant."""
-    x, y = (side - side.mean(1, keepdim=True) for side in (x, y))
-    return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))

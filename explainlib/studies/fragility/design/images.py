@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from explainlib.checks import require_choice
 from explainlib.datasets import Examples, Split, load
 from explainlib.influence import loss_influence, removal_effect
+from explainlib.metrics.agreement import row_correlation
 from explainlib.metrics.ties import average_ranks
 from explainlib.models import bayesian_mlp, bayesian_vgg13, lenet, mlp, vgg13
 from explainlib.retraining import leave_out
@@ -236,17 +237,12 @@ def compared(changes: Mapping[str, Float[Tensor, "t g"]], a: str, b: str) -> dic
     """Return the agreement of two tables on the paper's test, and the median Spearman over the tests they share."""
     shared = min(len(changes[a]), len(changes[b]))
     x, y = changes[a][:shared], changes[b][:shared]
-    ranks = _correlations(average_ranks(x), average_ranks(y))
-    pearson, centred = _correlations(x, y), x[0] - x[0].mean()
+    ranks = row_correlation(average_ranks(x), average_ranks(y))
+    pearson, centred = row_correlation(x, y), x[0] - x[0].mean()
     known = ranks[ranks.isfinite()]
     found = {"spearman": float(ranks[0]), "pearson": float(pearson[0])}
     found["slope"] = float(centred @ y[0] / centred.square().sum())
     return found | {"spearman_median": float(known.quantile(0.5)) if len(known) else float("nan")}
-
-
-def _correlations(x: Float[Tensor, "t g"], y: Float[Tensor, "t g"]) -> Float[Tensor, " t"]:
-    x, y = (side - side.mean(1, keepdim=True) for side in (x, y))
-    return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
 
 
 def evaluate_groups(case: Images, sizes: Sequence[int], count: int, seed: int) -> pandas.DataFrame:
