@@ -191,6 +191,22 @@ def test_a_ridge_is_judged_with_damping_and_truth_equal():
     assert gains == pytest.approx({0: 0.4, 1: 0.1})
 
 
+def test_gains_of_costs_and_averages_are_paired_by_network():
+    """By hand: .9 and .7 of the cost against .5 and .6 of the ridge; an average .2 and .1 above its twin."""
+    column, shape = "spearman_highest_loss", {"shape": "relu"}
+    frames = [rows(values, cost=cost, kl_weight=weight, **shape).rename(columns={"spearman": column})
+              for values, cost, weight in (([0.9, 0.7], "gaussian", 1.0), ([0.0, 0.0], "gaussian", 0.1),
+                                           ([0.5, 0.6], "L2", 0.0))]  # fmt: skip
+    gains = claims.bayesian_gain(pandas.concat(frames), "gaussian")
+    assert gains == pytest.approx({0: 0.4, 1: 0.1})
+    states = [rows(values, state=state, ridge=ridge, **shape).rename(columns={"spearman": column})
+              for values, state, ridge in (([0.5, 0.4], "average", 0.0), ([0.3, 0.3], "twin", 0.0),
+                                           ([0.9, 0.9], "average", 0.005), ([0.1, 0.1], "twin", 0.005))]  # fmt: skip
+    gains = claims.average_gain(pandas.concat(states), False, "average", "twin")
+    assert gains == pytest.approx({0: 0.2, 1: 0.1})
+    assert claims.average_gain(pandas.concat(states[:1]), False, "average", "twin") == {}
+
+
 def images_of(**networks):
     parts = [rows(values, data="mnist", network=name.replace("_", " "), a=LAST, b=TRAINED)
              for name, values in networks.items()]  # fmt: skip
