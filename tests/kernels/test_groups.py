@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from explainlib.kernels import agreement, group_hessians
 from explainlib.kernels.groups import hessians, plain, program
-from tests.kernels.test_triton import fresh, needs_triton
+from tests.kernels.builds import builds_neither_spill_nor_add_atomically, interpreted_comparisons_hold
+from tests.kernels.test_triton import needs_triton
 
 MEMBERS, OFFSETS = torch.tensor([3, 1, 8, 0, 1, 2, 3, 4, 5, 8]), torch.tensor([0, 2, 2, 3, 10])
 D = torch.float64
@@ -208,36 +209,12 @@ def test_no_groups_and_no_members():
     assert not group_hessians(P, X, WEIGHTS, MEMBERS[:0], torch.tensor([0, 0, 0])).any()
 
 
-INTERPRETED = """
-import json
-from explainlib.kernels.comparisons import group_comparisons
-print(json.dumps([[c.name, c.error, c.tolerance] for c in group_comparisons("cpu")]))
-"""
-
-
 @needs_triton(interpreted=True)
 def test_interpreted_kernel_on_ragged_groups(tmp_path):
-    found = fresh(INTERPRETED, tmp_path, TRITON_INTERPRET="1")
-    assert len(found) == 13 and [row for row in found if not row[1] <= row[2]] == []
-
-
-SPILLS = """
-import json, torch
-from explainlib.kernels.groups import LAYOUTS, build_groups
-from explainlib.kernels.report import resources
-kinds = {"float32": {}, "tf32": {"precision": "tf32"}, "float64": {"dtype": torch.float64}}
-found = []
-for kind, options in kinds.items():
-    for layout, specialised in LAYOUTS.items():
-        code = build_groups(SM, **options, **specialised)
-        found.append([kind, layout, *resources(code), code["ptx"].count("atom."), code["ptx"].count("mma")])
-print(json.dumps(found))
-"""
+    interpreted_comparisons_hold("group_comparisons", 13, tmp_path)
 
 
 @needs_triton(interpreted=False)
 @pytest.mark.parametrize("sm", [80, 90, 100])
 def test_no_build_spills_or_adds_atomically(tmp_path, sm):
-    found = fresh(SPILLS.replace("SM", str(sm)), tmp_path)
-    assert len(found) == 12 and [row for row in found if row[3] or row[7]] == []
-    assert all(0 < row[2] <= 255 for row in found) and all(row[8] for row in found if row[0] == "tf32")
+    builds_neither_spill_nor_add_atomically("groups", "build_groups", sm, tmp_path)

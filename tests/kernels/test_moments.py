@@ -8,7 +8,8 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 from explainlib.kernels import agreement, linear_moments, unfolded_moments
 from explainlib.kernels.moments import layer, plain, program
 from explainlib.models.moments import convolution_moments
-from tests.kernels.test_triton import fresh, needs_triton
+from tests.kernels.builds import builds_neither_spill_nor_add_atomically, interpreted_comparisons_hold
+from tests.kernels.test_triton import needs_triton
 from tests.problems import normal
 
 D = torch.float64
@@ -158,36 +159,12 @@ def test_bad_operands(name, monkeypatch):
         linear_moments(M, V, (W, S), (B, T), precision="fast")
 
 
-INTERPRETED = """
-import json
-from explainlib.kernels.comparisons import moment_comparisons
-print(json.dumps([[c.name, c.error, c.tolerance] for c in moment_comparisons("cpu")]))
-"""
-
-
 @needs_triton(interpreted=True)
 def test_interpreted_kernel_on_ragged_layers(tmp_path):
-    found = fresh(INTERPRETED, tmp_path, TRITON_INTERPRET="1")
-    assert len(found) == 9 and [row for row in found if not row[1] <= row[2]] == []
-
-
-SPILLS = """
-import json, torch
-from explainlib.kernels.moments import LAYOUTS, build_moments
-from explainlib.kernels.report import resources
-kinds = {"float32": {}, "tf32": {"precision": "tf32"}, "float64": {"dtype": torch.float64}}
-found = []
-for kind, options in kinds.items():
-    for layout, specialised in LAYOUTS.items():
-        code = build_moments(SM, **options, **specialised)
-        found.append([kind, layout, *resources(code), code["ptx"].count("atom."), code["ptx"].count("mma")])
-print(json.dumps(found))
-"""
+    interpreted_comparisons_hold("moment_comparisons", 9, tmp_path)
 
 
 @needs_triton(interpreted=False)
 @pytest.mark.parametrize("sm", [80, 90, 100])
 def test_no_build_spills_or_adds_atomically(tmp_path, sm):
-    found = fresh(SPILLS.replace("SM", str(sm)), tmp_path)
-    assert len(found) == 12 and [row for row in found if row[3] or row[7]] == []
-    assert all(0 < row[2] <= 255 for row in found) and all(row[8] for row in found if row[0] == "tf32")
+    builds_neither_spill_nor_add_atomically("moments", "build_moments", sm, tmp_path)
