@@ -89,6 +89,27 @@ def require_builds() -> None:
         raise RuntimeError("Triton's interpreter is on and builds nothing; unset TRITON_INTERPRET and start again.")
 
 
+def argument_kinds(
+    names: Collection[str],
+    fixed: Collection[str],
+    pointers: dict[str, str],
+    counts: Collection[str],
+    *,
+    aligned: bool,
+) -> tuple[dict[str, str], set[str]]:
+    """Return the types of a kernel's arguments that are no constants, and those that are multiples of 16.
+
+    Args:
+        names: all arguments.
+        fixed: the constants.
+        pointers: the types of the tensors; every other argument is an int32.
+        counts: sizes, whose multiples nobody promises.
+        aligned: whether widths and strides are multiples of 16; tensors always are.
+    """
+    kinds = {name: "i32" for name in names if name not in fixed} | pointers
+    return kinds, {*pointers, *(set(kinds) - set(counts) if aligned else ())}
+
+
 def compiled(
     kernel: object,
     sm: int,

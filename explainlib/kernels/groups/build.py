@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from explainlib.kernels.build import POINTERS, compiled, require_builds
+from explainlib.kernels.build import POINTERS, argument_kinds, compiled, require_builds
 from explainlib.kernels.groups import program
 
 FACTORS = ("a", "u", "v", "x", "y", "out")
@@ -46,7 +46,7 @@ def build_groups(
     fixed = (dict.fromkeys(CONTIGUOUS, 1) if contiguous else {}) | program.constants(
         tiles, dtype, symmetric=symmetric, precision=precision
     )
-    kinds = {name: "i32" for name in program._group_products.arg_names if name not in fixed}
-    kinds |= dict.fromkeys(FACTORS, POINTERS[dtype]) | dict.fromkeys(GROUPS, "*i64")
-    known = {*FACTORS, *GROUPS, *(set(kinds) - set(COUNTS) if aligned else ())}
-    return compiled(program._group_products, sm, kinds, fixed, known, program.compiler_options(tiles))
+    pointers = dict.fromkeys(FACTORS, POINTERS[dtype]) | dict.fromkeys(GROUPS, "*i64")
+    kernel = program._group_products
+    kinds, known = argument_kinds(kernel.arg_names, fixed, pointers, COUNTS, aligned=aligned)
+    return compiled(kernel, sm, kinds, fixed, known, program.compiler_options(tiles))

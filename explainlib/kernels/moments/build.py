@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from explainlib.kernels.build import POINTERS, compiled, require_builds
+from explainlib.kernels.build import POINTERS, argument_kinds, compiled, require_builds
 from explainlib.kernels.moments import program
 
 TENSORS = ("mean", "variance", "weight", "spread", "bias", "bias_spread", "out_mean", "out_variance")
@@ -47,7 +47,6 @@ def build_moments(
     fixed = (dict.fromkeys(CONTIGUOUS, 1) if contiguous else {}) | program.constants(
         tiles, dtype, random=random, bias=bias, precision=precision
     )
-    kinds = {name: "i32" for name in program._linear_moments.arg_names if name not in fixed}
-    kinds |= dict.fromkeys(TENSORS, POINTERS[dtype])
-    known = {*TENSORS, *(set(kinds) - set(COUNTS) if aligned else ())}
-    return compiled(program._linear_moments, sm, kinds, fixed, known, program.compiler_options(tiles))
+    kernel, pointers = program._linear_moments, dict.fromkeys(TENSORS, POINTERS[dtype])
+    kinds, known = argument_kinds(kernel.arg_names, fixed, pointers, COUNTS, aligned=aligned)
+    return compiled(kernel, sm, kinds, fixed, known, program.compiler_options(tiles))
