@@ -8,6 +8,7 @@ from explainlib.training.starts import fresh_starts
 from explainlib.training.steps import Plateau
 from explainlib.training.variational import ElboRisk, fit_variational
 from explainlib.training.variational_ensembles import fit_variational_ensemble
+from explainlib.training.without import fit_without
 
 __all__ = [
     "ElboRisk",
@@ -22,6 +23,7 @@ __all__ = [
     "fit_risks",
     "fit_variational",
     "fit_variational_ensemble",
+    "fit_without",
     "fresh_starts",
     "minimise",
 ]

@@ -77,10 +77,10 @@ def fit(
     if not isinstance(train, Examples):
         raise TypeError(f"train is a {type(train).__name__}; pass xl.datasets.Examples(x, y).")
     train = train.outside_inference_mode()
-    _require_options(epochs, batch_size, lr, weight_decay, swa, checkpoints, len(train))
+    require_options(epochs, batch_size, lr, weight_decay, swa, checkpoints, len(train))
     included = _included_rows(without, len(train))
     criterion = require_loss(loss)
-    trained = _trainable_copy(model, train, criterion)
+    trained = trainable_copy(model, train, criterion)
     _require_statistics(trained, train, batch_size, _batch_sizes(len(train), batch_size, included, epochs, seed))
     importance = _initial_importance(trained, train, optimizer, swa) if record else None
     require_choice("optimizer", optimizer, tuple(STEPPERS))
@@ -144,8 +144,17 @@ def _included_rows(without: Sequence[int] | Tensor, n: int) -> Bool[Tensor, " n"
     return included
 
 
-def _trainable_copy(model: nn.Module, train: Examples, criterion: Loss) -> nn.Module:
-    """Return a copy in training mode, after checking that model, data and loss fit together."""
+def trainable_copy(model: nn.Module, train: Examples, criterion: Loss) -> nn.Module:
+    """Return a copy in training mode, after checking that model, data and loss fit together.
+
+    Args:
+        model: to copy.
+        train: examples.
+        criterion: the loss.
+
+    Raises:
+        ValueError, TypeError: no parameters, or another dtype, device, shape or label.
+    """
     first = next(iter(require_module(model).parameters()), None)
     if first is None:
         raise ValueError("model has no parameters, so there is nothing to train; pass one with layers.")
@@ -178,9 +187,23 @@ def _require_statistics(model: nn.Module, train: Examples, batch_size: int | Non
         ) from error
 
 
-def _require_options(
+def require_options(
     epochs: int, batch_size: int | None, lr: float, weight_decay: float, swa: int | None, checkpoints: int, n: int
 ) -> None:
+    """Raise unless the options are those of a training of n examples.
+
+    Args:
+        epochs: at least 1.
+        batch_size: at most n, or None.
+        lr: above 0.
+        weight_decay: at least 0.
+        swa: an epoch before the last, or None.
+        checkpoints: 0 or at least 2.
+        n: examples.
+
+    Raises:
+        ValueError: another value.
+    """
     require_count("epochs", epochs)
     require_positive("lr", lr)
     require_nonnegative("weight_decay", weight_decay)

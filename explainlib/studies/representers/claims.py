@@ -1,8 +1,9 @@
 """The claims P1 to P9 of generalized representers: which numbers of the study's tables they are about.
 
 The unit is a network (a seed). The tables keep each mean with Student's interval over networks, and no values by
-network, so the intervals here are Student's also where there are twenty. Claims are judged by the part "main"; the
-other stops stand beside them, because some were added after the first had been seen.
+network, so the intervals here are Student's also where there are twenty. P1, which names no length of training, is
+judged by all parts together, every difference of every part, by one rule, with the kernel that the surrogate has
+behind all three importances; the other claims are judged by the part "main".
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Mapping, Sequence
 import pandas
 
 from explainlib.studies.claims import NOT_APPLICABLE, REPRESENTERS, Comparison, Evidence, judged
+from explainlib.studies.representers.methods import NTK, SUMMED
 
 Tables = Mapping[str, pandas.DataFrame]
 IMAGES, TEXTS = ("digits", "mnist", "cifar10"), ("ag_news", "toxicity")
 KERNELS = ("tracking, last layer", "tracking, NTK init", "tracking, NTK middle", "tracking, NTK final")
 INFLUENCE = "tracking, influence kernel"
-NTK, TARGET, SURROGATE = "tracking, NTK final", "target, NTK final", "surrogate, NTK final"
+TARGET, SURROGATE = "target, NTK final", "surrogate, NTK final"
 BASELINES = ("influence function", "representer points")
 AXIOMS = ("self-explanation", "symmetric zero", "symmetric cycle", "irreducibility")
 OTHER_DATA = (NOT_APPLICABLE, "the claim is about other data")
@@ -57,12 +59,13 @@ def representers_evidence(tables: Tables, data: str) -> dict[str, Evidence]:
         name: Evidence(gaps.of(wanted), controls, None if data in about else OTHER_DATA)
         for name, (about, wanted) in asked.items()
     }
-    found["P1"] = Evidence(gaps.of(ORDER), controls, notes=_other_stops(tables))
+    found["P1"] = Evidence(_order(tables), controls, notes=_stops(tables))
     found["P2"] = _random(areas)
     return found | {"P9": _axioms(tables["axioms"])}
 
 
-ORDER = ((NTK, TARGET), (TARGET, SURROGATE))
+OWN_KERNELS = ((NTK, TARGET), (TARGET, SURROGATE))
+ORDER = ((NTK + SUMMED, TARGET + SUMMED), (TARGET + SUMMED, SURROGATE))  # one kernel behind all three
 
 
 class Gaps:
@@ -77,22 +80,26 @@ class Gaps:
         self._rows = {(row.a, row.b): (row.a_minus_b, (row.high - row.low) / 2) for row in pairs.itertuples()}
         self.seeds = seeds
 
-    def of(self, wanted: Sequence[tuple[str, str]]) -> tuple[Comparison, ...]:
+    def of(self, wanted: Sequence[tuple[str, str]], where: str = "") -> tuple[Comparison, ...]:
         """Return the comparisons of each first method with its second.
+
+        Args:
+            wanted: pairs of methods.
+            where: said of each comparison, after its name.
 
         Raises:
             KeyError: methods that were not compared.
         """
-        return tuple(self._one(a, b) for a, b in wanted)
+        return tuple(self._one(a, b, where) for a, b in wanted)
 
-    def _one(self, a: str, b: str) -> Comparison:
+    def _one(self, a: str, b: str, where: str) -> Comparison:
         if (a, b) in self._rows:
             sign, (gap, half) = 1, self._rows[a, b]
         elif (b, a) in self._rows:
             sign, (gap, half) = -1, self._rows[b, a]
         else:
             raise KeyError(f"the methods {a!r} and {b!r} were not compared.")
-        return Comparison(f"{a} minus {b}", summary=(float(sign * gap), float(half), self.seeds))
+        return Comparison(f"{a} minus {b}{where}", summary=(float(sign * gap), float(half), self.seeds))
 
 
 def _area(areas: pandas.DataFrame, method: str) -> str:
@@ -100,18 +107,24 @@ def _area(areas: pandas.DataFrame, method: str) -> str:
     return f"{row.auc:.2f} [{row.auc_low:.2f}, {row.auc_high:.2f}]"
 
 
-def _other_stops(tables: Tables) -> str:
-    """Return P1's differences at the other stops, in words."""
-    said = []
-    for part, own in tables["pairs"].groupby("part", sort=False):
-        if part == "main":
-            continue
-        seeds = int(tables["methods"][tables["methods"]["part"] == part]["seeds"].iloc[0])
-        loss = tables["networks"][tables["networks"]["part"] == part]["training_loss"].median()
-        gaps = [one.summary for one in Gaps(own, seeds).of(ORDER)]
-        told = ", ".join(f"{gap:.2f} [{gap - half:.2f}, {gap + half:.2f}]" for gap, half, _ in gaps)
-        said.append(f"{part} (training loss {loss:.2g}, {seeds} networks): {told}")
-    return "; ".join(said)
+def _parts(tables: Tables) -> list[tuple[str, pandas.DataFrame, int]]:
+    """Return (part, its paired differences, its networks)."""
+    seeds = tables["methods"].groupby("part")["seeds"].first()
+    return [(part, own, int(seeds[part])) for part, own in tables["pairs"].groupby("part", sort=False)]
+
+
+def _order(tables: Tables) -> tuple[Comparison, ...]:
+    """Return both differences of P1 in every part; of a study that had not the common kernel, with each its own."""
+    parts = _parts(tables)
+    several, order = len(parts) > 1, ORDER if ORDER[0][0] in set(tables["methods"]["method"]) else OWN_KERNELS
+    made = [Gaps(own, seeds).of(order, f" ({part})" if several else "") for part, own, seeds in parts]
+    return tuple(one for comparisons in made for one in comparisons)
+
+
+def _stops(tables: Tables) -> str:
+    """Return each part's training loss, in words."""
+    losses = tables["networks"].groupby("part", sort=False)["training_loss"].median()
+    return "; ".join(f"{part}: training loss {losses[part]:.2g}, {seeds} networks" for part, _, seeds in _parts(tables))
 
 
 def _random(areas: pandas.DataFrame) -> Evidence:
