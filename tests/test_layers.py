@@ -29,7 +29,7 @@ INSIDE = {
         "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",
         "bilevel", "representers", "studies", "fragility",
     ],
-    "influence": ["measures", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
+    "influence": ["measures", "products", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
         "agreement", "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "groups",
         "moments", "perceptrons", "comparisons", "report", "__main__",
@@ -42,6 +42,10 @@ INSIDE = {
     "panels": [
         "frame", "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
         "harmful", "representer", "task_removal", "distributions",
+    ],
+    "training": [
+        "steps", "starts", "trajectory", "weighted", "stacked", "fingerprints", "minima", "minimise", "fit", "fused", "ensembles",
+        "without", "variational",
     ],
     "studies": [
         "record", "runner", "claims", "kept", "marks", "few_shot", "influence", "group", "fragility", "representers",

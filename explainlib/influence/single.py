@@ -19,7 +19,8 @@ from explainlib.checks import require_indices, require_nonnegative
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples
 from explainlib.influence.measures import measure_gradients, require_measure
-from explainlib.layerwise import GradientSource, per_example, product
+from explainlib.influence.products import training_gradients, training_products
+from explainlib.layerwise import per_example
 from explainlib.losses import Loss, LossFunction
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
@@ -107,7 +108,8 @@ def loss_influence(
 ) -> Float[Tensor, "t n"]:
     r"""Return d l_t / d eps_j = -grad l_t^T H^+ grad l_j for every test and training example.
 
-    The solve is done on the t test gradients, then one product gives all n columns. "low_rank" with fewer rows than
+    The solve is done on the t test gradients, then one product gives all n columns, layer by layer: the n training
+    gradients are not materialised. "low_rank" with fewer rows than
     parameters and everything kept materialises no gradient: see ``GramInverse``.
 
     Args:
@@ -147,7 +149,7 @@ def loss_influence(
     else:
         rows = risk.loss_gradients(test)
     solved = inverse(rows).require_converged(on_failure).value
-    return -(product(_training_gradients(risk), solved).T if by_layers else solved @ risk.loss_gradients().T)
+    return -training_products(risk, solved)
 
 
 def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, damping: float, keep: Keep) -> bool:
@@ -169,9 +171,4 @@ def _between_grams(
     rows = measure_gradients(risk.parameters, risk.theta, test, measured)
     if curvature == "empirical_fisher" and (risk.weights_or_ones() > 0).all():  # its rows are sqrt(w_j/n) grad l_j
         return inverse.with_rows(rows, on_failure=on_failure) / (risk.weights_or_ones() / risk.n).sqrt()
-    return inverse.between(rows, _training_gradients(risk), on_failure=on_failure)
-
-
-def _training_gradients(risk: Risk) -> GradientSource:
-    """Return the gradients of the training losses as layer inputs and output gradients."""
-    return measure_gradients(risk.parameters, risk.theta, risk.train, risk.loss)
+    return inverse.between(rows, training_gradients(risk), on_failure=on_failure)

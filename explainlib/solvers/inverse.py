@@ -32,7 +32,7 @@ from explainlib.solvers.dense import Factor, Keep, require_keep
 from explainlib.solvers.eigenbasis import ekfac_solve
 from explainlib.solvers.lissa import lissa, lissa_batches
 from explainlib.solvers.low_rank import LowRank, gram_floor
-from explainlib.solvers.neumann import MARGIN, neumann
+from explainlib.solvers.neumann import MARGIN, SCALE_TOLERANCE, neumann
 from explainlib.solvers.preconditioner import CACHE_UP_TO, block_preconditioner
 from explainlib.solvers.remedies import risk_remedies
 from explainlib.solvers.solution import Solution
@@ -104,7 +104,8 @@ class Lissa:
         whole = operator(risk)
         scale = self.scale
         if scale is None:
-            scale = (1.1 if self.batch_size is None else 3.0) * (float(lanczos(whole, risk.theta, 1)) + damping)
+            top = float(lanczos(whole, risk.theta, 1, tolerance=SCALE_TOLERANCE))
+            scale = (1.1 if self.batch_size is None else 3.0) * (top + damping)
         require_positive("scale", scale)
         if self.batch_size is None:
             most = 20_000 if self.steps is None else self.steps
@@ -159,7 +160,7 @@ class Neumann:
         product = OPERATORS[curvature](risk)
         scale = self.scale
         if scale is None:
-            top = float(lanczos(product, risk.theta, 1)) + damping
+            top = float(lanczos(product, risk.theta, 1, tolerance=SCALE_TOLERANCE)) + damping
             scale = MARGIN * top if top > 0 else 1.0  # not positive definite: the series diverges
         options = {"scale": scale, "damping": damping, "tolerance": self.tolerance}
         return lambda rhs: neumann(product, rhs, max_steps=self.max_steps, steps=self.steps, **options)

@@ -26,6 +26,7 @@ from explainlib.solvers.solution import Solution, row_statuses
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 Scale = int | float | Float[Tensor, " k"]
+SCALE_TOLERANCE = 1e-3  # of that eigenvector's residual, far within the margin
 MARGIN = 1.1  # the automatic scale is this many times the top eigenvalue
 GROWTH = 10  # growth of the remainder that counts as divergence; far above rounding
 POWER_STEPS = 50  # most power iterations to estimate the diverging eigenvalue
@@ -147,7 +148,7 @@ def _sums(
 def _scales(scale: Scale | None, damped: Operator, rhs: Tensor) -> Float[Tensor, "k 1"]:
     """Return one scale a row, as a column."""
     if scale is None:
-        top = float(lanczos(damped, rhs[0], 1))
+        top = float(lanczos(damped, rhs[0], 1, tolerance=SCALE_TOLERANCE))
         scale = MARGIN * top if top > 0 else 1.0  # not positive definite: the series diverges
     if not isinstance(scale, Tensor):
         scale = rhs.new_full((len(rhs),), require_positive("scale", scale))

@@ -6,8 +6,7 @@ from explainlib.training.minima import Minima, MinimiseError, MinimiseWarning
 from explainlib.training.minimise import minimise
 from explainlib.training.starts import fresh_starts
 from explainlib.training.steps import Plateau
-from explainlib.training.variational import ElboRisk, fit_variational
-from explainlib.training.variational_ensembles import fit_variational_ensemble
+from explainlib.training.variational import ElboRisk, fit_variational, fit_variational_ensemble
 from explainlib.training.without import fit_without
 
 __all__ = [

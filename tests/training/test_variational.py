@@ -8,8 +8,9 @@ import torch
 import explainlib as xl
 from explainlib.models.bayes import bayesian_lenet, bayesian_mlp
 from explainlib.studies.fragility.bench import last_layer
-from explainlib.training import Plateau, fresh_starts, variational_ensembles
-from explainlib.training.variational import (
+from explainlib.training import Plateau, fresh_starts
+from explainlib.training.variational import ensembles as variational_ensembles
+from explainlib.training.variational.elbo import (
     NOISE,
     ElboRisk,
     expected_cross_entropy,
@@ -17,7 +18,7 @@ from explainlib.training.variational import (
     gaussian_cost,
     sampled_cross_entropy,
 )
-from explainlib.training.variational_ensembles import StackedBayesian, fit_variational_ensemble
+from explainlib.training.variational.ensembles import StackedBayesian, fit_variational_ensemble
 from tests.problems import classes, normal, relative_error
 
 D = torch.float64

@@ -115,7 +115,7 @@ class OuterProductBlock:
         out = vectors.new_zeros(self.n, len(vectors))
         factors = self.factors()
         for (a, g), V in zip(factors, self._matrices(vectors, factors), strict=True):
-            if _one_by_one_is_cheaper(len(V), a.shape[1]):
+            if _one_by_one_is_cheaper(len(V), *a.shape[1:]):
                 for column, v in zip(out.T, V, strict=True):
                     column += (torch.matmul(a, v.T) * g).sum((1, 2))
             else:
@@ -128,7 +128,7 @@ class OuterProductBlock:
         """Add the weighted sums of the gradients to flat vectors: sum_i w_i sum_p g_ip a_ip^T."""
         factors = self.factors()
         for (a, g), V in zip(factors, self._matrices(out, factors), strict=True):
-            if _one_by_one_is_cheaper(len(V), a.shape[1]):
+            if _one_by_one_is_cheaper(len(V), *a.shape[1:]):
                 flat = a.flatten(0, 1)
                 for v, w in zip(V, weights, strict=True):
                     v += (g * w[:, None, None]).flatten(0, 1).T @ flat
@@ -149,9 +149,12 @@ class OuterProductBlock:
         return list(vectors[:, self.span].unflatten(1, (len(factors), g.shape[2], a.shape[2])).unbind(1))
 
 
-def _one_by_one_is_cheaper(k: int, P: int) -> bool:
-    """Return whether k vectors cost less than materialised gradients: k P against P + k, in units of d o."""
-    return k * P <= P + k
+def _one_by_one_is_cheaper(k: int, P: int, d: int) -> bool:
+    """Return whether k vectors cost less than materialised gradients: k P against P + k, in units of d o.
+
+    At one position both cost k, and numbers in memory decide: k o written for the vectors, d o for a gradient.
+    """
+    return k <= d if P == 1 else k * P <= P + k
 
 
 def _call_factors(layer: nn.Module, a: Tensor, g: Tensor) -> list[Factors]:

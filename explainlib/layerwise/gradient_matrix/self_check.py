@@ -6,7 +6,7 @@ import weakref
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from explainlib.checks import warn_caller
 from explainlib.gate import GRADIENT, admit, require_derivatives
@@ -22,15 +22,18 @@ from explainlib.layerwise.recording import (
 from explainlib.params import Parameters
 
 _plans: weakref.WeakKeyDictionary[Parameters, Plan] = weakref.WeakKeyDictionary()
+_warned: weakref.WeakSet[Parameters] = weakref.WeakSet()
+_failures: weakref.WeakKeyDictionary[nn.Module, dict[tuple, set[str]]] = weakref.WeakKeyDictionary()
 
 
-def checked_plan(parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) -> Plan:
-    """Return how the gradients of a model are recorded; made, checked and warned of once a ``Parameters``.
+def checked_plan(parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor, *, warn: bool = True) -> Plan:
+    """Return how the gradients of a model are recorded; checked once a model and structure, warned of each time.
 
     Args:
         parameters: the chosen parameters of a model.
         theta: where it is checked.
         x: examples to check it on; two or three are used.
+        warn: of parameters that are not recorded, once a ``Parameters``.
 
     Raises:
         ValueError: a forward that reads randomness, or examples that depend on each other.
@@ -38,24 +41,37 @@ def checked_plan(parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) 
     admit(parameters, x, name="x")
     require_derivatives(parameters, x, (GRADIENT,))
     if parameters not in _plans:
-        plan = without_failures(initial_plan(parameters), parameters, theta, x)
-        if plan.fallback:
-            layers = sorted({_owner(parameters, name) for name in plan.fallback})
-            warn_caller(
-                f"the layer-wise engine cannot record {', '.join(plan.fallback)} (in {', '.join(layers)}); "
-                "these gradients are computed one example at a time: exact, but slower and larger.",
-                FallbackWarning,
-            )
-        _plans[parameters] = plan
-    return _plans[parameters]
+        plan = initial_plan(parameters)
+        _plans[parameters] = plan.without(_known_failures(plan, parameters, theta, x))
+    plan = _plans[parameters]
+    if warn and plan.fallback and parameters not in _warned:
+        _warned.add(parameters)
+        layers = sorted({_owner(parameters, name) for name in plan.fallback})
+        warn_caller(
+            f"the layer-wise engine cannot record {', '.join(plan.fallback)} (in {', '.join(layers)}); "
+            "these gradients are computed one example at a time: exact, but slower and larger.",
+            FallbackWarning,
+        )
+    return plan
+
+
+def _known_failures(plan: Plan, parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) -> set[str]:
+    """Return the parameters that fail the check, from an earlier one of the same model if there was one."""
+    model = parameters.source()
+    known = {} if model is None else _failures.setdefault(model, {})
+    key = (parameters.names, theta.dtype, theta.device, x.shape[1:], x.dtype, parameters.batch_statistics)
+    key += (parameters.structure, tuple((p.name, p.kind, len(p.sites)) for p in plan.recorded))
+    if key not in known:
+        known[key] = failing_parameters(plan, parameters, theta, x)
+    return known[key]
 
 
 def _owner(parameters: Parameters, name: str) -> str:
     return type(parameters.module.get_submodule(name.rpartition(".")[0])).__name__
 
 
-def without_failures(plan: Plan, parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) -> Plan:
-    """Return the plan in which every parameter that fails the check falls back.
+def failing_parameters(plan: Plan, parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor) -> set[str]:
+    """Return the parameters whose recorded gradients are not those of ``torch.func``, from one pass each way.
 
     Args:
         plan: how gradients are to be recorded.
@@ -66,22 +82,27 @@ def without_failures(plan: Plan, parameters: Parameters, theta: Float[Tensor, " 
     Raises:
         ValueError: a forward that reads randomness, or examples that depend on each other.
     """
+    if not plan.recorded:
+        return set()
     two, three = (x[torch.arange(size, device=x.device) % len(x)] for size in (2, 3))
     cotangents = _random_cotangents(parameters, theta, three)
     calls = layer_calls(parameters, theta, two, cotangents[:2], plan.layers)
     calls_ = layer_calls(parameters, theta, three, cotangents, plan.layers)
     batched = _batched_layers(calls, calls_)
-    plan = plan.without({p.name for p in plan.recorded if not all(id(layer) in batched for layer, _ in p.sites)})
-    wrong = set()
-    for parameter in plan.recorded:
+    wrong = {p.name for p in plan.recorded if not all(id(layer) in batched for layer, _ in p.sites)}
+    recorded = plan.without(wrong).recorded
+    if not recorded:
+        return wrong
+    want = per_example_gradients(parameters, theta, three, cotangents, [p.name for p in recorded], batched=False)
+    parts = want.split([p.span.stop - p.span.start for p in recorded], dim=1)
+    for parameter, exact in zip(recorded, parts, strict=True):
         (block,) = gradient_blocks(Plan((parameter,), ()), calls_, rows_per_example=1)
         got = theta.new_zeros(len(three), theta.numel())
         block.materialise_into(got)
-        want = per_example_gradients(parameters, theta, three, cotangents, [parameter.name], batched=False)
-        error, tolerance = (got[:, parameter.span] - want).abs().max(), 1e4 * torch.finfo(want.dtype).eps
-        if not error <= tolerance * want.abs().max():  # NaN fails
+        error, tolerance = (got[:, parameter.span] - exact).abs().max(), 1e4 * torch.finfo(exact.dtype).eps
+        if not error <= tolerance * exact.abs().max():  # NaN fails
             wrong.add(parameter.name)
-    return plan.without(wrong)
+    return wrong
 
 
 def _random_cotangents(parameters: Parameters, theta: Tensor, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from explainlib.training.ensembles import Ensemble, fit_in_batches
 from explainlib.training.stacked import Stacked
 from explainlib.training.starts import starts_or_fresh
 from explainlib.training.steps import Plateau
-from explainlib.training.variational import ElboRisk
+from explainlib.training.variational.elbo import ElboRisk
 
 NUMBERS = 2**21  # moments in memory for one batch of networks
 

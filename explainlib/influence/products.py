@@ -1,0 +1,59 @@
+"""Products of the training losses' gradients with parameter vectors, v . grad l_j, without a matrix [n, p].
+
+A trained final layer alone has grad l_j = (dl/df)_j x phi_j, phi its features; recorded layers give the product from
+their inputs and output gradients (``layerwise.product``); any other gradients are taken some examples at a time.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from explainlib.influence.measures import measure_gradients
+from explainlib.layerwise import GradientSource, product
+from explainlib.layerwise.gradient_matrix import checked_plan
+from explainlib.memory import slices
+from explainlib.risk import Risk
+
+BLOCK = 2**26  # bytes of gradients at a time
+
+
+def training_gradients(risk: Risk) -> GradientSource:
+    """Return the gradients of the training losses as layer inputs and output gradients.
+
+    Args:
+        risk: with its theta; weights and ridge play no part.
+    """
+    return measure_gradients(risk.parameters, risk.theta, risk.train, risk.loss)
+
+
+def training_products(risk: Risk, vectors: Float[Tensor, "k p"]) -> Float[Tensor, "k n"]:
+    """Return v . grad l_j for each vector and training example.
+
+    Args:
+        risk: with its theta; weights and ridge play no part.
+        vectors: in the order of the chosen parameters.
+    """
+    if risk.head is not None:
+        return _head_products(risk, vectors)
+    if not checked_plan(risk.parameters, risk.theta, risk.train.x, warn=False).fallback:
+        return product(training_gradients(risk), vectors).T
+    out = vectors.new_empty(len(vectors), risk.n)
+    for part in slices(risk.n, BLOCK // (risk.p * vectors.element_size())):
+        out[:, part] = vectors @ risk.loss_gradients(risk.train[part]).T
+    return out
+
+
+def _head_products(risk: Risk, vectors: Float[Tensor, "k p"]) -> Float[Tensor, "k n"]:
+    """Return the products for a trained final layer, its gradients or its outputs along v materialised in blocks."""
+    slope, features = risk.loss.gradient(risk.outputs(), risk.train.y), risk.features()
+    matrices = risk.head.matrix(vectors)  # [k, C, d]
+    (k, C, d), out = matrices.shape, vectors.new_empty(len(vectors), risk.n)
+    for part in slices(risk.n, BLOCK // (min(k, d) * C * vectors.element_size())):
+        if k <= d:
+            along = features[part] @ matrices.flatten(0, 1).T
+            out[:, part] = (along.unflatten(1, (k, C)) * slope[part, None]).sum(2).T
+        else:
+            rows = slope[part, :, None] * features[part, None]
+            out[:, part] = matrices.flatten(1) @ rows.flatten(1).T
+    return out
