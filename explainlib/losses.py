@@ -22,6 +22,7 @@ from explainlib.derivatives import Constants, DecompositionMode, vmap
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Outputs = Float[Tensor, "*g n C"]
 Directions = Float[Tensor, "*k n C"]  # k directions for one set of outputs
+IGNORED = -100  # the target of a token that has none
 CHOOSES_LOSS = ("train.y", "y")  # targets of functions that have a ``loss``
 
 
@@ -92,6 +93,49 @@ class CrossEntropy(Loss):
         s = outputs.softmax(-1)
         return s * (u - (s * u).sum(-1, keepdim=True))
 
+    def drawn(self, outputs: Float[Tensor, "n C"], y: Tensor, uniform: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Return labels drawn from the model by inverting its distribution function at numbers in [0, 1)."""
+        return _drawn(outputs, uniform)
+
+
+class TokenCrossEntropy(Loss):
+    """l = -sum_t log softmax(f_t)_{y_t} over the tokens with a target; outputs [n, T V] hold T rows of V logits.
+
+    Targets y [n, T]; -100 has none. The gradient of a token is s - onehot(y), the Hessian has a block a token.
+    """
+
+    def gradient(self, outputs: Outputs, y: Tensor) -> Outputs:
+        """Return s - onehot(y), zero where there is no target."""
+        f, there = _by_tokens(outputs, y)
+        return ((f.softmax(-1) - one_hot(y.clamp(min=0), f.shape[-1], f)) * there).flatten(-2)
+
+    def hessian_product(self, outputs: Outputs, y: Tensor, u: Directions) -> Directions:
+        """Return s * (u - <s, u>) by tokens."""
+        f, there = _by_tokens(outputs, y)
+        s, v = f.softmax(-1), u.unflatten(-1, f.shape[-2:])
+        return (s * (v - (s * v).sum(-1, keepdim=True)) * there).flatten(-2)
+
+    def drawn(self, outputs: Float[Tensor, "n C"], y: Tensor, uniform: Float[Tensor, "n T"]) -> Int[Tensor, "n T"]:
+        """Return tokens drawn from the model; -100 stays."""
+        f, _ = _by_tokens(outputs, y)
+        return torch.where(y == IGNORED, y, _drawn(f.flatten(0, -2), uniform.flatten()).view(y.shape))
+
+
+def _by_tokens(outputs: Outputs, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits [..., n, T, V] and the mask [n, T, 1] of tokens with a target."""
+    return outputs.unflatten(-1, (y.shape[-1], -1)), (y != IGNORED)[..., None].to(outputs.dtype)
+
+
+def _token_losses(outputs: Float[Tensor, "n C"], y: Int[Tensor, "n T"]) -> Float[Tensor, " n"]:
+    f, there = _by_tokens(outputs, y)
+    return -(f.log_softmax(-1).gather(-1, y.clamp(min=0)[..., None]) * there).sum((-2, -1))
+
+
+def _drawn(outputs: Float[Tensor, "m C"], uniform: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
+    """Return the class whose part of the distribution function each number in [0, 1) falls into."""
+    steps = outputs.double().softmax(-1).cumsum(-1)
+    return (steps < uniform[:, None].to(steps) * steps[:, -1:]).sum(-1)
+
 
 class BinaryCrossEntropy(Loss):
     """l = log(1 + exp f) - y f of one output f: gradient s - y, Hessian s (1 - s), s = sigmoid(f)."""
@@ -131,15 +175,18 @@ class SquaredError(Loss):
 
 
 CROSS_ENTROPY = CrossEntropy("cross_entropy", lambda f, y: cross_entropy(f, y, reduction="none"), lost_ranks=1)
+TOKEN_CROSS_ENTROPY = TokenCrossEntropy("token_cross_entropy", _token_losses, lost_ranks=1)
 BINARY_CROSS_ENTROPY = BinaryCrossEntropy("binary_cross_entropy", lambda f, y: softplus(f[:, 0]) - y * f[:, 0])
 SQUARED_ERROR = SquaredError("squared_error", lambda f, y: (f - y).square().sum(-1))
+NAMED = {each.name: each for each in (CROSS_ENTROPY, TOKEN_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SQUARED_ERROR)}
 
 
 def require_loss(loss: str | LossFunction | Loss) -> Loss:
     """Return the ``Loss`` of a name or callable.
 
     Args:
-        loss: "cross_entropy" (y int64 [n]), "binary_cross_entropy" (one output, y int64 [n] of 0 and 1),
+        loss: "cross_entropy" (y int64 [n]), "token_cross_entropy" (outputs [n, T V], y int64 [n, T], -100 where there
+            is no target; the sum over tokens), "binary_cross_entropy" (one output, y int64 [n] of 0 and 1),
             "squared_error" (y float [n, C]), or a callable (outputs, y) -> [n].
 
     Raises:
@@ -149,8 +196,7 @@ def require_loss(loss: str | LossFunction | Loss) -> Loss:
         return loss
     if callable(loss):
         return Loss(getattr(loss, "__name__", "custom"), loss)
-    named = {each.name: each for each in (CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SQUARED_ERROR)}
-    return named[require_choice("loss", loss, (CROSS_ENTROPY.name, BINARY_CROSS_ENTROPY.name, SQUARED_ERROR.name))]
+    return NAMED[require_choice("loss", loss, tuple(NAMED))]
 
 
 def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
@@ -178,7 +224,14 @@ def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
                 f"{name} has labels up to {int(y.max())}, and the model has one output, for which cross_entropy is "
                 "always 0; pass loss='binary_cross_entropy' for labels 0 and 1, or a model with an output a class."
             )
+        if y.dtype == torch.int64 and y.ndim == 2:
+            raise TypeError(
+                f"{name} has shape {list(y.shape)}, a label a token; pass loss='token_cross_entropy' and a model whose "
+                "outputs are [n, tokens x classes], such as xl.models.adapted(model, outputs=...)."
+            )
         require_labels(name, y, outputs)
+    if loss is TOKEN_CROSS_ENTROPY:
+        _require_tokens(name, y, outputs)
     if loss is BINARY_CROSS_ENTROPY:
         if outputs != 1:
             raise ValueError(
@@ -198,3 +251,22 @@ def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
         meaning = "(the outputs' shape)" + (f"; pass {form}" if y.ndim == 1 == outputs else "")
         require_shape(name, y, [len(y), outputs], meaning=meaning)
     return y
+
+
+def _require_tokens(name: str, y: Tensor, outputs: int) -> None:
+    """Raise unless y holds a label or -100 for each token, at least one label an example."""
+    if y.dtype != torch.int64 or y.ndim != 2:
+        raise TypeError(
+            f"{name} has dtype {y.dtype} and shape {list(y.shape)}, expected int64 [n, tokens] with -100 where "
+            "there is no target; for a label an example pass loss='cross_entropy'."
+        )
+    if outputs % y.shape[1]:
+        raise ValueError(
+            f"the model has {outputs} outputs an example, which are not {y.shape[1]} tokens of as many classes; "
+            "flatten logits [n, tokens, classes] to [n, tokens x classes]."
+        )
+    there = y != IGNORED
+    if not there.any(1).all():
+        empty = int((~there.any(1)).nonzero()[0])
+        raise ValueError(f"{name} has no target in example {empty}: every token is {IGNORED}; leave that example out.")
+    require_labels(name, y[there], outputs // y.shape[1])

@@ -23,7 +23,7 @@ INSIDE = {
     "course": ["exercises", "ledger", "checking", "table", "anatomy", "grading", "editions", "notebooks", "slides"],
     "datasets": [
         "bounds", "files", "examples", "pools", "readers", "tokenizer", "sources", "glyphs", "tasks", "features",
-        "visual_words", "entries", "registry", "class_pools",
+        "visual_words", "entries", "registry", "class_pools", "streams",
     ],
     "figures": [
         "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",

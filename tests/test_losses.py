@@ -5,7 +5,15 @@ import torch
 from torch.func import grad, hessian, jacfwd, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from explainlib.losses import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, SQUARED_ERROR, Loss, require_loss, require_targets
+from explainlib.losses import (
+    BINARY_CROSS_ENTROPY,
+    CROSS_ENTROPY,
+    SQUARED_ERROR,
+    TOKEN_CROSS_ENTROPY,
+    Loss,
+    require_loss,
+    require_targets,
+)
 from tests.problems import normal
 
 
@@ -84,7 +92,9 @@ def test_squared_error_has_no_half():
 def test_names_and_objects():
     assert require_loss("cross_entropy") is CROSS_ENTROPY and require_loss("squared_error") is SQUARED_ERROR
     assert require_loss(CROSS_ENTROPY) is CROSS_ENTROPY and isinstance(require_loss(quartic), Loss)
-    with pytest.raises(ValueError, match="unknown.*'cross_entropy', 'binary_cross_entropy', 'squared_error'"):
+    with pytest.raises(
+        ValueError, match="unknown.*'cross_entropy', 'token_cross_entropy', 'binary_cross_entropy', 'squared_error'"
+    ):
         require_loss("hinge")
 
 
@@ -128,3 +138,46 @@ def test_a_loss_that_averages_is_told_so(mean):
     """torch's own cross_entropy bears the name of ours; it must not pass for it."""
     with pytest.raises(ValueError, match=r"shape \[\], expected \[5\].*reduction='none'"):
         require_loss(mean).value(normal(5, 3), LABELS)
+
+
+TOKENS = torch.tensor([[0, -100, 2], [1, 1, -100], [-100, -100, 0], [2, 0, 1], [1, 2, 2]])
+
+
+@pytest.mark.parametrize("g", [None, 4])
+def test_tokens_are_cross_entropies_summed_where_there_is_a_target(g):
+    f = normal(5, 9) if g is None else normal(g, 5, 9)
+    loss, u = TOKEN_CROSS_ENTROPY, normal(*f.shape, seed=2)
+
+    def plain(f):
+        logits, y = f.reshape(-1, 3), TOKENS.expand(*f.shape[:-2], 5, 3).reshape(-1)
+        each = cross_entropy(logits, y, reduction="none", ignore_index=-100)
+        return each.view(*f.shape[:-1], 3).sum(-1)
+
+    torch.testing.assert_close(loss.value(f, TOKENS), plain(f))
+    slope = grad(lambda f: plain(f).sum())
+    torch.testing.assert_close(loss.gradient(f, TOKENS), slope(f))
+    product = lambda v: torch.func.jvp(slope, (f,), (v,))[1]  # noqa: E731
+    torch.testing.assert_close(loss.hessian_product(f, TOKENS, u), product(u))
+    third = torch.func.jvp(lambda f: torch.func.jvp(slope, (f,), (u,))[1], (f,), (u,))[1]
+    torch.testing.assert_close(loss.third_product(f, TOKENS, u), third)
+    assert (loss.gradient(f, TOKENS).unflatten(-1, (3, 3))[..., TOKENS == -100, :] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs", "said"),
+    [
+        (torch.tensor([0, 1]), 9, "expected int64 .n, tokens."),
+        (TOKENS, 10, "are not 3 tokens"),
+        (TOKENS, 6, "the model has 2 outputs"),
+        (torch.full((2, 3), -100), 9, "no target in example 0"),
+        (torch.tensor([[0, 1, 2], [-100, -100, -100]]), 9, "no target in example 1"),
+    ],
+)
+def test_targets_of_tokens(y, outputs, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        require_targets(TOKEN_CROSS_ENTROPY, "y", y, outputs)
+
+
+def test_labels_of_tokens_are_no_class_labels():
+    with pytest.raises(TypeError, match="token_cross_entropy"):
+        require_targets(CROSS_ENTROPY, "train.y", TOKENS, 9)

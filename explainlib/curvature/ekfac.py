@@ -9,20 +9,20 @@ independent of output gradients, as in linear least squares) it is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_nonnegative
+from explainlib.checks import require_choice, require_nonnegative, warn_caller
+from explainlib.curvature.blocks import Fit, KroneckerFit, block_fits
 from explainlib.curvature.gauss_newton import loss_roots
-from explainlib.curvature.kronecker import Block, Positions, covered_layers, squares_in_basis
+from explainlib.curvature.kronecker import COVERAGE, Block, UncoveredError, verb
 from explainlib.layerwise.gradient_matrix import checked_plan
-from explainlib.layerwise.recording import layer_calls
-from explainlib.losses import CROSS_ENTROPY
+from explainlib.layerwise.recording import LayerCall, forward_pass
 from explainlib.memory import memory_limit, require_memory, slices
 from explainlib.risk import Risk
 
@@ -30,27 +30,36 @@ LABELS = ("exact", "sampled", "data")
 EXACT_UP_TO = 16  # backward passes an example; above, labels are sampled
 PASS = 128  # most examples in one forward and backward pass
 COPIES = 4  # bytes of work per byte of a layer's inputs and gradients by position
+PASS_BYTES = 4  # bytes that a pass needs per byte that it records
+
+
+class UncoveredWarning(UserWarning):
+    """Parameters that EK-FAC leaves out."""
 
 
 class Ekfac:
     """The eigenvalue-corrected Kronecker approximation of a risk's Gauss-Newton matrix, ridge included.
 
     Args:
-        risk: at any theta; every chosen parameter belongs to a Linear, Conv1d or Conv2d layer.
+        risk: at any theta. Linear, Conv1d, Conv2d, Embedding and normalisation layers have blocks (``curvature.blocks``
+            has their form).
         labels: for the output gradients that are squared. "exact" is the loss's Hessian in the outputs (for classes:
             the expectation over labels of the model), C - 1 backward passes for C classes; "sampled" draws one label an
             example from the model; "data" takes the labels of the data, which gives the empirical Fisher, another
             matrix. None is "exact" up to 16 passes, "sampled" above.
         seed: of sampled labels.
         memory: bytes of working memory; None is a quarter of free memory.
+        uncovered: of parameters without a block (bare parameters, recurrent layers, shared weights): "warn" leaves
+            them out, once with a warning, as if they were not chosen: products have zeros there; "raise".
 
     Attributes:
         blocks: one for each layer (for each group of a grouped convolution).
         labels: the choice used.
         l2: the ridge, which is added to every eigenvalue.
+        left_out: the names of the parameters without a block.
 
     Raises:
-        UncoveredError: other layers, a shared weight.
+        UncoveredError: nothing that has a block, or with "raise" a parameter without one.
         ValueError: negative example weights, or (exact, sampled) a loss that is not
             convex in the outputs.
 
@@ -67,9 +76,16 @@ class Ekfac:
     """
 
     def __init__(
-        self, risk: Risk, *, labels: str | None = None, seed: int = 0, memory: int | float | None = None
+        self,
+        risk: Risk,
+        *,
+        labels: str | None = None,
+        seed: int = 0,
+        memory: int | float | None = None,
+        uncovered: str = "warn",
     ) -> None:
         require_choice("labels", labels, (*LABELS, None))
+        require_choice("uncovered", uncovered, ("warn", "raise"))
         few = risk.n_outputs - risk.loss.lost_ranks <= EXACT_UP_TO
         self.labels = ("exact" if few else "sampled") if labels is None else labels
         if risk.weights is not None and (risk.weights < 0).any():
@@ -79,11 +95,22 @@ class Ekfac:
             )
         self.p, self.l2, self._like = risk.p, risk.l2, risk.theta
         with compute.settings(risk.n * risk.p):
-            plan = checked_plan(risk.parameters, risk.theta, risk.train.x)
-            self._layers = covered_layers(plan, risk.parameters.names, risk.parameters.sizes)
-            self._cotangents = _Cotangents(risk, self.labels, seed)
-            self.blocks: tuple[Block, ...] = self._fit(risk, memory_limit(memory, risk.theta.device))
-        del self._cotangents  # it holds the training set's outputs
+            plan = checked_plan(risk.parameters, risk.theta, risk.train.x, warn=False)
+            fits, self.left_out = block_fits(plan, risk.n, float(risk.weights_or_ones().sum()), risk.theta)
+            self._require_coverage(risk, uncovered)
+            recorded = [module for module in plan.layers if any(_holds(fit, module) for fit in fits)]
+            _fit(risk, fits, recorded, _Cotangents(risk, self.labels, seed), memory_limit(memory, risk.theta.device))
+        self.blocks: tuple[Block, ...] = tuple(block for fit in fits for block in fit.blocks())
+
+    def _require_coverage(self, risk: Risk, uncovered: str) -> None:
+        """Raise or warn, once a model, where parameters have no block."""
+        if self.left_out and uncovered == "raise":
+            raise UncoveredError(list(self.left_out), [n for n in risk.parameters.names if n not in self.left_out])
+        if self.left_out:
+            warn_caller(
+                f"{COVERAGE}; {', '.join(self.left_out)} {verb(self.left_out)} left out, as if not trained.",
+                UncoveredWarning,
+            )
 
     def product(self, rows: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
         """Return the approximation times rows, ridge included."""
@@ -94,6 +121,10 @@ class Ekfac:
         shift = self.l2 + require_nonnegative("damping", damping)
         return self._apply_in_eigenbasis(rows, lambda rotated, values: rotated / (values + shift))
 
+    def covered(self, rows: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
+        """Return rows with zeros for the parameters that are left out."""
+        return self._apply_in_eigenbasis(rows, lambda rotated, values: rotated) if self.left_out else rows
+
     def matrix(self) -> Float[Tensor, "p p"]:
         """Return the approximation as a dense matrix [p, p], ridge included; for small networks."""
         size = 3 * self.p**2 * self._like.element_size()
@@ -102,70 +133,69 @@ class Ekfac:
         return self.product(torch.eye(self.p, dtype=self._like.dtype, device=self._like.device))
 
     @property
-    def eigenvalues(self) -> Float[Tensor, " p"]:
-        """All eigenvalues, ridge included, block by block."""
+    def eigenvalues(self) -> Float[Tensor, " c"]:
+        """All eigenvalues, ridge included, block by block; without those left out."""
         return torch.cat([block.values.flatten() for block in self.blocks]) + self.l2
 
     def _apply_in_eigenbasis(self, rows: Tensor, change) -> Tensor:
-        out = torch.empty_like(rows)
+        out = torch.zeros_like(rows) if self.left_out else torch.empty_like(rows)
         for block in self.blocks:
             out[:, block.flat_positions] = block.apply_in_eigenbasis(rows, change)
         return out
 
-    def _fit(self, risk: Risk, memory: int) -> tuple[Block, ...]:
-        """Return the blocks after two passes over the data: one for the factors, one for the eigenvalues."""
-        size = self._pass_size(risk, memory)
-        weights, spaces = risk.weights_or_ones(), [place for layer in self._layers for place in layer.flat_positions]
-        A = [risk.theta.new_zeros(place.shape[1], place.shape[1]) for place in spaces]
-        S = [risk.theta.new_zeros(place.shape[0], place.shape[0]) for place in spaces]
-        values = [risk.theta.new_zeros(place.shape) for place in spaces]
-        for part, positions in self._passes(risk, size, "EK-FAC factors"):
-            for at, (a, g) in enumerate(positions):
-                seen = a if risk.weights is None else a * weights[part, None, None].sqrt()
-                A[at].addmm_(seen.flatten(0, 1).T, seen.flatten(0, 1), alpha=1 / float(a.shape[1] * weights.sum()))
-                S[at].addmm_(g.flatten(0, 2).T, g.flatten(0, 2), alpha=1 / risk.n)
-        sides = [(*torch.linalg.eigh(a), *torch.linalg.eigh(s)) for a, s in zip(A, S, strict=True)]
-        for _, positions in self._passes(risk, size, "EK-FAC eigenvalues"):
-            for (a, g), total, (_, inputs, _, outputs) in zip(positions, values, sides, strict=True):
-                total += squares_in_basis(a, g, inputs, outputs) / risk.n
-        return tuple(
-            Block(place, inputs, outputs, along_s[:, None] * along_a, total)
-            for place, total, (along_a, inputs, along_s, outputs) in zip(spaces, values, sides, strict=True)
-        )
 
-    def _passes(self, risk: Risk, size: int, name: str) -> Iterator[tuple[slice, list[Positions]]]:
-        """Yield parts of the training set with every block's inputs and output gradients."""
-        for part in tqdm(slices(risk.n, size), desc=name, delay=2.0, leave=False):
-            yield part, self._read(risk, part)
+def _holds(fit: Fit, module: nn.Module) -> bool:
+    """Return whether a fit is of a layer."""
+    if isinstance(fit, KroneckerFit):
+        return fit.layer.module is module
+    return any(site is module for p in getattr(fit, "parameters", None) or [fit.parameter] for site, _ in p.sites)
 
-    def _read(self, risk: Risk, part: slice) -> list[Positions]:
-        modules = [layer.module for layer in self._layers]
-        calls = layer_calls(risk.parameters, risk.theta, risk.train.x[part], self._cotangents[part], modules)
-        return [positions for layer in self._layers for positions in layer.positions(calls)]
 
-    def _pass_size(self, risk: Risk, memory: int) -> int:
-        """Return the examples whose layers fit into the memory."""
-        one = sum(a.nbytes + g.nbytes for a, g in self._read(risk, slice(0, 1)))
-        return max(1, min(PASS, memory // (COPIES * one)))
+def _fit(risk: Risk, fits: Sequence[Fit], layers: list[nn.Module], cotangents: _Cotangents, memory: int) -> None:
+    """Fill the fits by two passes over the data: one for the factors, one for the eigenvalues."""
+
+    def calls(part: slice) -> list[LayerCall]:
+        forward = forward_pass(risk.parameters, risk.theta, risk.train.x[part], layers)
+        return forward.backward(cotangents.of(part, forward.outputs.detach()))
+
+    first = calls(slice(0, 1))
+    recorded = sum(call.input.nbytes + call.gradient.nbytes for call in first)
+    one = PASS_BYTES * recorded + COPIES * max(fit.row_bytes(first) for fit in fits)
+    size = max(1, min(PASS, memory // one))
+    for part in tqdm(slices(risk.n, size), desc="EK-FAC factors", delay=2.0, leave=False):
+        found, weights = calls(part), None if risk.weights is None else risk.weights[part]
+        for fit in fits:
+            fit.add_factors(found, weights)
+    for fit in fits:
+        fit.diagonalise()
+    for part in tqdm(slices(risk.n, size), desc="EK-FAC eigenvalues", delay=2.0, leave=False):
+        found = calls(part)
+        for fit in fits:
+            fit.add_eigenvalues(found)
 
 
 class _Cotangents:
-    """c [e, k, C] for parts of the training set: sum_k c c^T is the loss's Hessian in the outputs, or an estimate."""
+    """c [e, k, C] of parts of the training set: sum_k c c^T is the loss's Hessian in the outputs, or an estimate.
+
+    Labels are drawn by one number in [0, 1) each, from the seed, so that both passes have the same.
+    """
 
     def __init__(self, risk: Risk, labels: str, seed: int) -> None:
-        self.loss, self.labels = risk.loss, labels
-        self.outputs, self.y = risk.outputs(), risk.train.y
+        self.loss, self.labels, self.y = risk.loss, labels, risk.train.y
         self.roots = None if risk.weights is None else risk.weights.sqrt()
         generator = torch.Generator().manual_seed(seed)
-        if labels == "sampled" and risk.loss is CROSS_ENTROPY:
-            probabilities = self.outputs.softmax(1).cpu()
-            self.y = torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(self.outputs.device)
+        if labels == "sampled" and hasattr(risk.loss, "drawn"):
+            self.uniform = torch.rand(self.y.shape, generator=generator, dtype=torch.float64)
         elif labels == "sampled":
-            self.noise = torch.randn(self.outputs.shape, generator=generator, dtype=torch.float64).to(self.outputs)
+            shape = (risk.n, risk.n_outputs)
+            self.noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(risk.theta)
 
-    def __getitem__(self, part: slice) -> Float[Tensor, "e k C"]:
-        outputs, y = self.outputs[part], self.y[part]
-        if self.labels == "data" or (self.labels == "sampled" and self.loss is CROSS_ENTROPY):
+    def of(self, part: slice, outputs: Float[Tensor, "e C"]) -> Float[Tensor, "e k C"]:
+        """Return the cotangents of some examples with these outputs."""
+        y = self.y[part]
+        if self.labels == "sampled" and hasattr(self.loss, "drawn"):
+            y = self.loss.drawn(outputs, y, self.uniform[part].to(outputs.device))
+        if self.labels == "data" or (self.labels == "sampled" and hasattr(self.loss, "drawn")):
             found = self.loss.gradient(outputs, y)[:, None]
         else:
             # sum_r c_r c_r^T = d^2 l / d outputs^2

@@ -11,7 +11,7 @@ each output position).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from explainlib.layerwise.outer_products import extract_patches
-from explainlib.layerwise.recording import OUTER_PRODUCT, LayerCall, Plan
+from explainlib.layerwise.recording import OUTER_PRODUCT, LayerCall, ParameterPlan
 from explainlib.memory import slices
 
 COVERED = nn.Linear | nn.Conv1d | nn.Conv2d
@@ -77,15 +77,15 @@ class Block:
 
     Attributes:
         flat_positions: flat positions of its parameters.
-        inputs: U_A, eigenvectors of A as columns.
-        outputs: U_S, of S.
+        inputs: U_A, eigenvectors of A as columns; None is the identity.
+        outputs: U_S, of S; None is the identity.
         kfac: the eigenvalues s_i a_j of the plain Kronecker product.
         values: Lambda, the corrected ones.
     """
 
     flat_positions: Int[Tensor, "o d"]
-    inputs: Float[Tensor, "d d"]
-    outputs: Float[Tensor, "o o"]
+    inputs: Float[Tensor, "d d"] | None
+    outputs: Float[Tensor, "o o"] | None
     kfac: Float[Tensor, "o d"]
     values: Float[Tensor, "o d"]
 
@@ -94,14 +94,16 @@ class Block:
     ) -> Float[Tensor, "k o d"]:
         """Return this block's part of flat vectors after ``change(rotated, Lambda)`` in the eigenbasis."""
         rotated = _change_basis(rows[:, self.flat_positions], self.outputs, self.inputs)
-        return _change_basis(change(rotated, self.values), self.outputs.T, self.inputs.T)
+        back = [None if basis is None else basis.T for basis in (self.outputs, self.inputs)]
+        return _change_basis(change(rotated, self.values), *back)
 
 
-def _change_basis(matrices: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
+def _change_basis(matrices: Tensor, outputs: Tensor | None, inputs: Tensor | None) -> Tensor:
     """Return outputs^T M inputs for each matrix M, as two large products."""
-    o, k = outputs.shape[0], len(matrices)
-    left = (outputs.T @ matrices.movedim(1, 0).reshape(o, -1)).view(o, k, -1)
-    return (left.reshape(o * k, -1) @ inputs).view(o, k, -1).movedim(0, 1)
+    k, o, d = matrices.shape
+    if outputs is not None:
+        matrices = (outputs.T @ matrices.movedim(1, 0).reshape(o, -1)).view(o, k, d).movedim(0, 1)
+    return matrices if inputs is None else (matrices.reshape(k * o, d) @ inputs).view(k, o, d)
 
 
 class UncoveredError(ValueError):
@@ -120,33 +122,34 @@ class UncoveredError(ValueError):
         self.outside, self.covered = outside, covered
         chosen = f"choose others with {learner[:-1]}, parameters={covered})" if covered else ""
         remedy = ", or ".join(clause for clause in (chosen, otherwise) if clause)
-        super().__init__(
-            "EK-FAC covers weights and biases of Linear, Conv1d and Conv2d layers used by one layer alone, and "
-            f"{', '.join(outside)} {'is' if len(outside) == 1 else 'are'} none{remedy and '; ' + remedy}."
-        )
+        super().__init__(f"{COVERAGE}, and {', '.join(outside)} {verb(outside)} none{remedy and '; ' + remedy}.")
 
 
-def covered_layers(plan: Plan, names: tuple[str, ...], sizes: tuple[int, ...]) -> list[Layer]:
-    """Return the layers that hold the chosen parameters.
+COVERAGE = (
+    "EK-FAC covers the parameters of Linear, Conv1d, Conv2d, Embedding and normalisation layers that one layer holds "
+    "alone"
+)
+
+
+def verb(names: Sequence[str]) -> str:
+    """Return "is" for one name, "are" for several."""
+    return "is" if len(names) == 1 else "are"
+
+
+def kronecker_layers(recorded: Sequence[ParameterPlan]) -> list[Layer]:
+    """Return the Linear and convolution layers that hold some of the parameters.
 
     Args:
-        plan: how layers use the parameters.
-        names: of the chosen parameters.
-        sizes: of each.
-
-    Raises:
-        UncoveredError: a parameter outside Linear and convolution layers, or one that two layers share.
+        recorded: parameters of one layer each.
     """
     found: dict[int, dict[str, slice]] = {}
     modules: dict[int, nn.Module] = {}
-    good = {p.name: p for p in plan.recorded if len(p.sites) == 1 and isinstance(p.sites[0][0], COVERED)}
-    outside = [name for name in names if name not in good]
-    if outside:
-        raise UncoveredError(outside, list(good))
-    for parameter in good.values():
+    for parameter in recorded:
         ((module, attribute),) = parameter.sites
-        modules[id(module)] = module
-        found.setdefault(id(module), {})["weight" if parameter.kind == OUTER_PRODUCT else attribute] = parameter.span
+        if isinstance(module, COVERED):
+            modules[id(module)] = module
+            place = "weight" if parameter.kind == OUTER_PRODUCT else attribute
+            found.setdefault(id(module), {})[place] = parameter.span
     return [_layer(modules[key], parts) for key, parts in found.items()]
 
 

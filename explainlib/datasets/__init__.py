@@ -8,6 +8,7 @@ from explainlib.datasets.features import Standardiser, spectrum, standardiser
 from explainlib.datasets.pools import ClassPool
 from explainlib.datasets.registry import catalogue, fetch, load
 from explainlib.datasets.sources.text import load_tokenized, redact_text
+from explainlib.datasets.streams import InputLayout, StreamedRows, streamed
 from explainlib.datasets.tasks import (
     Tasks,
     darken,
@@ -31,8 +32,10 @@ from explainlib.datasets.visual_words import VisualWords
 __all__ = [
     "ClassPool",
     "Examples",
+    "InputLayout",
     "Split",
     "Standardiser",
+    "StreamedRows",
     "Tasks",
     "Tokenizer",
     "VisualWords",
@@ -57,6 +60,7 @@ __all__ = [
     "spectrum",
     "standardiser",
     "stratified_split",
+    "streamed",
     "task_features",
     "to_learn2learn",
     "turned_copies",

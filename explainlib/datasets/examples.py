@@ -20,6 +20,8 @@ from torch import Tensor
 from explainlib.checks import require_count, require_finite, require_tensor
 from explainlib.datasets.bounds import format_value
 
+NO_TARGET = -100  # of a token
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples:
@@ -27,8 +29,8 @@ class Examples:
 
     Args:
         x: [n, ...] finite floating point, or int64 tokens; n at least 1.
-        y: int64 [n] class labels from 0 upwards, or floating point [n, o] regression targets in x's dtype; on x's
-            device.
+        y: int64 [n] class labels from 0 upwards, int64 [n, T] labels of tokens (-100 where there is none), or floating
+            point [n, o] regression targets in x's dtype; on x's device.
         classes: the distinct names of the classes, name c for label c; None where there are none to show.
         raw: n strings, the texts of the tokens; None otherwise.
 
@@ -244,7 +246,8 @@ def _require_inputs(x: object) -> None:
         raise TypeError(f"x has dtype {x.dtype}, expected floating point, or int64 tokens; pass {remedy}.")
     if x.ndim == 0 or x.numel() == 0:
         raise ValueError(f"x has shape {list(x.shape)}, expected [n, ...] with at least one example; pass some data.")
-    require_finite("x", x)
+    if not hasattr(x, "checksums"):  # streamed rows are checked whenever they are read
+        require_finite("x", x)
 
 
 def _require_targets(y: object, x: Tensor) -> None:
@@ -259,8 +262,10 @@ def _require_targets(y: object, x: Tensor) -> None:
         raise ValueError(f"y has shape {list(y.shape)}, expected [n, o] for regression; pass y.flatten(1).")
     if not y.is_floating_point() and y.dtype != torch.int64:
         raise TypeError(f"y has dtype {y.dtype}, expected int64 class labels; pass y.long().")
-    if not y.is_floating_point() and y.ndim != 1:
-        raise ValueError(f"y has shape {list(y.shape)}, expected [n] class labels; pass y.flatten().")
+    if not y.is_floating_point() and y.ndim != 1 and not (y.ndim == 2 and y.shape[1] > 1):
+        raise ValueError(
+            f"y has shape {list(y.shape)}, expected [n] class labels or [n, tokens]; pass y.flatten() for classes."
+        )
     if len(y) != len(x):
         raise ValueError(f"x has {len(x)} examples, y has {len(y)}; pass one target for each example.")
     if y.device != x.device:
@@ -268,7 +273,7 @@ def _require_targets(y: object, x: Tensor) -> None:
     if y.is_floating_point() and x.is_floating_point() and y.dtype != x.dtype:
         raise TypeError(f"y has dtype {y.dtype}, x {x.dtype}; pass y.to(x.dtype).")
     require_finite("y", y)
-    if not y.is_floating_point() and int(y.min()) < 0:
+    if not y.is_floating_point() and bool(((y < 0) & ~((y == NO_TARGET) & (y.ndim == 2))).any()):
         raise ValueError(f"y has the label {int(y.min())}, expected 0 or more; number the classes 0, 1, ...")
 
 

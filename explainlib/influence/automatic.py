@@ -3,7 +3,8 @@
 few parameters             the exact Hessian, factored
 outputs linear in theta    the exact Hessian by conjugate gradients; the objective is convex
 layers that EK-FAC covers  EK-FAC, an approximation that needs neither p x p numbers nor the n gradients
-anything else              the Gauss-Newton matrix by conjugate gradients, which holds the n gradients
+anything else              the Gauss-Newton matrix by conjugate gradients; where the n gradients do not fit into memory
+                           EK-FAC of what it covers, the rest left out
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def choose_method(risk: Risk) -> Automatic:
     try:
         many = f"{p:,} parameters are too many for their exact Hessian"
         why = many if fits else f"the gradients of {risk.n:,} examples in {p:,} parameters do not fit into memory"
-        return Automatic(Ekfac(risk), "dense", f"EK-FAC, an approximation, because {why}")
+        return Automatic(
+            Ekfac(risk, uncovered="raise" if fits else "warn"), "dense", f"EK-FAC, an approximation, because {why}"
+        )
     except UncoveredError as error:
         outside = ", ".join(error.outside[:3])
         why = f"Gauss-Newton by conjugate gradients, because EK-FAC does not cover {outside}"

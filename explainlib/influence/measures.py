@@ -10,7 +10,7 @@ for label 1 and -f for label 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -133,8 +133,30 @@ def _require_classes(y: Tensor, outputs: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Slopes:
+    """The derivatives of a measure in the outputs, some examples at a time.
+
+    Attributes:
+        measure: see ``require_measure``.
+        y: the targets of all examples.
+    """
+
+    measure: Loss
+    y: Tensor
+
+    def of(self, outputs: Float[Tensor, "e C"], examples: slice) -> Float[Tensor, "e C"]:
+        """Return dm/df of some examples."""
+        return self.measure.gradient(outputs, self.y[examples])
+
+
 def measure_gradients(
-    parameters: Parameters, theta: Float[Tensor, " p"], examples: Examples, measure: Loss
+    parameters: Parameters,
+    theta: Float[Tensor, " p"],
+    examples: Examples,
+    measure: Loss,
+    *,
+    memory: int | float | None = None,
 ) -> GradientSource:
     """Return the gradients of a measure in the parameters, as layer inputs and output gradients.
 
@@ -143,6 +165,6 @@ def measure_gradients(
         theta: where they are taken.
         examples: t of them.
         measure: see ``require_measure``.
+        memory: bytes of one pass and of the rows in memory; None is a quarter of what is free.
     """
-    slope: Callable[[Tensor], Tensor] = lambda outputs: measure.gradient(outputs, examples.y)  # noqa: E731
-    return gradients(parameters, theta, examples.x, slope)
+    return gradients(parameters, theta, examples.x, Slopes(measure, examples.y), memory=memory)

@@ -18,26 +18,30 @@ from explainlib.risk import Risk
 BLOCK = 2**26  # bytes of gradients at a time
 
 
-def training_gradients(risk: Risk) -> GradientSource:
+def training_gradients(risk: Risk, *, memory: int | float | None = None) -> GradientSource:
     """Return the gradients of the training losses as layer inputs and output gradients.
 
     Args:
         risk: with its theta; weights and ridge play no part.
+        memory: as in ``measure_gradients``.
     """
-    return measure_gradients(risk.parameters, risk.theta, risk.train, risk.loss)
+    return measure_gradients(risk.parameters, risk.theta, risk.train, risk.loss, memory=memory)
 
 
-def training_products(risk: Risk, vectors: Float[Tensor, "k p"]) -> Float[Tensor, "k n"]:
+def training_products(
+    risk: Risk, vectors: Float[Tensor, "k p"], *, memory: int | float | None = None
+) -> Float[Tensor, "k n"]:
     """Return v . grad l_j for each vector and training example.
 
     Args:
         risk: with its theta; weights and ridge play no part.
         vectors: in the order of the chosen parameters.
+        memory: bytes to work with beside vectors and result; None is a quarter of what is free.
     """
     if risk.head is not None:
         return _head_products(risk, vectors)
     if not checked_plan(risk.parameters, risk.theta, risk.train.x, warn=False).fallback:
-        return product(training_gradients(risk), vectors).T
+        return product(training_gradients(risk, memory=memory), vectors, memory=memory).T
     out = vectors.new_empty(len(vectors), risk.n)
     for part in slices(risk.n, BLOCK // (risk.p * vectors.element_size())):
         out[:, part] = vectors @ risk.loss_gradients(risk.train[part]).T

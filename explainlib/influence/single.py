@@ -105,6 +105,7 @@ def loss_influence(
     keep: Keep = None,
     strict: bool = False,
     on_failure: str = "raise",
+    memory: int | float | None = None,
 ) -> Float[Tensor, "t n"]:
     r"""Return d l_t / d eps_j = -grad l_t^T H^+ grad l_j for every test and training example.
 
@@ -124,6 +125,9 @@ def loss_influence(
         keep: see ``parameter_influence``.
         strict: see ``parameter_influence``.
         on_failure: see ``parameter_influence``.
+        memory: bytes to work with in the products with the gradients, beside the t test gradients and the result; None
+            is a quarter of what is free. A curvature fitted before (``xl.curvature.Ekfac(risk, memory=...)``) has its
+            own.
 
     Returns:
         [t, n], in units of the measure per unit of weight. Positive: more of example j raises the measure of test t;
@@ -145,11 +149,11 @@ def loss_influence(
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
     by_layers = isinstance(curvature, Ekfac) or curvature == "ekfac"  # without materialised training gradients
     if by_layers or measured is not risk.loss:
-        rows = per_example(measure_gradients(risk.parameters, risk.theta, test, measured))
+        rows = per_example(measure_gradients(risk.parameters, risk.theta, test, measured, memory=memory))
     else:
         rows = risk.loss_gradients(test)
     solved = inverse(rows).require_converged(on_failure).value
-    return -training_products(risk, solved)
+    return -training_products(risk, solved, memory=memory)
 
 
 def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, damping: float, keep: Keep) -> bool:

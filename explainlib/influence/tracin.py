@@ -13,8 +13,9 @@ from torch import Tensor
 
 from explainlib import compute
 from explainlib.datasets import Examples
-from explainlib.influence.measures import require_measure
-from explainlib.layerwise import GradientSource, gradients, gram
+from explainlib.gate import admit
+from explainlib.influence.measures import measure_gradients, require_measure
+from explainlib.layerwise import GradientSource, gram
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
 from explainlib.params import Parameters
 from explainlib.training import Trajectory
@@ -30,6 +31,7 @@ def tracin(
     parameters: str | Sequence[str] = "all",
     measure: str | LossFunction = "loss",
     output: int | None = None,
+    memory: int | float | None = None,
 ) -> Float[Tensor, "t n"]:
     """Return TracInCP scores; positive means that training on j raised the measure of t: for the loss, harmful.
 
@@ -42,6 +44,7 @@ def tracin(
         measure: of a test: "loss"; "output", the output ``output``; "margin", its label's log-odds f_y - log
             sum_{c != y} exp f_c (of one output with labels 0 and 1: f or -f); or a callable (outputs, y) -> [t].
         output: for "output": which one; None is that of each test's label, or the only one.
+        memory: bytes to work with beside the result; None is a quarter of what is free.
 
     Returns:
         [t, n], in the measure's unit; no factor 1/batch. Per-example gradients are not materialised.
@@ -71,17 +74,16 @@ def tracin(
         chosen.place(state)  # other parameters and buffers are the checkpoint's too
         at = torch.cat([chosen.module.get_parameter(name).reshape(-1) for name in chosen.names])
         measured = require_measure(measure, output, loss=criterion, parameters=chosen, theta=at, test=test)
-        right = _gradients(chosen, at, train, criterion)
-        left = right if test is train and measured is criterion else _gradients(chosen, at, test, measured)
-        total -= float(rate) * gram(left, right)
+        require_targets(criterion, "y", train.y, admit(chosen, train.x))
+        right = measure_gradients(chosen, at, train, criterion, memory=memory)
+        same = test is train and measured is criterion
+        left = right if same else _measured_gradients(chosen, at, test, measured, memory)
+        total -= float(rate) * gram(left, right, memory=memory)
     return total
 
 
-def _gradients(
-    parameters: Parameters, theta: Float[Tensor, " p"], examples: Examples, measured: Loss
+def _measured_gradients(
+    chosen: Parameters, at: Float[Tensor, " p"], test: Examples, measured: Loss, memory: int | float | None
 ) -> GradientSource:
-    def slope(outputs: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-        require_targets(measured, "y", examples.y, outputs.shape[1])
-        return measured.gradient(outputs, examples.y)
-
-    return gradients(parameters, theta, examples.x, slope)
+    require_targets(measured, "y", test.y, admit(chosen, test.x, name="test.x"))
+    return measure_gradients(chosen, at, test, measured, memory=memory)

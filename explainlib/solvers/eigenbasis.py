@@ -27,6 +27,7 @@ def ekfac_solve(ekfac: Ekfac, rhs: Float[Tensor, "k p"], *, damping: int | float
         level (no l2 and no damping), and inaccurate where the residual is above 1e-5 in float64 or 1e-3 in float32, and
         above 100 eps |A| |x| / |b|, the effect of rounding x.
     """
+    rhs = ekfac.covered(rhs)
     value = ekfac.inverse_product(rhs, damping=damping)
     shifted = ekfac.eigenvalues + damping
     # a mean of squares: rounding at a zero eigenvalue is squared

@@ -43,7 +43,7 @@ def fingerprint(sources: Mapping[str, object], options: Mapping[str, object]) ->
             entries[name] = f"sha256 {digest(*source.parameters())}"
             entries[f"{name} (buffers)"] = f"sha256 {digest(*source.buffers())}"
         elif isinstance(source, Tensor):
-            entries[name] = f"sha256 {digest(source)}"
+            entries[name] = f"sha256 {digest(getattr(source, 'checksums', source))}"  # of streamed rows, their own
         else:
             entries[f"{name}{CODE}"] = f"sha256 {identity.of(name, source)}"
     versions = {**identity.libraries, "explainlib": release("explainlib")}

@@ -6,13 +6,12 @@ from torch import nn
 
 import explainlib as xl
 from explainlib.curvature import kronecker
-from explainlib.curvature.ekfac import Ekfac
+from explainlib.curvature.ekfac import Ekfac, UncoveredWarning
+from explainlib.curvature.kronecker import UncoveredError
 from explainlib.datasets import Examples
 from explainlib.solvers import CG, SolverError, ekfac_solve, inverse_curvature
 from tests.problems import (
     classes,
-    convolution,
-    images,
     loop_gradients,
     network_risk,
     normal,
@@ -66,8 +65,38 @@ def twice():
         return xl.Risk(Twice().double(), classes(12), l2=0.02)
 
 
+class Words(nn.Module):
+    """A table with a padding token, three norms and a read-out: of the positions together, or of each."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.table, self.first, self.group = nn.Embedding(7, 4, padding_idx=0), nn.LayerNorm(4), nn.GroupNorm(2, 4)
+        self.batch, self.out, self.tokens = nn.BatchNorm1d(4), nn.Linear(4, 3), tokens
+
+    def forward(self, x):
+        h = self.batch(self.group(torch.tanh(self.first(self.table(x))).mT)).mT
+        return self.out(h).flatten(1) if self.tokens else self.out(h.mean(1))
+
+
+def words(n=11, tokens=False, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Words(tokens).double()
+        for module in (net.first, net.group, net.batch):
+            nn.init.normal_(module.weight), nn.init.normal_(module.bias)
+        x, y = torch.randint(0, 7, (n, 5)), torch.randint(0, 3, (n, 5) if tokens else (n,))
+    if tokens:
+        y[:, 1] = -100
+        y[2, 2:] = -100
+        options["loss"] = "token_cross_entropy"
+    return xl.Risk(net.eval(), Examples(x, y), l2=0.02, **options)
+
+
 PROBLEMS = {
     "linear": network_risk,
+    "a table and norms": words,
+    "a table and norms, weighted": lambda: words().reweighted(torch.linspace(0.1, 2.0, 11, dtype=D)),
+    "tokens": lambda: words(tokens=True),
     "least squares": lambda: xl.Risk(xl.models.mlp([4, 3, 2], dtype=D), targets(12, 4, 2), loss="squared_error"),
     "weighted": lambda: network_risk().reweighted(torch.linspace(0.0, 3.0, 24, dtype=D)),
     "convolutions": convolutional,
@@ -77,13 +106,31 @@ PROBLEMS = {
 }
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(3, 3)
+
+    def forward(self, x):
+        return self.cell(x)
+
+
+def recurrent():
+    return xl.Risk(Recurrent().double(), classes(6), l2=0.1)
+
+
 def blocks_and_truth(risk, fisher, ekfac):
     """Yield each block with the same block of a dense matrix (without ridge) and its eigenvectors Q."""
     covered = torch.cat([block.flat_positions.flatten() for block in ekfac.blocks])
     assert torch.equal(covered.sort().values, torch.arange(risk.p))
     for block in ekfac.blocks:
         at = block.flat_positions.flatten()
-        yield block, fisher[at][:, at], torch.kron(block.outputs, block.inputs)
+        o, d = block.values.shape
+        outputs, inputs = (
+            torch.eye(size, dtype=D) if basis is None else basis
+            for basis, size in ((block.outputs, o), (block.inputs, d))
+        )
+        yield block, fisher[at][:, at], torch.kron(outputs.contiguous(), inputs.contiguous())
 
 
 def dense(risk):
@@ -94,8 +141,8 @@ def dense(risk):
 def test_lambda_is_the_diagonal_of_the_dense_block_in_the_eigenbasis(name):
     """E[(Q^T g)^2] is diag(Q^T F Q), whatever Q is; and no diagonal comes closer to F in that basis."""
     risk = PROBLEMS[name]()
-    ekfac = Ekfac(risk)
-    assert ekfac.labels == "exact"
+    ekfac = Ekfac(risk, labels="exact")
+    assert ekfac.left_out == ()
     for block, truth, Q in blocks_and_truth(risk, dense(risk), ekfac):
         assert relative_error(Q.T @ Q, torch.eye(len(Q), dtype=D)) < 1e-12
         assert relative_error(block.values.flatten(), (Q.T @ truth @ Q).diagonal()) < 1e-10
@@ -130,6 +177,61 @@ def test_labels_of_the_data_give_the_empirical_fisher():
     rows = loop_gradients(risk, risk.train)
     for block, truth, Q in blocks_and_truth(risk, rows.T @ rows / risk.n, Ekfac(risk, labels="data")):
         assert relative_error(block.values.flatten(), (Q.T @ truth @ Q).diagonal()) < 1e-10
+
+
+def test_the_block_of_a_norm_is_exact_or_beyond_a_size_its_diagonal(monkeypatch):
+    risk = words()
+    exact = {
+        tuple(b.flat_positions.flatten().tolist()): (b, t)
+        for b, t, _ in blocks_and_truth(risk, dense(risk), Ekfac(risk))
+    }
+    norms = [at for at, (block, _) in exact.items() if block.values.shape == (8, 1)]
+    assert len(norms) == 3
+    for at in norms:
+        block, truth = exact[at]
+        assert relative_error(block.outputs * block.values.flatten() @ block.outputs.T, truth) < 1e-10
+    monkeypatch.setattr("explainlib.curvature.blocks.DENSE_UP_TO", 7)
+    for block, truth, _ in blocks_and_truth(risk, dense(risk), Ekfac(risk)):
+        if tuple(block.flat_positions.flatten().tolist()) in norms:
+            assert block.outputs is None and relative_error(block.values.flatten(), truth.diagonal()) < 1e-10
+
+
+def test_drawn_tokens_are_right_on_average_and_ignored_ones_stay_out():
+    risk = words(tokens=True)
+    totals = torch.tensor([float(Ekfac(risk, labels="sampled", seed=s).eigenvalues.sum()) for s in range(60)])
+    want = float(Ekfac(risk, labels="exact").eigenvalues.sum())
+    error = totals.std() / len(totals) ** 0.5
+    assert (totals.mean() - want).abs() < 4 * error and error < 0.1 * want
+    y = risk.train.y
+    drawn = risk.loss.drawn(risk.outputs(), y, torch.rand(y.shape, dtype=D))
+    assert torch.equal(drawn == -100, y == -100)
+
+
+class Positions(nn.Module):
+    """A bare parameter before a linear layer: no block covers it."""
+
+    def __init__(self):
+        super().__init__()
+        self.place, self.layer = nn.Parameter(torch.ones(3)), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.layer(x * self.place)
+
+
+def test_what_has_no_block_is_left_out_with_a_warning_as_if_not_trained():
+    net, data = Positions().double(), classes(20)
+    risk = xl.Risk(net, data, l2=0.1)
+    with pytest.warns(UncoveredWarning, match="place is left out"):
+        ekfac = Ekfac(risk)
+    own = xl.Risk(net, data, l2=0.1, parameters=["layer.weight", "layer.bias"])
+    rows = normal(2, risk.p)
+    got, want = ekfac.inverse_product(rows), Ekfac(own).inverse_product(rows[:, 3:])
+    assert ekfac.left_out == ("place",) and (got[:, :3] == 0).all() and relative_error(got[:, 3:], want) < 1e-12
+    test = classes(4, seed=5)
+    want = xl.influence.loss_influence(own, test, curvature="ekfac")
+    assert relative_error(xl.influence.loss_influence(risk, test, curvature=ekfac), want) < 1e-12
+    with pytest.raises(UncoveredError, match="place is none; choose others with Risk"):
+        Ekfac(risk, uncovered="raise")
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
@@ -244,8 +346,10 @@ def test_singular_without_ridge_and_damping():
 
 def test_bad_arguments():
     risk = network_risk()
-    with pytest.raises(ValueError, match="1.weight, 1.bias are none; choose others with Risk"):
-        Ekfac(xl.Risk(convolution(), images(), l2=0.1))
+    with pytest.raises(UncoveredError, match="weight_ih.*are none"):
+        Ekfac(recurrent())
+    with pytest.raises(ValueError, match="uncovered"):
+        Ekfac(risk, uncovered="ignore")
     with pytest.raises(ValueError, match="labels"):
         Ekfac(risk, labels="true")
     with pytest.raises(ValueError, match="negative weight"):

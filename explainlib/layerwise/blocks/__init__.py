@@ -4,6 +4,6 @@ Each block holds its gradients in the form that is cheapest for its layer: as fa
 of an embedding table that are not zero, or as dense rows.
 """
 
-from explainlib.layerwise.blocks.assembly import GradientBlock, gradient_blocks
+from explainlib.layerwise.blocks.assembly import GradientBlock, affine_gradients, embedding_block, gradient_blocks
 
-__all__ = ["GradientBlock", "gradient_blocks"]
+__all__ = ["GradientBlock", "affine_gradients", "embedding_block", "gradient_blocks"]

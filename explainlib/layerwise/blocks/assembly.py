@@ -36,7 +36,7 @@ def gradient_blocks(
         if parameter.kind == OUTER_PRODUCT:
             blocks.append(_outer_product_block(parameter, [call for call, _ in uses], rows_per_example))
         elif parameter.kind == EMBEDDING:
-            blocks.append(_embedding_block(parameter, [call for call, _ in uses], rows_per_example))
+            blocks.append(embedding_block(parameter, [call for call, _ in uses], rows_per_example))
         else:
             dense.append((parameter.span, sum(affine_gradients(call, attribute) for call, attribute in uses)))
     if dense:
@@ -50,7 +50,14 @@ def _outer_product_block(parameter: ParameterPlan, calls: list[LayerCall], rows_
     return OuterProductBlock(parameter.span, layers, inputs, gradients, rows_per_example)
 
 
-def _embedding_block(parameter: ParameterPlan, calls: list[LayerCall], rows_per_example: int) -> EmbeddingBlock:
+def embedding_block(parameter: ParameterPlan, calls: list[LayerCall], rows_per_example: int) -> EmbeddingBlock:
+    """Return the gradients of an embedding table.
+
+    Args:
+        parameter: the table.
+        calls: of its layers.
+        rows_per_example: cotangents an example.
+    """
     ids, gradients = [], []
     for call in calls:
         tokens = call.input.flatten(1)

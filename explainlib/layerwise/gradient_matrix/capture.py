@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,7 +24,16 @@ from explainlib.layerwise.recording import ForwardPass, flat_slices, forward_pas
 from explainlib.memory import format_bytes, memory_limit, slices
 from explainlib.params import Parameters, require_outputs
 
-Cotangents = Tensor | Callable[[Tensor], Tensor]
+
+@runtime_checkable
+class PartialCotangents(Protocol):
+    """Cotangents, one an example, as a function of some examples' outputs: never those of all at once."""
+
+    def of(self, outputs: Float[Tensor, "e C"], examples: slice) -> Float[Tensor, "e C"]:
+        """Return c of these examples."""
+
+
+Cotangents = Tensor | Callable[[Tensor], Tensor] | PartialCotangents
 MAX_PASS = 512  # examples in one forward and backward pass
 PASS_BYTES = 4  # bytes that a pass needs per byte that it records
 
@@ -77,7 +87,8 @@ class GradientSource:
         parameters: the chosen parameters of a model.
         theta: where the gradients are taken.
         x: e examples.
-        cotangents: c [e, C], several of them [e, k, C], or a function from the outputs [e, C] to either.
+        cotangents: c [e, C], several of them [e, k, C], a function from the outputs [e, C] to either, or
+            ``PartialCotangents``, which are computed pass by pass.
         memory: bytes of one pass and of the rows in memory; None is a quarter of what is free.
 
     Raises:
@@ -103,8 +114,9 @@ class GradientSource:
         self.memory = memory_limit(memory, theta.device)
         self.plan = checked_plan(parameters, self.theta, x)
         self._forward_passes: list[tuple[slice, ForwardPass]] = []  # kept for their backward passes
-        self.cotangents = self._require_cotangents(cotangents)
-        self.rows_per_example = self.cotangents.shape[1]
+        self.partial = cotangents if isinstance(cotangents, PartialCotangents) else None
+        self.cotangents = None if self.partial is not None else self._require_cotangents(cotangents)
+        self.rows_per_example = 1 if self.cotangents is None else self.cotangents.shape[1]
         self.n = len(x) * self.rows_per_example
         self._first_example: Capture | None = None
 
@@ -145,6 +157,14 @@ class GradientSource:
     def cached(self, memory: int) -> Capture | GradientSource:
         """Return all rows captured if they fit into the memory, else itself."""
         return self.tile(0, self.n) if self.n * self.row_bytes <= memory else self
+
+    def _cotangents_of(self, forward: ForwardPass, examples: slice) -> Float[Tensor, "e k C"]:
+        if self.partial is None:
+            return self.cotangents[examples]
+        outputs = forward.outputs.detach()
+        found = require_tensor("cotangents", self.partial.of(outputs, examples)).detach()
+        require_shape("cotangents", found, list(outputs.shape), meaning="(examples, then outputs)")
+        return require_finite("cotangents", require_same_kind("cotangents", found, "the model", self.theta))[:, None]
 
     def _require_cotangents(self, cotangents: Cotangents) -> Float[Tensor, "e k C"]:
         size = max(1, min(MAX_PASS, self.memory // (64 * self.x[0].nbytes)))
@@ -187,7 +207,7 @@ class GradientSource:
 
     def _capture_after(self, forward: ForwardPass, examples: slice) -> Capture:
         """Return the rows of some examples, by the backward half of their pass."""
-        x, cotangents = self.x[examples], self.cotangents[examples]
+        x, cotangents = self.x[examples], self._cotangents_of(forward, examples)
         calls = forward.backward(cotangents)
         fallback = []
         if self.plan.fallback:
