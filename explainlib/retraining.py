@@ -80,6 +80,18 @@ class Retrained(Removal):
         return self.loss_change_by_seed(test, evaluate=evaluate).mean(0)
 
     @compute.entry
+    def measure_change(self, test: Examples, **options: object) -> Float[Tensor, "t g"]:
+        """Return each test's measure after removal minus the measure before, [t, g], its mean over the seeds.
+
+        Args:
+            test: t examples the risk can judge.
+            options: ``measure``, ``output`` and ``evaluate``, as in ``Removal.measure_change``.
+        """
+        if not self.by_seed:
+            return super().measure_change(test, **options)
+        return torch.stack([one.measure_change(test, **options) for one in self.by_seed]).mean(0)
+
+    @compute.entry
     def loss_change_by_seed(self, test: Examples, *, evaluate: bool = True) -> Float[Tensor, "s t g"]:
         """Return ``loss_change`` seed by seed, [s, t, g]; s = 1 where there is one seed or none."""
         return torch.stack([one.loss_change(test, evaluate=evaluate) for one in self.by_seed or (self,)])

@@ -9,6 +9,7 @@ from explainlib.influence.groups import (
     influential_group,
     printed_weights,
     removal_effect,
+    removal_loss_change,
     second_order_influence,
     series_trust,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "proximal_response",
     "random_projector_scores",
     "removal_effect",
+    "removal_loss_change",
     "second_order_influence",
     "series_trust",
     "tracin",

@@ -1,4 +1,4 @@
-"""Products of the training losses' gradients with parameter vectors, v . grad l_j, without a matrix [n, p].
+"""Products of the training losses' gradients with parameter vectors, and their weighted sums, without a matrix [n, p].
 
 A trained final layer alone has grad l_j = (dl/df)_j x phi_j, phi its features; recorded layers give the product from
 their inputs and output gradients (``layerwise.product``); any other gradients are taken some examples at a time.
@@ -6,11 +6,12 @@ their inputs and output gradients (``layerwise.product``); any other gradients a
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.influence.measures import measure_gradients
-from explainlib.layerwise import GradientSource, product
+from explainlib.layerwise import GradientSource, combination, product
 from explainlib.layerwise.gradient_matrix import checked_plan
 from explainlib.memory import slices
 from explainlib.risk import Risk
@@ -45,6 +46,31 @@ def training_products(
     out = vectors.new_empty(len(vectors), risk.n)
     for part in slices(risk.n, BLOCK // (risk.p * vectors.element_size())):
         out[:, part] = vectors @ risk.loss_gradients(risk.train[part]).T
+    return out
+
+
+def member_sums(
+    risk: Risk, weights: Float[Tensor, "g n"], *, memory: int | float | None = None
+) -> Float[Tensor, "g p"]:
+    """Return sum_i w_gi grad l_i for each of g weightings; only examples with a weight are read, once for all groups.
+
+    Args:
+        risk: with its theta; its own weights and ridge play no part.
+        weights: mostly zero.
+        memory: bytes to work with beside the result; None is a quarter of what is free.
+    """
+    members = (weights != 0).any(0).nonzero()[:, 0]
+    own, examples = weights[:, members], risk.train[members]
+    if risk.head is not None:
+        slope = risk.loss.gradient(risk.outputs(), risk.train.y)[members]
+        matrices = torch.einsum("gm,mc,md->gcd", own, slope, risk.features()[members])
+        return risk.head.flat(matrices)
+    if not checked_plan(risk.parameters, risk.theta, risk.train.x, warn=False).fallback:
+        source = measure_gradients(risk.parameters, risk.theta, examples, risk.loss, memory=memory)
+        return combination(source, own, memory=memory)
+    out = weights.new_zeros(len(weights), risk.p)
+    for part in slices(len(members), BLOCK // (risk.p * weights.element_size())):
+        out += own[:, part] @ risk.loss_gradients(examples[torch.arange(len(members))[part]])
     return out
 
 

@@ -30,10 +30,11 @@ from explainlib import compute
 from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
 from explainlib.influence.groups.remaining import remaining_inverse
 from explainlib.influence.groups.removal import WEIGHTINGS, Removal, group_statuses, removal_weights, require_solved
+from explainlib.influence.products import member_sums
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
-from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
+from explainlib.solvers.inverse import Curvature, Inverse, Solver, inverse_curvature
 from explainlib.solvers.preconditioner import preconditioner
 from explainlib.solvers.remedies import DENSE_INDEFINITE, risk_remedies
 from explainlib.training.variational import ElboRisk
@@ -56,6 +57,7 @@ def removal_effect(
     order: int | str = 1,
     weighting: str = "preserve",
     third_derivative: bool = False,
+    curvature: Curvature = "hessian",
     solver: str | Solver = "dense",
     damping: float = 0.0,
     strict: bool = False,
@@ -69,6 +71,8 @@ def removal_effect(
         order: 1 (theta - theta1), 2 (theta - theta1 + theta2), or "newton" (one Newton step of the remaining problem).
         weighting: "preserve" or "plain"; see the module's formulas. Compare only with a truth of the same weighting.
         third_derivative: with order 2, keep T.
+        curvature: with order 1, as in ``parameter_influence``: "gauss_newton", "ekfac" and others in place of H; the
+            other orders are of the Hessian. For thousands of groups of a large network see ``group_loss_change``.
         solver: for orders 1 and 2 as in ``parameter_influence``; "newton" iterates CG on each remaining problem,
             preconditioned with the full problem's factor.
         damping: absolute, added to the curvature only to solve with it.
@@ -93,16 +97,23 @@ def removal_effect(
     require_nonnegative("damping", damping)
     checked = require_groups(groups, risk.n)
     _require_ridge_alone(risk, order)
+    if curvature != "hessian" and order != 1:
+        raise ValueError(f"order={order!r} is made of Hessians; pass curvature='hessian', or order=1.")
     if third_derivative and order != 2:
         raise ValueError(f"third_derivative=True belongs to order=2, got order={order!r}; leave it out.")
     rest = removal_weights(risk, checked, weighting)
-    gradient_norm = require_minimum(risk, strict=strict, user="group influence")
+    gradient_norm = (
+        require_minimum(risk, strict=strict, user="group influence")
+        if curvature == "hessian"
+        else float(risk.gradient().norm())
+    )
     batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1)))
     f = risk.theta.new_tensor([len(group) / risk.n for group in checked])
     if order == "newton":
         step = _newton_steps(risk, damping, weighting)
     else:
-        inverse = inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping"))
+        how = {"curvature": curvature, "solver": solver, "damping": damping}
+        inverse = inverse_curvature(risk, **how, offers=("curvature", "solver", "damping"))
         step = _terms(risk, inverse, damping, order, weighting, third_derivative)
     results, statuses = [], []
     with tqdm(total=len(checked), desc="removal effect", delay=2.0, leave=False) as bar:
@@ -150,16 +161,15 @@ def _terms(risk: Risk, inverse: Inverse, damping: float, order: int, weighting: 
 
     def step(rest: Float[Tensor, "g n"], f: Float[Tensor, "g 1"]) -> tuple[list, tuple[Tensor, Tensor]]:
         group_weights = torch.where(rest == 0, risk.weights_or_ones(), 0.0)  # the group's own weights, 0 elsewhere
-        group = weighted_risks(risk, group_weights)
         theta = risk.theta.expand(len(rest), -1)
-        group_gradient = group.gradients(theta) - risk.l2 * theta  # g_U / n
+        group_gradient = member_sums(risk, group_weights / risk.n)  # g_U / n
         first = inverse(
             (group_gradient + f * risk.l2 * theta) / (1 - f) if keep else group_gradient
         )  # eq. (8), ridge added
         theta1 = -first.value
         if order == 1:
             return [first], (theta1, torch.zeros_like(theta1))
-        group_product = group.operator(theta)(theta1) - risk.l2 * theta1  # f H_U theta1
+        group_product = _member_curvature(risk, group_weights, theta1)  # f H_U theta1
         if keep:
             # H_d theta1 minus this right-hand side is (H - l2 I - H_U) theta1: damping cancels
             second = inverse((group_product + f * (risk.l2 + damping) * theta1) / (1 - f))
@@ -174,6 +184,15 @@ def _terms(risk: Risk, inverse: Inverse, damping: float, order: int, weighting: 
         return [first, second, third], (theta1, theta2 - third.value / 2)
 
     return step
+
+
+def _member_curvature(risk: Risk, weights: Float[Tensor, "g n"], v: Float[Tensor, "g p"]) -> Float[Tensor, "g p"]:
+    """Return 1/n sum_i w_gi H_i v_g, row by row, H_i without ridge; only examples that some group holds are read."""
+    members = (weights != 0).any(0).nonzero()[:, 0]
+    part = risk.subset(members)  # its 1/n is 1 over the members
+    theta = risk.theta.expand(len(v), -1)
+    product = weighted_risks(part, weights[:, members]).operator(theta)(v) - risk.l2 * v
+    return product * (len(members) / risk.n)
 
 
 def _newton_steps(risk: Risk, damping: float, weighting: str):

@@ -13,6 +13,9 @@ from explainlib import compute
 from explainlib.checks import require_choice, require_groups
 from explainlib.datasets import Examples
 from explainlib.derivatives import vmap
+from explainlib.influence.measures import measure_gradients, require_measure
+from explainlib.layerwise import per_example
+from explainlib.losses import LossFunction
 from explainlib.risk import Risk
 from explainlib.solvers.solution import Solution
 
@@ -64,6 +67,37 @@ class Removal:
         if not evaluate:
             return self.risk.loss_gradients(test) @ self.change.T
         return self.losses(test) - self.risk.losses(test)[:, None]
+
+    @compute.entry
+    def measure_change(
+        self,
+        test: Examples,
+        *,
+        measure: str | LossFunction = "loss",
+        output: int | None = None,
+        evaluate: bool = True,
+    ) -> Float[Tensor, "t g"]:
+        """Return each test's measure after removal minus the measure now, [t, g]; ``loss_change`` for the loss.
+
+        Args:
+            test: t examples that fit the risk.
+            measure: "loss", "output", "margin" or a callable, as in ``loss_influence``.
+            output: for "output": which one; None is that of each test's label, or the only one.
+            evaluate: as in ``loss_change``.
+
+        Returns:
+            In units of the measure. Positive: it rises when the group leaves.
+
+        Raises:
+            TypeError, ValueError: a measure that does not fit the tests.
+        """
+        risk = self.risk
+        y = risk.require_examples(test, "test").y
+        how = {"loss": risk.loss, "parameters": risk.parameters, "theta": risk.theta, "test": test}
+        measured = require_measure(measure, output, **how)
+        if not evaluate:
+            return per_example(measure_gradients(risk.parameters, risk.theta, test, measured)) @ self.change.T
+        return measured.value(self.outputs(test), y).T - measured.value(risk.outputs(test), y)[:, None]
 
     @compute.entry
     def losses(self, test: Examples) -> Float[Tensor, "t g"]:

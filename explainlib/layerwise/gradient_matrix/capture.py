@@ -102,7 +102,7 @@ class GradientSource:
         x: Tensor,
         cotangents: Cotangents,
         *,
-        memory: int | None = None,
+        memory: int | float | None = None,
     ) -> None:
         p = parameters.theta.numel()
         require_shape("theta", require_tensor("theta", theta), [p], meaning="(the chosen parameters, flattened)")
@@ -249,7 +249,7 @@ def gradients(
     x: Tensor,
     cotangents: Cotangents,
     *,
-    memory: int | None = None,
+    memory: int | float | None = None,
 ) -> GradientSource:
     """Return the gradients of c_i . f(x_i), captured tile by tile when they are needed.
 
@@ -270,7 +270,7 @@ def capture(
     x: Tensor,
     cotangents: Cotangents,
     *,
-    memory: int | None = None,
+    memory: int | float | None = None,
 ) -> Capture:
     """Return the gradients of c_i . f(x_i) as layer inputs and output gradients, all in memory.
 

@@ -23,7 +23,7 @@ Gradients = Capture | GradientSource
 
 
 @compute.entry
-def gram(a: Gradients, b: Gradients, *, memory: int | None = None) -> Float[Tensor, "t n"]:
+def gram(a: Gradients, b: Gradients, *, memory: int | float | None = None) -> Float[Tensor, "t n"]:
     """Return the inner products of all gradients of a with all of b.
 
     Args:
@@ -60,7 +60,7 @@ def gram(a: Gradients, b: Gradients, *, memory: int | None = None) -> Float[Tens
 
 
 @compute.entry
-def norms(a: Gradients, *, memory: int | None = None) -> Float[Tensor, " n"]:
+def norms(a: Gradients, *, memory: int | float | None = None) -> Float[Tensor, " n"]:
     """Return the squared length of each gradient, the diagonal of ``gram(a, a)``."""
     tiles, work = _row_tiles(a, memory)
     parts = [
@@ -70,7 +70,7 @@ def norms(a: Gradients, *, memory: int | None = None) -> Float[Tensor, " n"]:
 
 
 @compute.entry
-def product(a: Gradients, vectors: Float[Tensor, "k p"], *, memory: int | None = None) -> Float[Tensor, "n k"]:
+def product(a: Gradients, vectors: Float[Tensor, "k p"], *, memory: int | float | None = None) -> Float[Tensor, "n k"]:
     """Return the inner products G v of each gradient with flat parameter vectors.
 
     Args:
@@ -93,7 +93,9 @@ def product(a: Gradients, vectors: Float[Tensor, "k p"], *, memory: int | None =
 
 
 @compute.entry
-def combination(a: Gradients, weights: Float[Tensor, "k n"], *, memory: int | None = None) -> Float[Tensor, "k p"]:
+def combination(
+    a: Gradients, weights: Float[Tensor, "k n"], *, memory: int | float | None = None
+) -> Float[Tensor, "k p"]:
     """Return the weighted sums G^T w of the gradients, the adjoint of ``product``.
 
     Args:
