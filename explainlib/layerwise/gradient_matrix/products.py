@@ -182,7 +182,7 @@ def _tile_shape(a: Gradients, b: Gradients, free: int, symmetric: bool) -> tuple
     return rows, min(columns, b.n), work
 
 
-def _row_tiles(a: Gradients, memory: int | None) -> tuple[list[slice], int]:
+def _row_tiles(a: Gradients, memory: int | float | None) -> tuple[list[slice], int]:
     """Return slices of rows that fit into the memory, and the bytes left for the temporary numbers of one block."""
     free, cost = memory_limit(memory, a.theta.device), max(1, _row_bytes(a))
     work = min(TILE, free // 4)
