@@ -10,6 +10,7 @@ a reweighted risk by -w_j/n: its weights are in H, and influence is per unit of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,6 +21,7 @@ from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples
 from explainlib.influence.measures import measure_gradients, require_measure
 from explainlib.influence.products import training_gradients, training_products
+from explainlib.influence.stored import influence_store, stored_products
 from explainlib.layerwise import per_example
 from explainlib.losses import Loss, LossFunction
 from explainlib.memory import alternatives
@@ -106,6 +108,7 @@ def loss_influence(
     strict: bool = False,
     on_failure: str = "raise",
     memory: int | float | None = None,
+    store: str | Path | None = None,
 ) -> Float[Tensor, "t n"]:
     r"""Return d l_t / d eps_j = -grad l_t^T H^+ grad l_j for every test and training example.
 
@@ -128,6 +131,8 @@ def loss_influence(
         memory: bytes to work with in the products with the gradients, beside the t test gradients and the result; None
             is a quarter of what is free. A curvature fitted before (``xl.curvature.Ekfac(risk, memory=...)``) has its
             own.
+        store: a folder for the solves and for the scores, some training examples at a time; an interrupted call goes on
+            where it was, another computation is refused.
 
     Returns:
         [t, n], in units of the measure per unit of weight. Positive: more of example j raises the measure of test t;
@@ -144,16 +149,22 @@ def loss_influence(
     measured = require_measure(measure, output, loss=risk.loss, parameters=risk.parameters, theta=risk.theta, test=test)
     if curvature in NEED_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
-    if _through_grams(risk, curvature, solver, damping, keep):
+    if store is None and _through_grams(risk, curvature, solver, damping, keep):
         return -_between_grams(risk, test, measured, curvature, damping, on_failure)
-    inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
-    by_layers = isinstance(curvature, Ekfac) or curvature == "ekfac"  # without materialised training gradients
-    if by_layers or measured is not risk.loss:
-        rows = per_example(measure_gradients(risk.parameters, risk.theta, test, measured, memory=memory))
-    else:
-        rows = risk.loss_gradients(test)
-    solved = inverse(rows).require_converged(on_failure).value
-    return -training_products(risk, solved, memory=memory)
+
+    def solve() -> Float[Tensor, "t p"]:
+        inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
+        by_layers = isinstance(curvature, Ekfac) or curvature == "ekfac"  # without materialised training gradients
+        if by_layers or measured is not risk.loss:
+            rows = per_example(measure_gradients(risk.parameters, risk.theta, test, measured, memory=memory))
+        else:
+            rows = risk.loss_gradients(test)
+        return inverse(rows).require_converged(on_failure).value
+
+    if store is None:
+        return -training_products(risk, solve(), memory=memory)
+    options = {"curvature": curvature, "solver": solver, "damping": damping, "keep": keep}
+    return -stored_products(influence_store(store, risk, test, measured, options), risk, solve, memory=memory)
 
 
 def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, damping: float, keep: Keep) -> bool:

@@ -1,6 +1,7 @@
 """Streamed examples: the same numbers as in memory, in parts, and a clear error for a source that does not keep still."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -278,3 +279,43 @@ def test_no_model_and_no_layout():
         xl.models.adapted(lambda x: x)
     with pytest.raises(TypeError, match="pass x.inputs|Type-check"):
         xl.models.adapted(mlp(), inputs=("ids", "mask"))
+
+
+class Sentences(Dataset):
+    """Six tokens, a mask, and the next token as the label of each."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        ids = torch.randint(0, 7, (6,), generator=torch.Generator().manual_seed(i))
+        labels = ids.roll(-1)
+        labels[-1] = -100
+        return {"input_ids": ids, "attention_mask": torch.ones(6, dtype=torch.bool), "labels": labels}
+
+
+class Answer:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class Language(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm, self.out = nn.Embedding(7, 5), nn.LayerNorm(5), nn.Linear(5, 7)
+
+    def forward(self, input_ids, attention_mask):
+        return Answer(self.out(self.norm(self.table(input_ids) * attention_mask[..., None])))
+
+
+def test_the_lines_of_the_readme():
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    lines = text[text.index("## Your own data and model") :].split("```python")[1].split("```")[0]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        names = {"xl": xl, "my_dataset": Sentences(), "my_network": Language().eval()}
+    exec(lines, names)
+    assert names["scores"].shape == (5, 12) and names["ekfac"].left_out == () and names["ekfac"].labels == "sampled"
+    risk = names["risk"]
+    own = -names["ekfac"].inverse_product(risk.loss_gradients(risk.train[:5]), damping=1e-3) @ risk.loss_gradients().T
+    torch.testing.assert_close(names["scores"], own, rtol=1e-3, atol=1e-4)
