@@ -27,7 +27,7 @@ INSIDE = {
     ],
     "figures": [
         "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",
-        "bilevel", "representers", "studies", "fragility",
+        "bilevel", "representers", "studies", "fragility", "comparison",
     ],
     "influence": ["measures", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
@@ -41,7 +41,7 @@ INSIDE = {
     ],
     "panels": [
         "frame", "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
-        "harmful", "representer", "task_removal", "distributions",
+        "harmful", "representer", "task_removal", "distributions", "scoreboard",
     ],
     "studies": [
         "record", "runner", "claims", "kept", "marks", "few_shot", "influence", "group", "fragility", "representers",
