@@ -118,7 +118,9 @@ class Scoreboard(InteractivePanel):
         with self._busy("judging all claims again from the tables of the studies ..."):
             again = scoreboard(self._folder).set_index("id")["verdict"]
         then = self.board.set_index("id")["verdict"]
-        changed = [f"{name}: {then[name]} before, {again[name]} now" for name in then.index if then[name] != again[name]]
+        changed = [
+            f"{name}: {then[name]} before, {again[name]} now" for name in then.index if then[name] != again[name]
+        ]
         said = "; ".join(changed) or f"all {len(then)} verdicts are the same"
         self._truths["again"] = f"judged again from the tables: {said}"
         return self._report("judged again", started)

@@ -27,7 +27,9 @@ def board():
 def rows(text):
     """Return id and verdict of each listed claim."""
     lines = text.split(" in full (")[0].splitlines()[1:-1]
-    return {line[:4].strip(): next(v for v in sorted(VERDICTS, key=len)[::-1] if line[4:].startswith(v)) for line in lines}
+    return {
+        line[:4].strip(): next(v for v in sorted(VERDICTS, key=len)[::-1] if line[4:].startswith(v)) for line in lines
+    }
 
 
 def test_all_claims_are_listed_with_their_verdicts(panel, board):
