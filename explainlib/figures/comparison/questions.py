@@ -61,7 +61,7 @@ def agreement_table(table: pandas.DataFrame, *, controls: Collection[str] = ()) 
     with style():
         picture = Picture(width, height)
         ax = picture.add_axes((2.45 / width, 0.01, 0.985 - 2.45 / width, 0.98 - 0.62 / height))
-        ax.imshow(table.fillna(0.0).to_numpy(), cmap="cividis_r", vmin=0, vmax=1, aspect="auto")
+        ax.imshow(table.to_numpy(), cmap="cividis_r", vmin=0, vmax=1, aspect="auto")  # white where there is none
         ax.grid(False)
         for i, name in enumerate(table.index):
             for j, column in enumerate(table.columns):
@@ -123,46 +123,43 @@ def agreement_by_steps(
     return picture
 
 
-def cost_and_agreement(
-    passes: Mapping[str, int | float], table: pandas.DataFrame, *, title: str | None = None
-) -> Picture:
+def cost_and_agreement(passes: pandas.DataFrame, agreement: pandas.DataFrame) -> Picture:
     """Return agreement with the truth against the passes over the training data, one panel a question.
 
     Args:
-        passes: by method, above zero.
-        table: rows are methods, columns are questions.
-        title: above the panels.
+        passes: rows are methods, columns are questions; above zero.
+        agreement: of the same rows and columns.
     """
     with style():
-        picture = Picture(5.4 * table.shape[1], 4.3)
-        axes = picture.subplots(1, table.shape[1], sharey=True, squeeze=False)[0]
+        picture = Picture(5.4 * agreement.shape[1], 4.4)
+        axes = picture.subplots(1, agreement.shape[1], sharey=True, squeeze=False)[0]
         width = picture.get_figwidth()
-        picture.subplots_adjust(left=0.65 / width, right=1 - 0.15 / width, bottom=0.13, top=0.9, wspace=0.05)
-        for ax, column in zip(axes, table.columns, strict=True):
-            _price(ax, passes, table[column])
+        picture.subplots_adjust(left=0.65 / width, right=1 - 0.15 / width, bottom=0.13, top=0.92, wspace=0.05)
+        for ax, column in zip(axes, agreement.columns, strict=True):
+            _price(ax, passes[column], agreement[column])
             ax.set_title(literal(" ".join(column.split())), loc="left")
+            said = "; ".join(
+                f"{name} {passes.loc[name, column]:,.0f}, {value:.2f}" for name, value in agreement[column].items()
+            )
+            set_alt(ax, f"Passes over the training data and agreement, {' '.join(column.split())}: {said}.")
         axes[0].set_ylabel("Spearman with the truth")
-        if title:
-            picture.suptitle(literal(title), x=0.01, ha="left")
-    said = "; ".join(
-        f"{name} {passes[name]:,.0f} passes, " + ", ".join(f"{table.loc[name, c]:.2f}" for c in table.columns)
-        for name in table.index
-    )
-    set_alt(picture, f"Agreement by passes over the training data, {', '.join(map(str, table.columns))}: {said}.")
     return picture
 
 
-def _price(ax: Axes, passes: Mapping[str, int | float], agreement: pandas.Series) -> None:
-    """Draw one question: marks in one ink, each with its name, moved apart where marks are near."""
-    last: dict[float, list[float]] = {}
+REACH, ROOM = 40, 0.06  # how far a name reaches to the right, as a factor, and how high it is
+
+
+def _price(ax: Axes, passes: pandas.Series, agreement: pandas.Series) -> None:
+    """Draw one question: a mark for each method with its name, moved up where another name stands in its way."""
+    taken: list[tuple[float, float]] = []
     for name in agreement.sort_values().index:
         x, y = float(passes[name]), float(agreement[name])
-        ax.plot([x], [y], marker="o", color=PALETTE["blue"], markersize=7, linestyle="none")
-        near = [other for other in last if abs(other / x) < 3 and abs(x / other) < 3]
-        floor = max((max(last[other]) + 0.055 for other in near), default=-1.0)
-        place = max(y, floor)
-        last.setdefault(x, []).append(place)
-        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6} if place - y > 0.02 else None
-        ax.annotate(literal(name), (x, y), xytext=(x * 1.25, place), va="center", fontsize=9.5, arrowprops=line)
+        ax.plot([x], [y], marker="o", color=PALETTE["blue"], markersize=7, linestyle="none", zorder=3)
+        place = y
+        while any(1 / REACH < other / x < REACH and abs(height - place) < ROOM for other, height in taken):
+            place += ROOM / 4
+        taken.append((x, place))
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6} if place - y > ROOM / 2 else None
+        ax.annotate(literal(name), (x, y), xytext=(x * 1.3, place), va="center", fontsize=9.5, arrowprops=line)
     ax.set_xscale("log")
-    ax.set(xlim=(0.6, max(passes.values()) * 60), ylim=(-0.1, 1.12), xlabel="passes over the training data")
+    ax.set(xlim=(0.6, float(passes.max()) * 200), ylim=(-0.1, 1.16), xlabel="passes over the training data")
