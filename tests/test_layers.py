@@ -44,7 +44,7 @@ INSIDE = {
         "harmful", "representer", "task_removal", "distributions", "scoreboard",
     ],
     "studies": [
-        "record", "runner", "claims", "kept", "marks", "few_shot", "influence", "group", "fragility", "representers",
+        "record", "runner", "claims", "kept", "marks", "side_by_side", "few_shot", "influence", "group", "fragility", "representers",
         "tlxml", "removal", "bilevel", "scoreboard",
     ],
 }  # fmt: skip

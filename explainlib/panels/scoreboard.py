@@ -19,10 +19,9 @@ from explainlib.panels.frame import framed
 from explainlib.panels.html import lines_html, message
 from explainlib.panels.interactive import Action, InteractivePanel
 from explainlib.studies.claims import VERDICTS
-from explainlib.studies.scoreboard import PAPERS, kept_scoreboard, scoreboard
+from explainlib.studies.scoreboard import LETTERS, PAPERS, kept_scoreboard, scoreboard
 
 ALL = "all"
-LETTERS = {"TLXML": "T", "Ren": "R", "Epifano": "E", "Tsai": "P", "Basu": "B"}  # the first letter of a claim's id
 # A sign beside each verdict, so that no colour is needed.
 SIGNS = {"held": "&#10003;", "not held": "&#10007;", "undecided": "?", "premise absent": "&#8709;",
          "not applicable": "&#8211;"}  # fmt: skip

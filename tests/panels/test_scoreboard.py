@@ -8,10 +8,10 @@ import pandas
 import pytest
 
 import explainlib as xl
-from explainlib.panels.scoreboard import LETTERS, SIGNS
+from explainlib.panels.scoreboard import SIGNS
 from explainlib.studies.claims import CLAIMS, VERDICTS
 from explainlib.studies.kept import FINISHED
-from explainlib.studies.scoreboard import PAPERS, kept_scoreboard, scoreboard
+from explainlib.studies.scoreboard import LETTERS, PAPERS, kept_scoreboard, scoreboard
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from explainlib.course.exercises.answers import Choice, Count, Function, Number, Numbers
 from explainlib.course.exercises.exercise import Exercise, Mistake
-from explainlib.datasets import Examples, flip_labels, load
+from explainlib.datasets import Examples
 from explainlib.influence import loss_influence, trak
 from explainlib.metrics import fidelity
 from explainlib.models import mlp
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
+from explainlib.studies.side_by_side import fours_and_nines
 from explainlib.training import fresh_starts, minimise
 
 FACTORS = {  # what a score is multiplied by to predict a removal, by what it is a score of
@@ -54,9 +55,7 @@ def _filter(h: Float[Tensor, " k"], rate: float, steps: int) -> Float[Tensor, " 
 @functools.cache
 def _problem() -> tuple[Risk, Examples]:
     """Return the notebook's objective of fours and nines, not trained yet, and its sixty test digits."""
-    pairs = [part[(part.y == 4) | (part.y == 9)] for part in load("digits")]
-    clean, test = (Examples(part.x.double(), (part.y == 9).long(), ("4", "9")) for part in pairs)
-    train, _ = flip_labels(clean[:120], 0.1, seed=0)
+    train, test, _ = fours_and_nines()
     return Risk(mlp([64, 8, 2], "tanh", dtype=torch.float64), train, l2=0.03), test
 
 

@@ -24,13 +24,13 @@ class Step(NamedTuple):
 STEPS = (
     Step(
         "Do you only look for wrong labels?",
-        "Sort by the raw loss first, then by each example's score on itself",
+        "Sort by raw loss first, then by each example's score on itself",
         "risk.losses(), metrics.mislabel_auc",
         "04, 08, 09",
     ),
     Step(
         "Can you afford to train again without it?",
-        "Do, and do it twice: a truth that does not repeat judges nothing",
+        "Do, and twice: a truth that does not repeat judges nothing",
         "retraining.leave_out",
         "01, 03",
     ),
@@ -48,19 +48,19 @@ STEPS = (
     ),
     Step(
         "Stopped early? (1/(rate x steps) is not far below the ridge)",
-        "Damping 1/(rate x steps); after very few steps plain gradients do",
+        "Damping 1/(rate x steps); in the first steps, plain gradients",
         'loss_influence(curvature="gauss_newton", damping=...)',
         "09",
     ),
     Step(
         "No minimum, or the Hessian not positive?",
-        "Damped Gauss-Newton: it answers for a model held near where it is",
+        "Damped Gauss-Newton: it answers for a model held near itself",
         "influence.proximal_response",
         "03",
     ),
     Step(
         "Does a whole group leave?",
-        "Read the trust first; second order or a Newton step, else train again",
+        "Read the trust; second order or a Newton step, or train again",
         "removal_effect, series_trust",
         "02, 09",
     ),
@@ -73,7 +73,7 @@ STEPS = (
 )
 OTHERWISE = Step(
     "",
-    "CG for the same number; low rank, then EK-FAC, for less work and less fidelity",
+    "CG for the same number; low rank or EK-FAC, a coarser one for less",
     'loss_influence(solver="cg"), (curvature="ekfac")',
     "01, 09",
 )
@@ -130,7 +130,7 @@ def _box(ax: Axes, x: float, y: float, width: float, text: str, *, edge: str, fa
 def _action(ax: Axes, y: float, step: Step) -> None:
     """Draw what to do: words, and below them the call and the notebooks."""
     _box(ax, 4.62, y, 5.42, "", edge=PALETTE["blue"], face="white", wrap=60)
-    ax.text(4.76, y - 0.26, "\n".join(textwrap.wrap(step.answer, 62)), fontsize=10.5, va="center")
+    ax.text(4.76, y - 0.26, "\n".join(textwrap.wrap(step.answer, 66)), fontsize=10.5, va="center")
     ax.text(4.76, y - 0.59, step.call, fontsize=8.5, va="center", family="monospace", color=PALETTE["blue"])
     ax.text(9.94, y - 0.59, f"notebook {step.shown}", fontsize=8.5, va="center", ha="right", color="0.25")
 

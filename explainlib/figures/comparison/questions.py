@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from explainlib.figures.picture import Picture, literal, set_alt
 
 
 def ranked_by_method(
-    train: Examples, scores: Mapping[str, Float[Tensor, " n"]], *, k: int = 6, marked: Collection[int] = ()
+    train: Examples, scores: Mapping[str, Float[Tensor, " n"]], *, k: int = 6, marked: Bool[Tensor, " n"] | None = None
 ) -> Picture:
     """Return one row of thumbnails a method: the k training examples of highest score, the highest first.
 
@@ -24,10 +24,11 @@ def ranked_by_method(
         train: n examples.
         scores: by the method's name; positive is harmful.
         k: thumbnails in a row.
-        marked: training examples whose title gets a star.
+        marked: the training examples whose title gets a star; None marks none.
     """
     names = {name: values.argsort(descending=True)[:k].tolist() for name, values in scores.items()}
     width, height = 2.3 + 1.15 * k, 1.38 * len(names)
+    stars = [""] * len(train) if marked is None else [" *" if star else "" for star in marked]
     with style():
         picture = Picture(width, height)
         grid = picture.subplots(len(names), k, squeeze=False)
@@ -36,13 +37,11 @@ def ranked_by_method(
         )
         for row, (name, order) in zip(grid, names.items(), strict=True):
             for ax, index in zip(row, order, strict=False):
-                star = " *" if index in marked else ""
-                draw_example(ax, train, index, title=f"#{index} {class_name(train, index)}{star}")
+                draw_example(ax, train, index, title=f"#{index} {class_name(train, index)}{stars[index]}")
             place = {"xy": (-0.14, 0.5), "xycoords": "axes fraction", "ha": "right", "va": "center"}
             row[0].annotate(literal(name), **place, fontsize=11)
     said = "; ".join(
-        f"{name}: " + ", ".join(f"#{index}{' *' if index in marked else ''}" for index in order)
-        for name, order in names.items()
+        f"{name}: " + ", ".join(f"#{index}{stars[index]}" for index in order) for name, order in names.items()
     )
     set_alt(picture, f"The {k} training examples of highest score by {len(names)} methods. {said}.")
     return picture
@@ -123,23 +122,24 @@ def agreement_by_steps(
     return picture
 
 
-def cost_and_agreement(passes: pandas.DataFrame, agreement: pandas.DataFrame) -> Picture:
+def cost_and_agreement(passes: Mapping[str, Sequence[int]], agreement: pandas.DataFrame) -> Picture:
     """Return agreement with the truth against the passes over the training data, one panel a question.
 
     Args:
-        passes: rows are methods, columns are questions; above zero.
-        agreement: of the same rows and columns.
+        passes: by method, one number for each question, above zero.
+        agreement: rows are methods, columns are questions.
     """
+    cost = pandas.DataFrame(dict(passes), index=agreement.columns).T
     with style():
         picture = Picture(5.4 * agreement.shape[1], 4.4)
         axes = picture.subplots(1, agreement.shape[1], sharey=True, squeeze=False)[0]
         width = picture.get_figwidth()
         picture.subplots_adjust(left=0.65 / width, right=1 - 0.15 / width, bottom=0.13, top=0.92, wspace=0.05)
         for ax, column in zip(axes, agreement.columns, strict=True):
-            _price(ax, passes[column], agreement[column])
+            _price(ax, cost[column], agreement[column])
             ax.set_title(literal(" ".join(column.split())), loc="left")
             said = "; ".join(
-                f"{name} {passes.loc[name, column]:,.0f}, {value:.2f}" for name, value in agreement[column].items()
+                f"{name} {cost.loc[name, column]:,.0f}, {value:.2f}" for name, value in agreement[column].items()
             )
             set_alt(ax, f"Passes over the training data and agreement, {' '.join(column.split())}: {said}.")
         axes[0].set_ylabel("Spearman with the truth")
@@ -147,6 +147,7 @@ def cost_and_agreement(passes: pandas.DataFrame, agreement: pandas.DataFrame) ->
 
 
 REACH, ROOM = 40, 0.06  # how far a name reaches to the right, as a factor, and how high it is
+MARK = 15  # how far it reaches over a mark
 
 
 def _price(ax: Axes, passes: pandas.Series, agreement: pandas.Series) -> None:
@@ -156,7 +157,10 @@ def _price(ax: Axes, passes: pandas.Series, agreement: pandas.Series) -> None:
         x, y = float(passes[name]), float(agreement[name])
         ax.plot([x], [y], marker="o", color=PALETTE["blue"], markersize=7, linestyle="none", zorder=3)
         place = y
-        while any(1 / REACH < other / x < REACH and abs(height - place) < ROOM for other, height in taken):
+        marks = [(float(passes[other]), float(agreement[other])) for other in agreement.index if other != name]
+        while any(1 / REACH < other / x < REACH and abs(height - place) < ROOM for other, height in taken) or any(
+            1 < other / x < MARK and abs(height - place) < ROOM for other, height in marks
+        ):
             place += ROOM / 4
         taken.append((x, place))
         line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6} if place - y > ROOM / 2 else None

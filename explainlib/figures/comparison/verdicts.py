@@ -7,6 +7,7 @@ import pandas
 from explainlib.figures.palette import PALETTE, style
 from explainlib.figures.picture import Picture, literal, set_alt
 from explainlib.studies.claims import VERDICTS
+from explainlib.studies.scoreboard import LETTERS
 
 LOOKS = {  # colour and hatch of each verdict
     "held": (PALETTE["blue"], ""),
@@ -17,16 +18,15 @@ LOOKS = {  # colour and hatch of each verdict
 }
 
 
-def verdict_bars(board: pandas.DataFrame, papers: dict[str, str]) -> Picture:
+def verdict_bars(board: pandas.DataFrame) -> Picture:
     """Return one bar a paper, its claims by verdict.
 
     Args:
         board: the scoreboard, with columns "id" and "verdict".
-        papers: the first letter of a claim's id, by the paper's short name.
     """
     counts = {
         name: board[board["id"].str.startswith(letter)]["verdict"].value_counts().to_dict()
-        for name, letter in papers.items()
+        for name, letter in LETTERS.items()
     }
     with style():
         picture = Picture(8.2, 0.95 + 0.48 * len(counts))

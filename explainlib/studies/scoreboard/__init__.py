@@ -1,6 +1,6 @@
 """The scoreboard: all 46 claims judged from the kept tables, as a table and as a page."""
 
-from explainlib.studies.scoreboard.page import PAPERS, page
+from explainlib.studies.scoreboard.page import LETTERS, PAPERS, page
 from explainlib.studies.scoreboard.power import power_table
 from explainlib.studies.scoreboard.table import (
     claims_by_run,
@@ -13,6 +13,7 @@ from explainlib.studies.scoreboard.table import (
 from explainlib.studies.scoreboard.write import earlier_verdicts, verdicts_by_run, write_scoreboard
 
 __all__ = [
+    "LETTERS",
     "PAPERS",
     "claims_by_run",
     "earlier_verdicts",
