@@ -80,9 +80,12 @@ def agreement_by_question(
         }
         for name, table in scores.items()
     }
-    found = pandas.DataFrame(said).T
-    words = found.map(lambda each: f"{each.low:.2f} to {each.high:.2f}")
-    return found.map(float), words.rename(columns=lambda question: " ".join(question.split()))
+    words = {
+        name: {" ".join(question.split()): f"{each.low:.2f} to {each.high:.2f}" for question, each in row.items()}
+        for name, row in said.items()
+    }
+    found = {name: {question: float(each) for question, each in row.items()} for name, row in said.items()}
+    return pandas.DataFrame(found).T, pandas.DataFrame(words).T
 
 
 def label_agreement(scores: Float[Tensor, " n"], flipped: Bool[Tensor, " n"]) -> float:

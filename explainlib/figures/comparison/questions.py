@@ -65,7 +65,7 @@ def agreement_table(table: pandas.DataFrame, *, controls: Collection[str] = ()) 
         for i, name in enumerate(table.index):
             for j, column in enumerate(table.columns):
                 _entry(ax, j, i, float(table.iloc[i, j]), first=first[column] == name)
-        if controls:
+        if len(controls):
             ax.axhline(len(table) - len(controls) - 0.5, color="black", linewidth=1.5)
         ax.set_xticks(range(table.shape[1]), [literal(column) for column in table.columns])
         ax.set_yticks(range(len(table)), [literal(name) for name in table.index])
