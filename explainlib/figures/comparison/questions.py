@@ -16,34 +16,45 @@ from explainlib.figures.picture import Picture, literal, set_alt
 
 
 def ranked_by_method(
-    train: Examples, scores: Mapping[str, Float[Tensor, " n"]], *, k: int = 6, marked: Bool[Tensor, " n"] | None = None
+    train: Examples,
+    scores: Mapping[str, Float[Tensor, " n"]],
+    *,
+    explained: Examples,
+    k: int = 6,
+    marked: Bool[Tensor, " n"] | None = None,
 ) -> Picture:
-    """Return one row of thumbnails a method: the k training examples of highest score, the highest first.
+    """Return the explained example, and a row a method: the k training examples of highest score, the highest first.
 
     Args:
         train: n examples.
         scores: by the method's name; positive is harmful.
+        explained: one example, drawn above all rows.
         k: thumbnails in a row.
         marked: the training examples whose title gets a star; None marks none.
     """
     names = {name: values.argsort(descending=True)[:k].tolist() for name, values in scores.items()}
-    width, height = 2.3 + 1.15 * k, 1.38 * len(names)
+    width, height = 2.3 + 1.15 * k, 1.38 * (len(names) + 1)
     stars = [""] * len(train) if marked is None else [" *" if star else "" for star in marked]
     with style():
         picture = Picture(width, height)
-        grid = picture.subplots(len(names), k, squeeze=False)
+        grid = picture.subplots(len(names) + 1, k, squeeze=False)
         picture.subplots_adjust(
             left=2.2 / width, right=0.99, bottom=0.02, top=1 - 0.3 / height, hspace=0.38, wspace=0.1
         )
-        for row, (name, order) in zip(grid, names.items(), strict=True):
+        draw_example(grid[0][0], explained, 0, title=class_name(explained, 0))
+        for ax in grid[0][1:]:
+            ax.set_axis_off()
+        for row, order in zip(grid[1:], names.values(), strict=True):
             for ax, index in zip(row, order, strict=False):
                 draw_example(ax, train, index, title=f"#{index} {class_name(train, index)}{stars[index]}")
-            place = {"xy": (-0.14, 0.5), "xycoords": "axes fraction", "ha": "right", "va": "center"}
+        place = {"xy": (-0.14, 0.5), "xycoords": "axes fraction", "ha": "right", "va": "center"}
+        for row, name in zip(grid, ("explained:", *names), strict=True):
             row[0].annotate(literal(name), **place, fontsize=11)
     said = "; ".join(
         f"{name}: " + ", ".join(f"#{index}{stars[index]}" for index in order) for name, order in names.items()
     )
-    set_alt(picture, f"The {k} training examples of highest score by {len(names)} methods. {said}.")
+    about = f"The {k} training examples of highest score for a test example of class {class_name(explained, 0)}"
+    set_alt(picture, f"{about}, by {len(names)} methods. {said}.")
     return picture
 
 
@@ -147,7 +158,7 @@ def cost_and_agreement(passes: Mapping[str, Sequence[int]], agreement: pandas.Da
 
 
 REACH, ROOM = 40, 0.06  # how far a name reaches to the right, as a factor, and how high it is
-MARK = 15  # how far it reaches over a mark
+MARK = 40  # how far it reaches over a mark
 
 
 def _price(ax: Axes, passes: pandas.Series, agreement: pandas.Series) -> None:

@@ -31,21 +31,21 @@ def verdict_bars(board: pandas.DataFrame) -> Picture:
     with style():
         picture = Picture(8.2, 0.95 + 0.48 * len(counts))
         ax = picture.add_axes((0.1, 0.14, 0.88, 0.7))
-        left = dict.fromkeys(counts, 0)
+        left, order = dict.fromkeys(counts, 0), {name: place for place, name in enumerate(counts)}
         for verdict in VERDICTS:
             colour, hatch = LOOKS[verdict]
-            shown = {name: own.get(verdict, 0) for name, own in counts.items()}
-            if not any(shown.values()):
+            shown = {name: own[verdict] for name, own in counts.items() if verdict in own}
+            if not shown:
                 continue
-            where = {"y": [literal(name) for name in counts], "left": [left[name] for name in counts]}
+            where = {"y": [order[name] for name in shown], "left": [left[name] for name in shown]}
             look = {"color": colour, "hatch": hatch, "edgecolor": "black" if colour == "white" else "white"}
             bars = ax.barh(width=list(shown.values()), linewidth=0.8, label=verdict, **where, **look)
             for bar, value in zip(bars, shown.values(), strict=True):
-                if value:
-                    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-                    middle = bar.get_x() + bar.get_width() / 2
-                    ax.text(middle, bar.get_y() + bar.get_height() / 2, str(value), ha="center", va="center", bbox=box)
-            left = {name: left[name] + shown[name] for name in counts}
+                box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+                middle = bar.get_x() + bar.get_width() / 2
+                ax.text(middle, bar.get_y() + bar.get_height() / 2, str(value), ha="center", va="center", bbox=box)
+            left = {name: left[name] + shown.get(name, 0) for name in counts}
+        ax.set_yticks(list(order.values()), [literal(name) for name in order])
         ax.invert_yaxis()
         ax.grid(False)
         ax.set_xlabel("claims")

@@ -32,10 +32,10 @@ def test_a_row_of_thumbnails_begins_with_the_most_harmful():
     train = Examples(torch.rand(5, 64), torch.tensor([0, 1, 0, 1, 0]), ("4", "9"))
     scores = {"a": torch.tensor([0.0, 3.0, 1.0, 2.0, -1.0]), "b": torch.tensor([5.0, 0.0, 0.0, 0.0, 1.0])}
     marked = torch.tensor([False, True, False, False, True])
-    picture = ranked_by_method(train, scores, k=2, marked=marked)
+    picture = ranked_by_method(train, scores, explained=train[[3]], k=2, marked=marked)
     assert "a: #1 *, #3; b: #0, #4 *." in alt_text(picture)
-    assert {"#1 9 *", "#3 9", "#0 4", "#4 4 *", "a", "b"} <= set(texts(picture))
-    assert "*" not in alt_text(ranked_by_method(train, scores, k=2))
+    assert {"#1 9 *", "#3 9", "#0 4", "#4 4 *", "a", "b", "explained:", "9"} <= set(texts(picture))
+    assert "*" not in alt_text(ranked_by_method(train, scores, explained=train[[3]], k=2))
 
 
 def test_the_star_goes_to_the_best_that_competes():
