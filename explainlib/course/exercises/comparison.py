@@ -154,7 +154,7 @@ EXERCISES = (
         ),
         (
             "Ask of each objective: is it a mean or a sum? And of `loss change`: what is it already?",
-            "[One table](../docs/teach/signs.md) has every factor, in its last column.",
+            "The table of signs (`docs/teach/signs.md`) has every factor, in its last column.",
         ),
     ),
     Exercise(
