@@ -27,7 +27,7 @@ INSIDE = {
     ],
     "figures": [
         "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",
-        "bilevel", "representers", "studies", "fragility",
+        "bilevel", "representers", "studies", "fragility", "comparison",
     ],
     "influence": ["measures", "products", "stored", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
@@ -41,14 +41,14 @@ INSIDE = {
     ],
     "panels": [
         "frame", "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
-        "harmful", "representer", "task_removal", "distributions",
+        "harmful", "representer", "task_removal", "distributions", "scoreboard",
     ],
     "training": [
         "steps", "starts", "trajectory", "weighted", "stacked", "fingerprints", "minima", "minimise", "fit", "fused", "ensembles",
         "without", "variational",
     ],
     "studies": [
-        "record", "runner", "claims", "kept", "marks", "few_shot", "influence", "group", "fragility", "representers",
+        "record", "runner", "claims", "kept", "marks", "side_by_side", "few_shot", "influence", "group", "fragility", "representers",
         "tlxml", "removal", "bilevel", "scoreboard",
     ],
 }  # fmt: skip

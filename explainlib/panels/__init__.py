@@ -7,6 +7,7 @@ from explainlib.panels.group_removal import GroupRemoval
 from explainlib.panels.harmful import Harmful
 from explainlib.panels.removal import Removal
 from explainlib.panels.representer import Representer
+from explainlib.panels.scoreboard import Scoreboard
 from explainlib.panels.task_removal import TaskRemoval
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Harmful",
     "Removal",
     "Representer",
+    "Scoreboard",
     "TaskRemoval",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from explainlib.course.exercises import fragility, groups, primer, representers, single, start, tlxml
+from explainlib.course.exercises import comparison, fragility, groups, representers, single, start
 from explainlib.course.exercises.exercise import Exercise
+from explainlib.course.exercises.meta_learning import bilevel, distributions, primer, tlxml
 
-_MODULES = (start, single, groups, fragility, representers, primer, tlxml)
+_MODULES = (start, single, groups, fragility, representers, primer, tlxml, distributions, bilevel, comparison)
 EXERCISES: dict[str, Exercise] = {each.id: each for module in _MODULES for each in module.EXERCISES}
 
 

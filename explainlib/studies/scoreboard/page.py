@@ -15,6 +15,13 @@ PAPERS = {
     "P": ("Sample based Explanations via Generalized Representers (Tsai et al. 2023)", "representers_study.md"),
     "B": ("On Second-Order Group Influence Functions (Basu et al. 2020)", "group_study.md"),
 }
+LETTERS = {
+    "TLXML": "T",
+    "Ren": "R",
+    "Epifano": "E",
+    "Tsai": "P",
+    "Basu": "B",
+}  # of a claim's id, by the paper's short name
 MEANINGS = {
     HELD: "the whole interval lies where the claim says. Believe it, for data and sizes like ours.",
     NOT_HELD: "a whole interval lies where the claim says it does not. Here it is wrong; the paper's own setting may "

@@ -15,7 +15,7 @@ from explainlib.studies.fragility import fragility_evidence
 from explainlib.studies.fragility.design import design_evidence
 from explainlib.studies.group import group_evidence
 from explainlib.studies.kept import FINISHED, kept_tables
-from explainlib.studies.record import as_csv, checksum, read_record
+from explainlib.studies.record import as_csv, checksum, parse_table, read_record
 from explainlib.studies.removal import questions
 from explainlib.studies.representers import representers_evidence
 from explainlib.studies.tlxml import tlxml_evidence
@@ -118,6 +118,22 @@ def scoreboard(folder: Path | None = None) -> pandas.DataFrame:
         about = [s for s in parts if (runs[s][name].withheld or ("",))[0] != NOT_APPLICABLE] or parts
         commands.append("; ".join(command_of(*stem.split("-")[:2]) for stem in about))
     return claims_table(judgements(runs)).assign(command=commands)
+
+
+def kept_scoreboard(folder: Path | None = None) -> pandas.DataFrame:
+    """Return the scoreboard as it was written, a row for each claim; nothing is judged.
+
+    Args:
+        folder: that ``python -m explainlib study all`` wrote into; None takes the one that comes with explainlib.
+
+    Raises:
+        FileNotFoundError: no ``scoreboard.csv``.
+        ValueError: a damaged table.
+    """
+    path, remedy = (folder or FINISHED) / "scoreboard.csv", "run `python -m explainlib study all`"
+    if not path.is_file():
+        raise FileNotFoundError(f"no scoreboard.csv in {path.parent}; {remedy}, or pass the folder that holds it.")
+    return parse_table(path.read_bytes(), path, remedy)
 
 
 def claims_by_run(folder: Path | None = None) -> dict[str, pandas.DataFrame]:
