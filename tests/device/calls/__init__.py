@@ -1,0 +1,5 @@
+"""The rows of the device table, by room; importing this registers them."""
+
+
+
+
