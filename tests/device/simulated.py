@@ -164,9 +164,10 @@ def run(func, args, kwargs):
     refuse_mixes(func, args, tensors)
     refuse_generators(kwargs, target, tensors)
     count_waits(func, args, kwargs, target)
-    plain = {**kwargs, "device": torch.device("cpu")} if target is not None else kwargs
+    elsewhere = target is not None and torch.device(target).type != hidden().type  # torch asks "meta" for shapes
+    plain = {**kwargs, "device": torch.device("cpu")} if target is not None and not elsewhere else kwargs
     out = func(*tree_map(unwrapped, args), **tree_map(unwrapped, plain))
-    if target is not None and torch.device(target).type == "cpu":
+    if elsewhere:
         return out
     return with_aliases(func, args, kwargs, tree_map(wrapped, out))
 
@@ -187,7 +188,7 @@ def refuse_mixes(func, args, tensors: list[Tensor]) -> None:
     if func in CPU_INDICES and isinstance(args[0], DeviceTensor):  # CUDA moves indices, and a value that is a number
         indices = {id(each) for each in args[CPU_INDICES[func]] if each is not None}
         others = [each for each in others if id(each) not in indices and each.ndim]
-    elif torch.Tag.pointwise in func.tags or func in SCALARS:
+    elif torch.Tag.pointwise in func.tags or func.namespace == "prims" or func in SCALARS:
         others = [each for each in others if each.ndim]
     if others:
         raise RuntimeError(
@@ -197,7 +198,7 @@ def refuse_mixes(func, args, tensors: list[Tensor]) -> None:
 
 def refuse_generators(kwargs, target, tensors: list[Tensor]) -> None:
     """Raise as CUDA does for a generator of the CPU."""
-    on_device = (target is None or torch.device(target).type != "cpu") and (target is not None or tensors)
+    on_device = bool(tensors) if target is None else torch.device(target).type == hidden().type
     if on_device and isinstance(kwargs.get("generator"), torch.Generator):
         raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
 
