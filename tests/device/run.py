@@ -21,10 +21,11 @@ CLOSE = 1e-6  # relative to the largest number of a tensor; all rows are in floa
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What one row did: faults in words, and the record of the simulated run."""
+    """What one row did: faults in words, the record of the simulated run, and the classes of its results."""
 
     faults: tuple[str, ...]
     record: Record
+    kinds: frozenset[str]
 
 
 @functools.cache
@@ -37,7 +38,17 @@ def outcome(name: str) -> Outcome:
         with simulated() as record:
             made = row.run("cuda:0")
             faults = list(differences(want, dict(leaves(made)), elsewhere_allowed=bool(row.host)))
-    return Outcome(tuple(faults), record)
+    return Outcome(tuple(faults), record, frozenset(kinds(made)))
+
+
+def kinds(value: object) -> Iterator[str]:
+    """Yield the names of the classes in a result, their bases' too."""
+    yield from (base.__name__ for base in type(value).__mro__)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    if dataclasses.is_dataclass(value):
+        parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    for each in parts:
+        yield from kinds(each)
 
 
 def leaves(value: object, place: str = "result") -> Iterator[tuple[str, object]]:

@@ -39,9 +39,9 @@ def pools(device):
 @call("datasets.sample_tasks", "datasets.parent_tasks", "datasets.fresh_queries", "datasets.with_images", "datasets.task_features", "datasets.Tasks", "datasets.Tasks.ways", "datasets.Tasks.regression", "datasets.Tasks.arrays", "datasets.Tasks.concat", "datasets.Tasks.side_by_side", "datasets.Tasks.to", "datasets.Tasks.double")  # fmt: skip
 def sampled(device):
     p = pool(device)
-    t = datasets.sample_tasks(p.map(lambda x: x.flatten(1)), 4, ways=2, shots=1, queries=2)
+    t = datasets.sample_tasks(p.map(lambda x: x.flatten(1)), 4, ways=2, shots=1, queries=1)
     many = datasets.Tasks.concat([t, t[[0, 2]]]), datasets.Tasks.side_by_side([t, t])
-    parents = datasets.parent_tasks(p, ["a", "b"], 3, shots=1, queries=2)
+    parents = datasets.parent_tasks(p, ["a", "b"], 3, shots=1, queries=1)
     more = datasets.fresh_queries(p.map(lambda x: x.flatten(1)), t), datasets.with_images(p, t), t[1:], t[torch.tensor([1]).to(device)]
     features = datasets.task_features(t, lambda x: 2 * x), t.to(torch.float32).double(), t.to(device).arrays()
     return t, many, parents, more, features, t.ways, t.regression

@@ -36,10 +36,16 @@ no_device(
 )  # fmt: skip
 no_device(
     "draws numbers of Python, or a picture that is there already",
-    "figures.Picture", "figures.alt_text", "figures.png", "figures.set_alt", "figures.style", "figures.pruning_curve",
+    "figures.Picture", "figures.Picture.set", "figures.alt_text", "figures.png", "figures.set_alt", "figures.style", "figures.pruning_curve",
     "figures.training_curves",
 )  # fmt: skip
 no_device(
     "answers of students: numbers of Python, or tensors that are read once",
     "xl.check", "xl.report",
 )  # fmt: skip
+no_device(
+    "looks up tables of finished studies, and trains small networks of its own, which `device=` moves",
+    *(f"panels.{name}{part}" for name in ("Fragility", "Distributions") for part in ("", ".set", ".draw", ".verify", ".text")),
+)  # fmt: skip
+no_device("chooses its device itself: `device=`", "studies.names", "studies.run")
+no_device("a protocol: whatever has `loss_change`", "metrics.LossChange")

@@ -8,14 +8,9 @@ import explainlib as xl
 from explainlib import figures, influence, panels
 from explainlib.figures import png
 from tests.device.calls.data import pool
-from tests.device.calls.problems import D, maml, risk, test, trajectory
+from tests.device.calls.problems import D, maml, risk, tasks, test, trajectory
 from tests.device.table import call
 from tests.panels.test_harmful import some_tasks
-
-
-def drive(panel, **changes):
-    """Set, draw and verify; return what the panel says each time."""
-    return panel.set(**changes), panel.draw(), panel.verify(), panel.text
 
 
 @call("panels.Removal", "panels.Removal.set", "panels.Removal.draw", "panels.Removal.verify", "panels.Removal.text", "panels.Removal.group", "panels.GroupRemoval", "panels.GroupRemoval.set", "panels.GroupRemoval.draw", "panels.GroupRemoval.verify", "panels.GroupRemoval.text", "panels.GroupRemoval.group")  # fmt: skip
@@ -34,15 +29,9 @@ def task_panels(device):
     made = influence.TaskInfluence(learner, learner.w0, seen, damping=0.5)
     removal = panels.TaskRemoval(made, seen, new, batches=2, batch_size=2, pool=flat)
     found = [removal.set(test=1, k=2), removal.draw(), removal.verify(), removal.text, removal.group(), removal.predicted()]
-    other = panels.Adaptation(maml(device), maml(device).w0, xl.datasets.Tasks.concat([tasks_of(device)]))
+    other = panels.Adaptation(maml(device), maml(device).w0, tasks(device))
     assert other.picture
     return found, other.set(task=1, steps=2), other.draw(), other.verify(), other.text
-
-
-def tasks_of(device):
-    from tests.device.calls.problems import tasks
-
-    return tasks(device)
 
 
 @call("panels.Harmful", "panels.Harmful.set", "panels.Harmful.draw", "panels.Harmful.verify", "panels.Harmful.text", "panels.Harmful.suspects", "panels.Harmful.scores")  # fmt: skip
@@ -54,7 +43,7 @@ def harmful_panel(device):
 
 @call("panels.Representer", "panels.Representer.set", "panels.Representer.draw", "panels.Representer.verify", "panels.Representer.text", "panels.Representer.deleted", "panels.Representer.predicted")  # fmt: skip
 def representer_panel(device):
-    path, r = trajectory(device), risk(device, "network")
+    path, r = trajectory(device, checkpoints=3), risk(device, "network")
     panel = panels.Representer(path, r.train, test(device), weight_decay=0.01)
     said = [panel.set(kernel=kernel) for kernel in ("last_layer", "ntk_init", "influence")]
     return said, panel.set(test=1, delete=2), panel.draw(), panel.verify(), panel.text, panel.deleted(), panel.predicted()

@@ -40,10 +40,10 @@ def test(device: str, n: int = 4) -> xl.datasets.Examples:
     return classes(n, seed=7).to(device)
 
 
-def trajectory(device: str) -> xl.training.Trajectory:
+def trajectory(device: str, checkpoints: int = 2) -> xl.training.Trajectory:
     model = xl.models.mlp([3, 4, 3], "tanh", dtype=D, device=device)
     train = classes(12).to(device)
-    return fit(model, train, epochs=3, lr=0.05, optimizer="sgd", batch_size=5, weight_decay=0.01, checkpoints=2, record=True)
+    return fit(model, train, epochs=3, lr=0.05, optimizer="sgd", batch_size=5, weight_decay=0.01, checkpoints=checkpoints, record=True)
 
 
 def tasks(device: str, m: int = 4, **options) -> xl.datasets.Tasks:

@@ -47,7 +47,7 @@ def factors(device):
     outputs = between.sum(1)
     each = axioms.efficiency(between, outputs), axioms.self_explanation(within, between), axioms.symmetric_zero(within)
     more = axioms.symmetric_cycle(within), axioms.irreducibility(within)
-    path = axioms.continuity(lambda x: x @ x.mT, K[:2], K[2:4])
+    path = axioms.continuity(lambda x: x.square().sum(-1), K[0], K[1])
     return representers.representer_factors(within, between), axioms.table(within, between, outputs), each, more, path
 
 
@@ -56,7 +56,7 @@ def random_scores(device):
     return representers.random_scores(3, 5)
 
 
-@call("metrics.fidelity", "metrics.Fidelity", "metrics.LossChange", "metrics.LossChange.loss_change", "metrics.Estimate")
+@call("metrics.fidelity", "metrics.Fidelity", "metrics.LossChange.loss_change", "metrics.Estimate")
 def fidelity(device):
     r, t = risk(device), test(device)
     predicted = influence.removal_effect(r, [[0, 1], [2, 3], [4]])

@@ -69,7 +69,7 @@ def elbo(device):
             r.parts()
         found += [r.value(), r.gradient(), r.kl(), r.model, [f(r.theta) for f in r.objectives()]]
         found += [r.weighted_value(r.theta, r.weights_or_ones()), list(r.named(r.theta)), xl.curvature.hessian(r)]
-    return found, xl.influence.loss_influence(bound(device), classes(3).to(device), curvature="gauss_newton", damping=0.1)
+    return found, xl.influence.loss_influence(bound(device), classes(3).to(device), damping=0.5)
 
 
 @call("training.fit_variational", "training.fit_variational_ensemble")
@@ -95,7 +95,7 @@ def bayesian(device):
 def networks(device):
     at, picture = {"dtype": D, "device": device}, normal(2, 1, 28, 28).to(device)
     plain = [models.logistic(3, 2, **at), models.mlp([3, 4, 2], **at), models.fc_bn(3, 2, hidden=4, **at).eval()]
-    seeing = [models.cnn2(1, 3, **at), models.cnn3(1, 3, **at), models.cnn4(1, 3, filters=2, size=28, **at).eval(), models.lenet(1, 3, **at)]
+    seeing = [models.cnn2(1, 3, **at), models.cnn3(1, 3, **at), models.cnn4(1, 28, 3, filters=2, **at).eval(), models.lenet(1, 3, **at)]
     reading = models.text_cnn(20, 2, dim=4, filters=3, **at)
     words = torch.arange(12).reshape(2, 6).to(device)
     found = [m(classes(4).to(device).x) for m in plain] + [m(picture) for m in seeing]
