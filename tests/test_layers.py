@@ -26,7 +26,7 @@ INSIDE = {
         "visual_words", "entries", "registry", "class_pools",
     ],
     "figures": [
-        "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",
+        "palette", "picture", "bars", "examples", "fidelity", "html", "kernels", "primer", "pruning", "removals", "tasks",
         "bilevel", "representers", "studies", "fragility",
     ],
     "influence": ["measures", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
