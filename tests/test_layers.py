@@ -44,7 +44,7 @@ INSIDE = {
         "harmful", "representer", "task_removal", "distributions",
     ],
     "studies": [
-        "record", "runner", "claims", "kept", "marks", "few_shot", "influence", "group", "fragility", "representers",
+        "record", "place", "runner", "claims", "kept", "marks", "few_shot", "influence", "group", "fragility", "representers",
         "tlxml", "removal", "bilevel", "scoreboard",
     ],
 }  # fmt: skip

@@ -31,19 +31,27 @@ reason below fails a test.
 
 ## Where the host waits for the device, again and again
 
-Each line below reads a value of the device inside a loop, so that the loop cannot run ahead of the device. Everything
-else that waits does so once a call. Most of these are checks of convergence, which an adaptive loop cannot go without;
-those of conjugate gradients and of the series are made at every eighth step on a device that is not the CPU.
+Each line below reads a value of the device inside a loop of the library over steps, examples, tasks or groups, so that
+the loop cannot run ahead of the device. What else waits does so once a call. Most of these are checks: that an adaptive
+loop has converged, that a step was accepted, that numbers are finite. Conjugate gradients and batches of LiSSA ask at
+every eighth step on a device that is not the CPU.
 
-| where | what waits | in the loop |
-|---|---|---|
+Not listed are pictures and panels, which read what they show; files; and the checks of data and of a model, which are
+made once for each data set, task set or shape.
+
+| where | what waits |
+|---|---|
 {waits}
 """
 
 
-def loops(rows: dict[str, dict]) -> set[tuple[str, str, str, str, str]]:
-    """Return the waits inside loops: (file, function, code, kind, loop)."""
-    return {tuple(wait[:5]) for row in rows.values() for wait in row["waits"] if wait[4]}
+APART = ("figures", "panels", "storage", "gate", "datasets", "checks.py", "explanation.py")
+
+
+def loops(rows: dict[str, dict]) -> set[tuple[str, str, str, str]]:
+    """Return the waits inside loops: (file, function, code, kind), without the rooms of ``APART``."""
+    waits = [tuple(wait[:4]) for row in rows.values() for wait in row["waits"] if wait[4]]
+    return {wait for wait in waits if wait[0].split("/")[1] not in APART}
 
 
 def code(text: str) -> str:
@@ -58,8 +66,8 @@ def page(rows: dict[str, dict]) -> str:
     exempt = "\n".join(f"| {', '.join(f'`{name}`' for name in names)} | {reason} |" for reason, names in reasons.items())
     hosts = [f"- {', '.join(f'`{name}`' for name in row.names)}: {row.host}" for row in CALLS.values() if row.host]
     waits = [
-        f"| `{file.removeprefix('explainlib/')}` {function} | {kind}: {code(text)} | {code(loop)} |"
-        for file, function, text, kind, loop in sorted(loops(rows))
+        f"| `{file.removeprefix('explainlib/')}` {function} | {kind}: {code(text)} |"
+        for file, function, text, kind in sorted(loops(rows))
     ]
     called = sum(len(row.names) for row in CALLS.values())
     return HEAD.format(

@@ -40,7 +40,7 @@ SCALARS = {  # not elementwise, and yet they take a number of the CPU
 }  # fmt: skip
 WAITS = {  # the host needs a value, or a size that depends on values
     "_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique", "_unique2", "unique_dim", "unique_consecutive",
-    "equal", "bincount", "_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq",
+    "equal", "allclose", "bincount", "_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq",
 }  # fmt: skip
 
 
@@ -368,7 +368,10 @@ def simulated() -> Iterator[Record]:
     global _record
     hidden()
     before, _record = _record, Record()
-    there = {"is_available": lambda: True, "device_count": lambda: 1, "mem_get_info": lambda device=None: (2**31, 2**31)}
+    there = {
+        "is_available": lambda: True, "device_count": lambda: 1, "mem_get_info": lambda device=None: (2**31, 2**31),
+        "get_device_name": lambda device=None: "simulated GPU",
+    }  # fmt: skip
     try:
         with mock.patch.multiple(torch.cuda, **there), kernels.use("torch"), Names(), Factories():
             yield _record

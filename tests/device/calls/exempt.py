@@ -43,9 +43,4 @@ no_device(
     "answers of students: numbers of Python, or tensors that are read once",
     "xl.check", "xl.report",
 )  # fmt: skip
-no_device(
-    "looks up tables of finished studies, and trains small networks of its own, which `device=` moves",
-    *(f"panels.{name}{part}" for name in ("Fragility", "Distributions") for part in ("", ".set", ".draw", ".verify", ".text")),
-)  # fmt: skip
-no_device("chooses its device itself: `device=`", "studies.names", "studies.run")
 no_device("a protocol: whatever has `loss_change`", "metrics.LossChange")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from dataclasses import replace
+from unittest import mock
+
+import pandas
 import torch
 
 import explainlib as xl
-from explainlib import figures, influence, panels
+from explainlib import figures, influence, panels, studies
 from explainlib.figures import png
+from explainlib.studies.fragility import read_truths
+from explainlib.studies.tlxml import order_table
 from tests.device.calls.data import pool
 from tests.device.calls.problems import D, maml, risk, tasks, test, trajectory
 from tests.device.table import call
@@ -68,3 +76,28 @@ def charts(device):
     made += [figures.predicted_versus_true(values[None], values[None] + 0.1)]
     made += [figures.probabilities({"now": values.softmax(0)[:3]}, true_class=1)]
     return [png(each.figure) for each in made]
+
+
+@call("panels.Fragility", "panels.Fragility.set", "panels.Fragility.draw", "panels.Fragility.verify", "panels.Fragility.text")
+def fragility_panel(device):
+    kept = read_truths()
+    panel = panels.Fragility(replace(kept, training=replace(kept.training, epochs=3, finetune=2)), device=device)
+    return panel.set(seed=kept.seeds[1]), panel.draw(), panel.verify(), panel.text
+
+
+@call("panels.Distributions", "panels.Distributions.set", "panels.Distributions.draw", "panels.Distributions.verify", "panels.Distributions.text")  # fmt: skip
+def distributions_panel(device):
+    panel = panels.Distributions(device=device)
+    panel.verify = mock.patch.object(order_table, "SMALL", replace(order_table.SMALL, batches=2, tests=2))(panel.verify)
+    return panel.set(kind="training"), panel.draw(), panel.verify().splitlines()[:-1], panel.text.splitlines()[:-1]
+
+
+@call("studies.run", "studies.names", host="tables are written as files")
+def influence_study(device):
+    assert "influence" in studies.names()
+    small = replace(studies.influence.config("quick", "iris"), left_out=3, tests=2, ridges=(0.1,))
+    with tempfile.TemporaryDirectory() as out, mock.patch.object(studies.influence, "config", lambda scale, data: small):
+        paths = studies.run("influence", data="iris", out=out, device=device)
+        record = json.loads(paths[-1].read_text())
+        where = "CPU" if device == "cpu" else "simulated GPU"
+        return [pandas.read_csv(path) for path in paths if path.suffix == ".csv"], record["device"].startswith(where)

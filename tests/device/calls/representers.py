@@ -47,7 +47,7 @@ def factors(device):
     outputs = between.sum(1)
     each = axioms.efficiency(between, outputs), axioms.self_explanation(within, between), axioms.symmetric_zero(within)
     more = axioms.symmetric_cycle(within), axioms.irreducibility(within)
-    path = axioms.continuity(lambda x: x.square().sum(-1), K[0], K[1])
+    path = axioms.continuity(lambda x: x @ K, K[0], K[1])
     return representers.representer_factors(within, between), axioms.table(within, between, outputs), each, more, path
 
 
