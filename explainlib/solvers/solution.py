@@ -22,7 +22,7 @@ from torch import Tensor
 from explainlib.checks import require_choice, warn_caller
 from explainlib.solvers.remedies import Remedies
 
-CHECKED_STEPS = 8  # of an iteration on a GPU; one check costs about as much as some small products
+CHECKED_STEPS = 8  # of an iteration on a GPU: each check waits for the device
 NONE = Remedies()
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}  # of a direct solve, by its working dtype
 

@@ -63,13 +63,13 @@ def page(rows: dict[str, dict]) -> str:
     reasons = defaultdict(list)
     for name, reason in NO_DEVICE.items():
         reasons[reason].append(name)
-    exempt = "\n".join(f"| {', '.join(f'`{name}`' for name in names)} | {reason} |" for reason, names in reasons.items())
+    exempt = "\n".join(
+        f"| {', '.join(f'`{name}`' for name in names)} | {reason} |" for reason, names in reasons.items()
+    )
     hosts = [f"- {', '.join(f'`{name}`' for name in row.names)}: {row.host}" for row in CALLS.values() if row.host]
     waits = [
         f"| `{file.removeprefix('explainlib/')}` {function} | {kind}: {code(text)} |"
         for file, function, text, kind in sorted(loops(rows))
     ]
     called = sum(len(row.names) for row in CALLS.values())
-    return HEAD.format(
-        rows=len(CALLS), called=called, hosts="\n".join(hosts), exempt=exempt, waits="\n".join(waits)
-    )
+    return HEAD.format(rows=len(CALLS), called=called, hosts="\n".join(hosts), exempt=exempt, waits="\n".join(waits))

@@ -79,7 +79,9 @@ def seen() -> dict[str, object]:
         for name, (act, _) in CASES.items():
             try:
                 made = act(x, torch.ones(4, dtype=D))
-                errors[name] = "" if not isinstance(made, torch.Tensor) or str(made.device) == "cuda:0" else str(made.device)
+                errors[name] = (
+                    "" if not isinstance(made, torch.Tensor) or str(made.device) == "cuda:0" else str(made.device)
+                )
             except (RuntimeError, TypeError) as error:
                 errors[name] = str(error)
         for name, act in WAITS.items():

@@ -25,7 +25,14 @@ def examples(device):
     split = datasets.stratified_split(e, 4, 0)
     flipped = datasets.flip_labels(e, 0.25, seed=0)
     made = datasets.Split(e, split.test).to(torch.float32).double(), split.to(device)
-    return parts, split, flipped, made, datasets.Examples(e.x, e.y).double().outside_inference_mode(), repr(e[:3]).removesuffix(", on cuda:0")
+    return (
+        parts,
+        split,
+        flipped,
+        made,
+        datasets.Examples(e.x, e.y).double().outside_inference_mode(),
+        repr(e[:3]).removesuffix(", on cuda:0"),
+    )
 
 
 @call("datasets.ClassPool", "datasets.ClassPool.pictures", "datasets.ClassPool.map", "datasets.ClassPool.where", "datasets.ClassPool.of_parents", "datasets.ClassPool.to", "datasets.ClassPool.double")  # fmt: skip
@@ -42,7 +49,12 @@ def sampled(device):
     t = datasets.sample_tasks(p.map(lambda x: x.flatten(1)), 4, ways=2, shots=1, queries=1)
     many = datasets.Tasks.concat([t, t[[0, 2]]]), datasets.Tasks.side_by_side([t, t])
     parents = datasets.parent_tasks(p, ["a", "b"], 3, shots=1, queries=1)
-    more = datasets.fresh_queries(p.map(lambda x: x.flatten(1)), t), datasets.with_images(p, t), t[1:], t[torch.tensor([1]).to(device)]
+    more = (
+        datasets.fresh_queries(p.map(lambda x: x.flatten(1)), t),
+        datasets.with_images(p, t),
+        t[1:],
+        t[torch.tensor([1]).to(device)],
+    )
     features = datasets.task_features(t, lambda x: 2 * x), t.to(torch.float32).double(), t.to(device).arrays()
     return t, many, parents, more, features, t.ways, t.regression
 
@@ -53,7 +65,14 @@ def corrupted(device):
     flipped = datasets.flip_task_labels(t, tasks_fraction=0.5, labels_fraction=0.5, seed=0, part="query")
     parts = [datasets.flip_task_labels(tasks(device), tasks_fraction=0.5, labels_fraction=0.3, seed=1, part="query")]
     turned = datasets.rotate(t), datasets.rotation_augmentation(t, 0), datasets.turned_copies(t, 2, seed=0)
-    return datasets.darken(t, alpha=0.5), datasets.darken(t, alpha=0.5, ratio=0.5), flipped, parts, datasets.noise_tasks(t, 2, seed=0), turned
+    return (
+        datasets.darken(t, alpha=0.5),
+        datasets.darken(t, alpha=0.5, ratio=0.5),
+        flipped,
+        parts,
+        datasets.noise_tasks(t, 2, seed=0),
+        turned,
+    )
 
 
 @call("datasets.spectrum", "datasets.standardiser", "datasets.Standardiser")

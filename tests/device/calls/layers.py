@@ -16,7 +16,10 @@ def captured(device):
         r = risk(device, kind)
         made = layerwise.capture(r.parameters, r.theta, r.train.x, normal(r.n, 3).to(device))
         found += [layerwise.gram(made, made), layerwise.norms(made), layerwise.per_example(made, [0, 2])]
-        found += [layerwise.combination(made, normal(2, r.n).to(device)), layerwise.product(made, normal(2, r.p).to(device))]
+        found += [
+            layerwise.combination(made, normal(2, r.n).to(device)),
+            layerwise.product(made, normal(2, r.p).to(device)),
+        ]
         found += [layerwise.per_example(part) for part in (made.tile(0, 2), made.cached(10**6), made.first_example())]
         found += [made.row_bytes, made.working_bytes]
     return found
@@ -41,7 +44,10 @@ def grams(device):
 def fused_operations(device):
     p, x, w = normal(9, 3).softmax(1).to(device), normal(9, 4).to(device), normal(9).square().to(device)
     members, offsets = torch.tensor([3, 1, 8, 0]).to(device), torch.tensor([0, 2, 2, 4]).to(device)
-    layer = (normal(2, 4).to(device), normal(2, 4).square().to(device)), (normal(2).to(device), normal(2).square().to(device))
+    layer = (
+        (normal(2, 4).to(device), normal(2, 4).square().to(device)),
+        (normal(2).to(device), normal(2).square().to(device)),
+    )
     kernel = normal(2, 1, 3, 3).to(device), normal(2, 1, 3, 3).square().to(device)
     picture = normal(2, 1, 5, 5).to(device)
     moments = kernels.linear_moments(x, x.square(), *layer), kernels.linear_moments(x, None, layer[0], None)
@@ -54,5 +60,7 @@ def perceptrons(device):
     x, y, starts = normal(8, 3).to(device), torch.arange(8).to(device) % 3, normal(2, 31).to(device)
     weights = torch.ones(2, 8, dtype=D, device=device)
     options = {"widths": (3, 4, 3), "epochs": 3, "lr": 0.1}
-    batched = kernels.trained_perceptrons(x, y, weights, starts, batches=torch.tensor([[0, 3], [1, 2]]).to(device), **options)
+    batched = kernels.trained_perceptrons(
+        x, y, weights, starts, batches=torch.tensor([[0, 3], [1, 2]]).to(device), **options
+    )
     return batched, kernels.trained_perceptrons(x, y, weights, starts, plateau=(0.5, 1, 0.0, 0.0), **options)

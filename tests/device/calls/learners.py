@@ -43,7 +43,12 @@ def single_tasks(device):
         w, t = learner.w0, tasks(device)
         one = Episode(*(part[0] for part in t.arrays()))
         theta = learner.adapted_one(w, one)
-        found += [theta, learner.outputs_one(theta, one, 3), learner.loss_one(w, one, 3), learner.gradient_one(w, one, 3)]
+        found += [
+            theta,
+            learner.outputs_one(theta, one, 3),
+            learner.loss_one(w, one, 3),
+            learner.gradient_one(w, one, 3),
+        ]
         found += [learner.map_tasks(learner.loss_one, w, t), str(learner.options())]
         learner.remember_augmentation(w, t, xl.datasets.rotation_augmentation)
         found.append(learner.augmentation_of(w, t))

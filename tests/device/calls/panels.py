@@ -36,7 +36,14 @@ def task_panels(device):
     learner = xl.meta.Maml(xl.models.fc_bn(36, 2, hidden=2, dtype=D, device=device), inner_lr=0.1)
     made = influence.TaskInfluence(learner, learner.w0, seen, damping=0.5)
     removal = panels.TaskRemoval(made, seen, new, batches=2, batch_size=2, pool=flat)
-    found = [removal.set(test=1, k=2), removal.draw(), removal.verify(), removal.text, removal.group(), removal.predicted()]
+    found = [
+        removal.set(test=1, k=2),
+        removal.draw(),
+        removal.verify(),
+        removal.text,
+        removal.group(),
+        removal.predicted(),
+    ]
     other = panels.Adaptation(maml(device), maml(device).w0, tasks(device))
     assert other.picture
     return found, other.set(task=1, steps=2), other.draw(), other.verify(), other.text
@@ -54,7 +61,15 @@ def representer_panel(device):
     path, r = trajectory(device, checkpoints=3), risk(device, "network")
     panel = panels.Representer(path, r.train, test(device), weight_decay=0.01)
     said = [panel.set(kernel=kernel) for kernel in ("last_layer", "ntk_init", "influence")]
-    return said, panel.set(test=1, delete=2), panel.draw(), panel.verify(), panel.text, panel.deleted(), panel.predicted()
+    return (
+        said,
+        panel.set(test=1, delete=2),
+        panel.draw(),
+        panel.verify(),
+        panel.text,
+        panel.deleted(),
+        panel.predicted(),
+    )
 
 
 @call("figures.as_image", "figures.class_name", "figures.draw_example", "figures.thumbnails", "figures.task_grid", "figures.ranked_tasks", host="a picture is drawn by the host")  # fmt: skip
@@ -78,7 +93,13 @@ def charts(device):
     return [png(each.figure) for each in made]
 
 
-@call("panels.Fragility", "panels.Fragility.set", "panels.Fragility.draw", "panels.Fragility.verify", "panels.Fragility.text")
+@call(
+    "panels.Fragility",
+    "panels.Fragility.set",
+    "panels.Fragility.draw",
+    "panels.Fragility.verify",
+    "panels.Fragility.text",
+)
 def fragility_panel(device):
     kept = read_truths()
     panel = panels.Fragility(replace(kept, training=replace(kept.training, epochs=3, finetune=2)), device=device)
@@ -96,7 +117,10 @@ def distributions_panel(device):
 def influence_study(device):
     assert "influence" in studies.names()
     small = replace(studies.influence.config("quick", "iris"), left_out=3, tests=2, ridges=(0.1,))
-    with tempfile.TemporaryDirectory() as out, mock.patch.object(studies.influence, "config", lambda scale, data: small):
+    with (
+        tempfile.TemporaryDirectory() as out,
+        mock.patch.object(studies.influence, "config", lambda scale, data: small),
+    ):
         paths = studies.run("influence", data="iris", out=out, device=device)
         record = json.loads(paths[-1].read_text())
         where = "CPU" if device == "cpu" else "simulated GPU"

@@ -23,7 +23,11 @@ def moved(risk: xl.Risk, device: str) -> xl.Risk:
 
 @functools.cache
 def on_cpu(kind: str) -> xl.Risk:
-    makers = {"softmax": lambda: logistic_risk(20), "network": lambda: network_risk(n=12), "ridge": lambda: ridge_risk(12)}
+    makers = {
+        "softmax": lambda: logistic_risk(20),
+        "network": lambda: network_risk(n=12),
+        "ridge": lambda: ridge_risk(12),
+    }
     if kind == "convolution":
         return xl.Risk(convolution(), images(6), l2=0.05)
     if kind == "fitted":
@@ -43,7 +47,17 @@ def test(device: str, n: int = 4) -> xl.datasets.Examples:
 def trajectory(device: str, checkpoints: int = 2) -> xl.training.Trajectory:
     model = xl.models.mlp([3, 4, 3], "tanh", dtype=D, device=device)
     train = classes(12).to(device)
-    return fit(model, train, epochs=3, lr=0.05, optimizer="sgd", batch_size=5, weight_decay=0.01, checkpoints=checkpoints, record=True)
+    return fit(
+        model,
+        train,
+        epochs=3,
+        lr=0.05,
+        optimizer="sgd",
+        batch_size=5,
+        weight_decay=0.01,
+        checkpoints=checkpoints,
+        record=True,
+    )
 
 
 def tasks(device: str, m: int = 4, **options) -> xl.datasets.Tasks:

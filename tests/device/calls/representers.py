@@ -85,7 +85,9 @@ def deletion(device):
     truth = metrics.retrained_changes(r, t, groups, output=[0, 1], method="newton")
     fresh = metrics.retrained_changes(r, t, groups, method="scratch", epochs=2)
     curve = metrics.deletion_curve(scores, truth, shares=(0.0, 0.1, 0.2))
-    asked = metrics.deletion_curve(scores, lambda g: metrics.retrained_changes(r, t, g, method="newton"), shares=(0.0, 0.1))
+    asked = metrics.deletion_curve(
+        scores, lambda g: metrics.retrained_changes(r, t, g, method="newton"), shares=(0.0, 0.1)
+    )
     return groups, truth, fresh, curve, asked, metrics.deletion_auc(scores, truth, shares=(0.0, 0.1, 0.2))
 
 

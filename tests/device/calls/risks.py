@@ -22,7 +22,9 @@ def risk_at_parameters(device):
         r = risk(device, kind)
         r = r.at(r.theta + 0.1 * normal(r.p).to(device))
         found += [r.value(), r.gradient(), r.losses(), r.outputs(), r.loss_gradients(), r.model, r.n]
-    return found, xl.Risk(risk(device).model, test(device), parameters=["0.weight", "0.bias"] if 0 else "last").features()
+    return found, xl.Risk(
+        risk(device).model, test(device), parameters=["0.weight", "0.bias"] if 0 else "last"
+    ).features()
 
 
 @call("xl.Risk.reweighted", "xl.Risk.subset", "xl.Risk.weights_or_ones", "xl.Risk.weighted_value", "xl.Risk.objectives", "xl.Risk.parts", "xl.Risk.require_examples", "xl.Risk.require_derivatives", "xl.Risk.cached", "xl.Risk.cached_or_none")  # fmt: skip
@@ -63,8 +65,17 @@ def matrices(device):
     for kind in ("softmax", "network", "convolution"):
         r = risk(device, kind)
         v = normal(2, r.p).to(device)
-        found += [curvature.hessian(r), curvature.gauss_newton(r), curvature.empirical_fisher(r), curvature.hessian_product(r, v)]
-        found += [curvature.gauss_newton_product(r, v), curvature.gauss_newton_product(r, v[0]), curvature.top_eigenvalues(r, 2)]
+        found += [
+            curvature.hessian(r),
+            curvature.gauss_newton(r),
+            curvature.empirical_fisher(r),
+            curvature.hessian_product(r, v),
+        ]
+        found += [
+            curvature.gauss_newton_product(r, v),
+            curvature.gauss_newton_product(r, v[0]),
+            curvature.top_eigenvalues(r, 2),
+        ]
     return found
 
 

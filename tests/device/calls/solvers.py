@@ -21,7 +21,11 @@ def system(device):
 def iterative(device):
     matrix, product, rhs = system(device)
     found = [solvers.cg(product, rhs), solvers.cg(product, rhs, preconditioner=lambda r: r / matrix.diagonal())]
-    found += [solvers.lissa(product, rhs, scale=5.0), solvers.neumann(product, rhs), solvers.neumann(product, rhs, scale=5.0)]
+    found += [
+        solvers.lissa(product, rhs, scale=5.0),
+        solvers.neumann(product, rhs),
+        solvers.neumann(product, rhs, scale=5.0),
+    ]
     batches = lambda seed: iter([product] * 40)  # noqa: E731
     found.append(solvers.lissa_batches(batches, rhs, scale=5.0, damping=0.1, steps=30, repeats=2))
     words = [(s.converged, s.row_status, s.sentence, s.require_converged("warn").status) for s in found]
@@ -52,12 +56,18 @@ def inverses(device):
     for kind in ("softmax", "fitted"):
         r = risk(device, kind)
         rhs = normal(2, r.p).to(device)
-        series = (solvers.Lissa(), solvers.Neumann()) if kind == "softmax" else ()  # of a network they take thousands of steps
+        series = (
+            (solvers.Lissa(), solvers.Neumann()) if kind == "softmax" else ()
+        )  # of a network they take thousands of steps
         for solver in (solvers.CG(), solvers.Arnoldi(k=4), solvers.Dense(), solvers.LowRankSolver(), *series):
             matrix = "gauss_newton" if isinstance(solver, solvers.LowRankSolver) else "hessian"
             keep = 4 if isinstance(solver, solvers.Arnoldi) else None
             found.append(solver.prepare(r, matrix, 0.05, keep)(rhs).value)
-        found.append(solvers.inverse_curvature(r, solver=solvers.Lissa(batch_size=5, steps=6, repeats=2, scale=3.0), damping=0.1)(rhs).value)
+        found.append(
+            solvers.inverse_curvature(
+                r, solver=solvers.Lissa(batch_size=5, steps=6, repeats=2, scale=3.0), damping=0.1
+            )(rhs).value
+        )
         found.append(solvers.preconditioner(r, damping=0.1)(rhs))
         found.append(solvers.ekfac_solve(curvature.Ekfac(r), rhs, damping=0.1).value)
     return found

@@ -29,7 +29,12 @@ def minima(device):
 def fitted(device):
     model, train = models.mlp([3, 4, 3], "tanh", dtype=D, device=device), classes(12).to(device)
     found = []
-    for options in ({}, {"swa": 1, "batch_size": 4}, {"without": [1, 2], "checkpoints": 2}, {"optimizer": "sgd", "record": True}):
+    for options in (
+        {},
+        {"swa": 1, "batch_size": 4},
+        {"without": [1, 2], "checkpoints": 2},
+        {"optimizer": "sgd", "record": True},
+    ):
         path = training.fit(model, train, **{**SELU, **options})
         found += [path.model, path.checkpoints, path.learning_rates, path.batches, path.losses, path.importance]
     wrapped = training.Trajectory(model, path.checkpoints, path.learning_rates)
@@ -57,7 +62,9 @@ def plateau(device):
 
 
 def bound(device, **options):
-    return training.ElboRisk(models.bayesian_mlp([3, 4, 3], "tanh", dtype=D, device=device), classes(12).to(device), **options)
+    return training.ElboRisk(
+        models.bayesian_mlp([3, 4, 3], "tanh", dtype=D, device=device), classes(12).to(device), **options
+    )
 
 
 @call("training.ElboRisk", "training.ElboRisk.model", "training.ElboRisk.kl", "training.ElboRisk.named", "training.ElboRisk.objectives", "training.ElboRisk.parts", "training.ElboRisk.weighted_value")  # fmt: skip
@@ -77,7 +84,11 @@ def variational(device):
     r = bound(device)
     path = training.fit_variational(r.model, r.train, batch_size=5, checkpoints=2, swa=1, **SELU)
     single = training.fit_variational_ensemble(r, seeds=[0, 1], **SELU)
-    return path, single.theta, training.fit_variational_ensemble(r, starts=normal(2, r.p).to(device) * 0.1, **SELU).theta
+    return (
+        path,
+        single.theta,
+        training.fit_variational_ensemble(r, starts=normal(2, r.p).to(device) * 0.1, **SELU).theta,
+    )
 
 
 @call("models.Bayesian", "models.Bayesian.moments", "models.Bayesian.propagated", "models.Bayesian.probabilities", "models.Bayesian.kl", "models.Bayesian.last_names", "models.bayesian", "models.bayesian_mlp", "models.bayesian_lenet", "models.bayesian_vgg13")  # fmt: skip
@@ -87,7 +98,14 @@ def bayesian(device):
     picture = normal(2, 1, 28, 28).to(device)
     plain = models.bayesian(models.mlp([3, 4, 3], dtype=D, device=device))
     small = models.bayesian_vgg13(3, 2, width=2, dtype=D, device=device)
-    found = [net.moments(x), net.moments(x, x.square()), net.propagated(x), net.probabilities(x), net.kl(), net.last_names()]
+    found = [
+        net.moments(x),
+        net.moments(x, x.square()),
+        net.propagated(x),
+        net.probabilities(x),
+        net.kl(),
+        net.last_names(),
+    ]
     return found, lenet.moments(picture), plain.moments(x), small
 
 
@@ -95,7 +113,12 @@ def bayesian(device):
 def networks(device):
     at, picture = {"dtype": D, "device": device}, normal(2, 1, 28, 28).to(device)
     plain = [models.logistic(3, 2, **at), models.mlp([3, 4, 2], **at), models.fc_bn(3, 2, hidden=4, **at).eval()]
-    seeing = [models.cnn2(1, 3, **at), models.cnn3(1, 3, **at), models.cnn4(1, 28, 3, filters=2, **at).eval(), models.lenet(1, 3, **at)]
+    seeing = [
+        models.cnn2(1, 3, **at),
+        models.cnn3(1, 3, **at),
+        models.cnn4(1, 28, 3, filters=2, **at).eval(),
+        models.lenet(1, 3, **at),
+    ]
     reading = models.text_cnn(20, 2, dim=4, filters=3, **at)
     words = torch.arange(12).reshape(2, 6).to(device)
     found = [m(classes(4).to(device).x) for m in plain] + [m(picture) for m in seeing]
