@@ -18,7 +18,7 @@ def traffic(times: pandas.DataFrame) -> Axes:
     """Return axes with the gigabytes that each layer's Gram moves, by the fused kernel and by the plain route.
 
     Args:
-        times: rows of the table ``kernels-times`` with one kind of numbers and one GPU; the bytes depend on neither GPU.
+        times: rows of the table ``kernels-times`` with one kind of numbers, of one GPU.
 
     Raises:
         ValueError: no rows.
@@ -44,7 +44,7 @@ def traffic(times: pandas.DataFrame) -> Axes:
 def roofline(times: pandas.DataFrame) -> Axes:
     """Return axes with the roof of one GPU and every operation under it, one mark for each route.
 
-    The roof is min(peak, intensity x bandwidth): what a kernel of so many flops a byte can reach at most. Marks stand on
+    The roof is min(peak, intensity x bandwidth): what so many flops a byte can reach at most. Marks stand on
     the roof, where each route would be if nothing else held it up: every number is predicted. An operation that is
     bound by memory stands on the slope; fusing moves it to the right.
 
@@ -82,8 +82,8 @@ def roofline(times: pandas.DataFrame) -> Axes:
     ]
     set_alt(
         ax,
-        f"The roof of {name} in {numbers}: it rises with {slope / 1e12:.3g} TB a second up to {corner:.3g} flops a byte, "
-        f"then stays at {peak / 1e12:.3g} Tflop/s. Flops a byte, plain to fused: {'; '.join(said)}.",
+        f"The roof of {name} in {numbers}: it rises with {slope / 1e12:.3g} TB a second up to {corner:.3g} flops a "
+        f"byte, then stays at {peak / 1e12:.3g} Tflop/s. Flops a byte, plain to fused: {'; '.join(said)}.",
     )
     return ax
 

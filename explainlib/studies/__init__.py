@@ -55,7 +55,8 @@ def run(
         device: "auto" (a GPU if there is one and the study can use it, else the CPU), "cpu", "cuda", or "cuda:1".
 
     Raises:
-        ValueError: an unknown name, scale, data set or device; a GPU that is not there, or that the study cannot use; an ``out`` that holds partial results of another run.
+        ValueError: an unknown name, scale, data set or device; a GPU that is not there, or that the study cannot
+            use; an ``out`` that holds partial results of another run.
         FileNotFoundError: a data set whose files are not at hand; the message says where to put them.
     """
     require_choice("study", name, names())

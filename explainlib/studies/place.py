@@ -1,4 +1,4 @@
-"""The device that a study computes on: chosen once a process by the runner or a panel, asked where data and models begin."""
+"""The device of a study: chosen by the runner or a panel, asked where data and models begin."""
 
 from __future__ import annotations
 
