@@ -62,10 +62,10 @@ def test_judging_all_claims_takes_no_device(capsys):
 
 
 def test_a_study_that_computes_on_the_cpu_says_so(gpus):
-    assert studies.study_device("influence", "auto") == torch.device("cuda:0")
-    assert studies.study_device("tlxml", "auto") == torch.device("cpu")
+    assert studies._study_device("influence", "auto") == torch.device("cuda:0")
+    assert studies._study_device("tlxml", "auto") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"study 'tlxml' computes on the CPU.*on a GPU: influence"):
-        studies.study_device("tlxml", "cuda")
+        studies._study_device("tlxml", "cuda")
 
 
 def test_the_doctor_names_the_device(gpus):

@@ -62,7 +62,7 @@ def run(
     require_choice("study", name, names())
     require_choice("scale", scale, SCALES)
     study = STUDIES[name]
-    place = study_device(name, device)
+    place = _study_device(name, device)
     settings = study.config(scale, data)
     stem = f"{name}-{settings.data}-{scale}"
     folder = Path(out) / f"{stem}-partial"
@@ -77,7 +77,7 @@ def run(
     return paths
 
 
-def study_device(name: str, device: str) -> torch.device:
+def _study_device(name: str, device: str) -> torch.device:
     """Return the device a study computes on.
 
     Args:

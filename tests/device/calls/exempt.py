@@ -44,3 +44,4 @@ no_device(
     "xl.check", "xl.report",
 )  # fmt: skip
 no_device("a protocol: whatever has `loss_change`", "metrics.LossChange")
+no_device("the choice of a device by its name", "compute.chosen_device")
