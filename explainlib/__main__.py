@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SCALES = ("quick", "cpu", "paper")
+DEVICE = "auto (a GPU if torch finds one, else the CPU), cpu, cuda, or a number such as cuda:1 (default: auto)"
 
 
 def doctor(options: argparse.Namespace) -> int:
     """Print what is installed and found, and the remedies for gaps; return 0."""
     from explainlib.doctor import report
 
-    print(report())
+    print(report(options.device))
     return 0
 
 
@@ -67,8 +68,9 @@ def study(options: argparse.Namespace) -> int:
         return _judge_all(options)
     out = options.out or Path("results")
     tables = studies.run(
-        options.name, scale=options.scale or "quick", data=options.data, out=out, jobs=options.jobs or 1
-    )
+        options.name, scale=options.scale or "quick", data=options.data, out=out, jobs=options.jobs or 1,
+        device=options.device or "auto",
+    )  # fmt: skip
     for path in [*tables, draw(options.name, tables)]:
         print(path)
     for line in job_minutes(tables):
@@ -80,7 +82,7 @@ def _judge_all(options: argparse.Namespace) -> int:
     """Print the paths of the scoreboard and of all claims' tables; return 0."""
     from explainlib.studies.scoreboard import write_scoreboard
 
-    for name in ("scale", "data", "jobs"):
+    for name in ("scale", "data", "jobs", "device"):
         if getattr(options, name) is not None:
             raise ValueError(f"study all runs nothing, it judges tables that are there; leave --{name} out.")
     for path in write_scoreboard(options.out):
@@ -137,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True, metavar="command")
 
     command = commands.add_parser("doctor", help="report what is installed, found and missing")
+    command.add_argument("--device", metavar="NAME", default="auto", help=DEVICE)
     command.set_defaults(run=doctor)
 
     command = commands.add_parser("data", help="list the data sets, or fetch and describe one")
@@ -151,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", type=Path, help="where to write (default: results; of all, where its tables are)"
     )
     command.add_argument("--jobs", type=int, metavar="N", help="processes, one core each (default: 1)")
+    command.add_argument("--device", metavar="NAME", help=DEVICE)
     command.set_defaults(run=study)
 
     command = commands.add_parser("notebooks", help="run notebooks and save their outputs")

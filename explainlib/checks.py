@@ -188,12 +188,18 @@ def _as_labels(name: str, y: Tensor) -> str:
     return name + ".long()" * (y.dtype != torch.int64) + ".flatten()" * (y.ndim != 1)
 
 
-def require_same_kind(name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
-    """Return ``value`` if it shares ``other``'s device and, for floating point, its dtype."""
+def require_same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
+    """Return ``value`` if it is on ``other``'s device."""
     if value.device != other.device:
         raise ValueError(
             f"{name} is on {value.device}, {other_name} on {other.device}; move one: .to({str(other.device)!r})."
         )
+    return value
+
+
+def require_same_kind(name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
+    """Return ``value`` if it shares ``other``'s device and, for floating point, its dtype."""
+    require_same_device(name, value, other_name, other)
     if value.is_floating_point() and value.dtype != other.dtype:
         raise TypeError(f"{name} has dtype {value.dtype}, {other_name} {other.dtype}; convert one: .to({other.dtype}).")
     return value

@@ -1,4 +1,4 @@
-"""Threads and denormals: a suitable thread count, denormals flushed, both restored afterwards.
+"""Threads, denormals and devices: a suitable thread count, denormals flushed, both restored afterwards.
 
 Two traps are bigger than any algorithm here. torch's thread pool can make small double-backward work 20 times slower
 than one thread; and trained models have many gradients below the smallest normal number (denormals), on which a
@@ -103,6 +103,35 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return wrapper
+
+
+def chosen_device(name: str = "auto") -> torch.device:
+    """Return the device of that name, for work that makes its own tensors; everything else follows its arguments.
+
+    Args:
+        name: "auto" (a GPU if torch finds one, else the CPU), "cpu", "cuda", or a numbered GPU such as "cuda:1".
+
+    Raises:
+        TypeError: no text.
+        ValueError: another name, or a GPU that torch does not find.
+
+    Example:
+        >>> chosen_device("cpu")
+        device(type='cpu')
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"device is a {type(name).__name__}; pass 'auto', 'cpu', 'cuda' or a number such as 'cuda:1'.")
+    kind, _, number = name.partition(":")
+    if name not in ("auto", "cpu", "cuda") and not (kind == "cuda" and number.isdecimal()):
+        raise ValueError(f"device={name!r} is unknown; pass 'auto', 'cpu', 'cuda' or a number such as 'cuda:1'.")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if found else "cpu")
+    if kind == "cuda" and int(number or 0) >= found:
+        why = "torch finds no GPU" if torch.version.cuda else "this build of torch has no CUDA"
+        there = f"there are {found} GPUs, numbered from 0" if found else why
+        raise ValueError(f"device={name!r} is not at hand: {there}; pass 'cpu' or 'auto'.")
+    return torch.device("cpu") if name == "cpu" else torch.device("cuda", int(number or 0))
 
 
 def thread_report() -> str:

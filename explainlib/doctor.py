@@ -138,12 +138,22 @@ def package_finding(name: str, pinned: str | None) -> Finding:
     return Finding(name, version + ("" if pinned is None else ", the tested version"))
 
 
-def device_finding() -> Finding:
-    """Return the available device."""
+def device_finding(device: str = "auto") -> Finding:
+    """Return the available device.
+
+    Args:
+        device: the one asked for, as in ``compute.chosen_device``.
+    """
     import torch
 
+    from explainlib.compute import chosen_device
+
+    chosen = chosen_device(device)
+    if chosen.type == "cuda":
+        used = "used where your tensors are on it, and by studies that can"
+        return Finding("device", f"{chosen}, {torch.cuda.get_device_name(chosen)}; {used}")
     if torch.cuda.is_available():
-        return Finding("device", f"CUDA, {torch.cuda.get_device_name(0)}; used where your tensors are on it")
+        return Finding("device", f"CPU, as asked for; there is a GPU as well, {torch.cuda.get_device_name(0)}")
     if torch.version.cuda:
         remedy = (
             "nvidia-smi should list a GPU and a recent driver; without a GPU all is well, the library runs on the CPU"
@@ -182,13 +192,17 @@ def data_findings() -> list[Finding]:
     ]
 
 
-def findings() -> list[Finding]:
-    """Return all findings of ``doctor``, in the order of the report."""
+def findings(device: str = "auto") -> list[Finding]:
+    """Return all findings of ``doctor``, in the order of the report.
+
+    Args:
+        device: the one asked for.
+    """
     pinned = pins()
     return [
         python_finding(),
         *(package_finding(name, pinned.get(name)) for name in PACKAGES),
-        device_finding(),
+        device_finding(device),
         compute_finding(),
         *([browser_finding()] if in_repository() else []),
         *data_findings(),
@@ -203,9 +217,13 @@ def shorten(text: str) -> str:
     return re.sub(rf"(?<![\w/]){re.escape(home)}(?=/|\b)", "~", text) if len(home) > 1 else text
 
 
-def report() -> str:
-    """Return the whole report: one line a finding, each gap with its remedy, and a closing count."""
-    found = findings()
+def report(device: str = "auto") -> str:
+    """Return the whole report: one line a finding, each gap with its remedy, and a closing count.
+
+    Args:
+        device: the one asked for, as in ``compute.chosen_device``.
+    """
+    found = findings(device)
     gaps = sum(not finding.ok for finding in found)
     closing = "Nothing is missing." if not gaps else f"{gaps} gap{'s' * (gaps > 1)}; each names what to do."
     return shorten("\n".join([*map(str, found), closing]))

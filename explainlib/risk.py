@@ -142,7 +142,7 @@ class Risk:
 
     def subset(self, indices: Sequence[int] | Int[Tensor, " k"]) -> Risk:
         """Return the same risk on some of its training examples; 1/n becomes 1 over their number."""
-        chosen = torch.as_tensor(indices, device=self.theta.device)
+        chosen = torch.as_tensor(indices)  # on either device: from the CPU they index without a wait
         other = self._copy()
         other.train = self.train[chosen]
         other.weights = None if self.weights is None else self.weights[chosen]

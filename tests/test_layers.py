@@ -26,7 +26,7 @@ INSIDE = {
         "visual_words", "entries", "registry", "class_pools", "streams",
     ],
     "figures": [
-        "palette", "picture", "bars", "examples", "fidelity", "html", "primer", "pruning", "removals", "tasks",
+        "palette", "picture", "bars", "examples", "fidelity", "html", "kernels", "primer", "pruning", "removals", "tasks",
         "bilevel", "representers", "studies", "fragility", "comparison",
     ],
     "influence": ["measures", "products", "stored", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
@@ -48,7 +48,7 @@ INSIDE = {
         "without", "variational",
     ],
     "studies": [
-        "record", "runner", "claims", "kept", "marks", "side_by_side", "few_shot", "influence", "group", "fragility", "representers",
+        "record", "place", "runner", "claims", "kept", "marks", "side_by_side", "few_shot", "influence", "group", "fragility", "representers",
         "tlxml", "removal", "bilevel", "scoreboard",
     ],
 }  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from explainlib.checks import require_finite, require_tensor
+from explainlib.checks import require_finite, require_same_device, require_tensor
 from explainlib.datasets.bounds import format_list
 
 
@@ -48,6 +48,9 @@ class ClassPool:
             raise ValueError(
                 f"x has {len(self.x)} drawings, y has shape {list(self.y.shape)}; pass one label for each."
             )
+        require_same_device("y", self.y, "x", self.x)
+        if self.raw is not None:
+            require_same_device("raw", self.raw, "x", self.x)
         require_finite("x", self.x)
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "parents", tuple(self.parents))

@@ -124,7 +124,8 @@ def fidelity(
 
     Returns:
         The four numbers, the Spearman of each test row, and a verdict. Numbers that are not defined (all predictions
-        or all truths equal) are nan, and the verdict gives the reason. Below five columns there is no interval.
+        or all truths equal) are nan, and the verdict gives the reason. Below five columns there is no interval. Tables
+        on two devices are compared on that of the truth.
 
     Raises:
         TypeError: neither a tensor nor an object with ``loss_change``.
@@ -149,7 +150,7 @@ def fidelity(
         )
     if x.numel() < 3:
         raise ValueError(f"predicted has {x.numel()} entries, expected at least 3; compare more tests or removals.")
-    x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+    x, y = x.to(y.device).reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
     tests, removed = x.shape
     per_test = row_correlation(average_ranks(x), average_ranks(y))
     constant = [name for name, table in (("predictions", x), ("truths", y)) if _is_constant(table.flatten())]

@@ -86,7 +86,7 @@ def deletion_groups(
             f"the scores of test {int(flat.nonzero()[0])} are all equal, so there is no order to delete by; "
             "leave that test out."
         )
-    order = steps.argsort(dim=1, descending=sign == "positive", stable=True).cpu()
+    order = steps.argsort(dim=1, descending=sign == "positive", stable=True)
     return [[row[:count] for count in counts] for row in order]
 
 

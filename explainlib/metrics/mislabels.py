@@ -36,7 +36,7 @@ def mislabel_auc(scores: Float[Tensor, " n"], mislabelled: Bool[Tensor, " n"]) -
     ranks = average_ranks(scores[None])[0]
     wrong = int(mislabelled.sum())
     right = len(scores) - wrong
-    return float(ranks[mislabelled].sum() - wrong * (wrong + 1) / 2) / (wrong * right)
+    return float(ranks[mislabelled.to(scores.device)].sum() - wrong * (wrong + 1) / 2) / (wrong * right)
 
 
 def detection_curve(scores: Float[Tensor, " n"], mislabelled: Bool[Tensor, " n"]) -> Float[Tensor, " k"]:
@@ -63,8 +63,8 @@ def detection_curve(scores: Float[Tensor, " n"], mislabelled: Bool[Tensor, " n"]
     order = steps.argsort(descending=True)
     _, tie, size = steps[order].unique_consecutive(return_inverse=True, return_counts=True)
     found = torch.zeros(len(size), dtype=torch.float64, device=scores.device)
-    found.index_add_(0, tie, mislabelled[order].double())
-    share = (found / size)[tie].cumsum(0) / mislabelled.sum()
+    found.index_add_(0, tie, mislabelled.to(scores.device)[order].double())
+    share = (found / size)[tie].cumsum(0) / mislabelled.sum().to(scores.device)
     return torch.cat([share.new_zeros(1), share])
 
 

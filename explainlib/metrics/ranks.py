@@ -44,7 +44,7 @@ def self_rank(scores: Float[Tensor, "t n"], own: Int[Tensor, " t"] | None = None
     require_shape("own", own, [t])
     if own.numel() and (int(own.min()) < 0 or int(own.max()) >= n):
         raise ValueError(f"own holds {int(own.max())}, expected items 0 to {n - 1}.")
-    return average_ranks(scores).gather(1, own[:, None])[:, 0] - 1
+    return average_ranks(scores).gather(1, own.to(scores.device)[:, None])[:, 0] - 1
 
 
 @dataclass(frozen=True)

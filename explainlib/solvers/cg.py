@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.solvers.remedies import Remedies
-from explainlib.solvers.solution import Solution, overall_status, row_statuses
+from explainlib.solvers.solution import Solution, overall_status, row_statuses, steps_between_checks
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 REMEDIES = Remedies(shift="add a multiple of the identity to the product", longer="allow more max_steps")
@@ -49,8 +49,9 @@ def cg(
     z = precondition(r)
     direction, rz = z.clone(), (r * z).sum(1)
     live, indefinite = size > 0, torch.zeros_like(size, dtype=torch.bool)
-    steps = 0
-    while live.any() and steps < max_steps:
+    steps, every, used = 0, steps_between_checks(rhs), torch.zeros((), dtype=torch.int64, device=rhs.device)
+    while steps < max_steps and (steps % every or live.any()):
+        used += live.any()
         moved = product(direction)
         curvature = (direction * moved).sum(1)
         indefinite |= live & (curvature <= 0)
@@ -67,4 +68,4 @@ def cg(
     residual = (product(x) - rhs).norm(dim=1) / size.clamp(min=torch.finfo(rhs.dtype).tiny)
     # the recurrence's residual and the true one differ by rounding: up to ten times the tolerance is accepted
     rows = row_statuses(x, residual, 10 * tolerance, otherwise="max_steps", failed=indefinite)
-    return Solution(x, overall_status(rows), steps, residual, rows=rows, remedies=REMEDIES)
+    return Solution(x, overall_status(rows), int(used), residual, rows=rows, remedies=REMEDIES)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from explainlib.solvers.neumann import REMEDIES, Operator, neumann
-from explainlib.solvers.solution import Solution
+from explainlib.solvers.solution import Solution, steps_between_checks
 
 GROWTH = 1e6  # relative to the right-hand side: above it the iteration has diverged
 
@@ -75,7 +75,7 @@ def lissa_batches(
         Solution without a residual test; ``standard_error`` [k, p] when there are at least two repeats.
     """
     size = rhs.norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
-    answers = []
+    answers, every = [], steps_between_checks(rhs)
     with tqdm(total=2 * steps * repeats, desc="LiSSA", delay=2.0, leave=False) as bar:
         for repeat in range(repeats):
             h, tail = rhs / scale, torch.zeros_like(rhs)
@@ -83,7 +83,8 @@ def lissa_batches(
                 h = h + (rhs - product(h) - damping * h) / scale
                 if step >= steps:
                     tail += h
-                if not (h.norm(dim=1) * scale / size < GROWTH * max(1.0, scale)).all():
+                asked = step % every == 0 or step == 2 * steps - 1
+                if asked and not (h.norm(dim=1) * scale / size < GROWTH * max(1.0, scale)).all():
                     lost, detail = torch.full_like(size, math.inf), f"scale {scale:.3g}, on batches"
                     return Solution(h, "diverged", step, lost, detail, remedies=REMEDIES)
                 bar.update()

@@ -22,6 +22,7 @@ from torch import Tensor
 from explainlib.checks import require_choice, warn_caller
 from explainlib.solvers.remedies import Remedies
 
+CHECKED_STEPS = 8  # of an iteration on a GPU: each check waits for the device
 NONE = Remedies()
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}  # of a direct solve, by its working dtype
 
@@ -103,6 +104,17 @@ class Solution:
                 raise SolverError(self.sentence, self)
             warn_caller(self.sentence, SolverWarning)
         return self
+
+
+def steps_between_checks(like: Tensor) -> int:
+    """Return at which step an iteration asks whether it has ended: each on the CPU, every eighth elsewhere.
+
+    The question waits for the device; between two of them the host runs ahead. Rows that have ended stay as they are.
+
+    Args:
+        like: a tensor on the device of the iteration.
+    """
+    return 1 if like.device.type == "cpu" else CHECKED_STEPS
 
 
 def row_statuses(

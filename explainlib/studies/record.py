@@ -42,9 +42,20 @@ def write_provenance(
     settings: Mapping[str, object],
     seconds: Mapping[str, float],
     tables: Sequence[Path] = (),
+    device: torch.device | None = None,
 ) -> Path:
-    """Write how a study came about: command, settings, versions, device, seconds, and the checksums of its tables."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    """Write how a study came about: command, settings, versions, device, seconds, and the checksums of its tables.
+
+    Args:
+        path: of the record.
+        command: that makes it again.
+        settings: of the run.
+        seconds: of each job.
+        tables: that were written.
+        device: that the study computed on; None is the CPU, whether or not there is a GPU.
+    """
+    on_gpu = device is not None and device.type == "cuda"
+    where = f"{torch.cuda.get_device_name(device)} ({device})" if on_gpu else f"CPU, {os.cpu_count()} cores"
     record = {
         "command": command,
         "settings": dict(settings),
@@ -53,7 +64,7 @@ def write_provenance(
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "device": device,
+        "device": where,
         "seconds": round(sum(seconds.values()), 1),
         "jobs": dict(seconds),
         "tables": {table.name: checksum(table.read_bytes()) for table in tables},

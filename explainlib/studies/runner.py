@@ -2,6 +2,7 @@
 
 A study is a module with
 
+    ON_GPU                          whether its data and models are placed on the chosen device; without it: on the CPU
     config(scale, data)             its settings
     jobs(settings, folder)          functions without arguments by name; none waits for another
     tables(settings, made, seconds) the tables by name, from the frames that the jobs made and the seconds they took
@@ -21,15 +22,22 @@ import pandas
 import torch
 from tqdm import tqdm
 
+from explainlib.studies.place import computing_on
 from explainlib.studies.record import PartialResults
 
 Jobs = Mapping[str, Callable[[], pandas.DataFrame]]
 
 _work: tuple[Jobs, PartialResults] | None = None  # of a worker process
+_place = torch.device("cpu")  # likewise
 
 
 def compute(
-    study: ModuleType, settings: object, folder: Path, *, processes: int = 1
+    study: ModuleType,
+    settings: object,
+    folder: Path,
+    *,
+    processes: int = 1,
+    device: torch.device | None = None,
 ) -> tuple[dict[str, pandas.DataFrame], dict[str, float]]:
     """Run what is not on disk yet and return (the tables by name, the seconds of each job).
 
@@ -40,19 +48,28 @@ def compute(
         settings: its ``Config``.
         folder: of the jobs' results.
         processes: at least 1; several take one thread each, and hold one job each.
+        device: that the jobs compute on; None is the CPU. Partial results of another device are refused.
     """
-    results = PartialResults(folder, asdict(settings))
-    jobs = study.jobs(settings, folder)
-    if processes > 1:
-        _compute_missing(study.__name__, settings, folder, [name for name in jobs if not results.has(name)], processes)
-    made = {name: results.table(name, job) for name, job in jobs.items()}
+    device = device or torch.device("cpu")
+    results = PartialResults(folder, asked(settings, device))
+    with computing_on(device):
+        jobs = study.jobs(settings, folder)
+        if processes > 1:
+            missing = [name for name in jobs if not results.has(name)]
+            _compute_missing((study.__name__, settings, folder, str(device)), missing, processes)
+        made = {name: results.table(name, job) for name, job in jobs.items()}
     seconds = results.seconds()
     return study.tables(settings, made, seconds), seconds
 
 
-def _compute_missing(study: str, settings: object, folder: Path, missing: list[str], processes: int) -> None:
+def asked(settings: object, device: torch.device) -> dict[str, object]:
+    """Return what partial results belong to: the settings, and the device where it is not the CPU."""
+    return asdict(settings) | ({} if device.type == "cpu" else {"device": device.type})
+
+
+def _compute_missing(work: tuple[str, object, Path, str], missing: list[str], processes: int) -> None:
     context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
-    with ProcessPoolExecutor(processes, context, _start, (study, settings, folder)) as pool:
+    with ProcessPoolExecutor(processes, context, _start, work) as pool:
         try:
             waiting = [pool.submit(_make, name) for name in missing]
             for done in tqdm(as_completed(waiting), total=len(waiting), desc="jobs", leave=False):
@@ -62,12 +79,14 @@ def _compute_missing(study: str, settings: object, folder: Path, missing: list[s
             raise
 
 
-def _start(study: str, settings: object, folder: Path) -> None:
-    global _work
+def _start(study: str, settings: object, folder: Path, device: str) -> None:
+    global _work, _place
     torch.set_num_threads(1)
-    _work = import_module(study).jobs(settings, folder), PartialResults(folder, asdict(settings))
+    _place = torch.device(device)
+    _work = import_module(study).jobs(settings, folder), PartialResults(folder, asked(settings, _place))
 
 
 def _make(name: str) -> None:
     jobs, results = _work
-    results.table(name, jobs[name])
+    with computing_on(_place):
+        results.table(name, jobs[name])

@@ -93,15 +93,16 @@ def fit(
         _save_checkpoint(trained, flats, states)
     with _epochs(epochs, seed) as progress:
         for epoch in progress:
-            total = 0.0
+            summed = torch.zeros((), dtype=torch.float64, device=train.x.device)
             for indices in epoch_batches(len(train), batch_size, generator):
-                batch = indices[included[indices]]
+                batch = indices[included[indices]].to(train.x.device)
                 if len(batch):
-                    total += _one_step(trained, stepper, criterion, train, batch, importance)
+                    summed += _one_step(trained, stepper, criterion, train, batch, importance)
                     batches.append(batch)
                 step += 1
                 if step in checkpoint_steps:
                     _save_checkpoint(trained, flats, states)
+            total = float(summed)
             losses.append(total / int(included.sum()))
             if not math.isfinite(total):
                 raise ValueError(f"the loss became {total} in epoch {epoch}; lower lr={lr:g} or look for overflow.")
@@ -227,7 +228,8 @@ def _one_step(
     train: Examples,
     batch: Tensor,
     importance: Float[Tensor, "n C"] | None,
-) -> float:
+) -> Float[Tensor, ""]:
+    """Make a step and return the sum of the batch's losses before it; nothing here waits for the device."""
     stepper.zero_grad()
     outputs = model(train.x[batch])
     if importance is not None:
@@ -237,7 +239,7 @@ def _one_step(
     stepper.step()
     if importance is not None:  # Tsai et al. 2023, eq. (10); the rate, the same in all steps, is applied at the end
         importance.index_add_(0, batch, outputs.grad, alpha=-1)  # dl/df / batch size
-    return float(losses.detach().sum())
+    return losses.detach().sum().double()
 
 
 def _initial_importance(model: nn.Module, train: Examples, optimizer: str, swa: int | None) -> Float[Tensor, "n C"]:

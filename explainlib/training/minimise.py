@@ -140,7 +140,7 @@ def _newton(
     theta, norms, steps, codes = (
         torch.cat([result[key] for result in results]) for key in ("theta", "gradient_norm", "steps", "status")
     )
-    return Minima(risk, weights, theta, tuple(list(STATUSES)[code] for code in codes.tolist()), norms, steps.cpu())
+    return Minima(risk, weights, theta, tuple(list(STATUSES)[code] for code in codes.tolist()), norms, steps)
 
 
 def newton_batch(
@@ -158,7 +158,8 @@ def newton_batch(
     count = len(problems.weights)
     theta = risk.theta.repeat(count, 1)
     gradient = problems.gradients(theta)
-    norms, steps = gradient.norm(dim=1), torch.zeros(count, dtype=torch.int64)
+    norms = gradient.norm(dim=1)
+    steps = torch.zeros(count, dtype=torch.int64, device=theta.device)
     stalled, lengths = torch.zeros(count, dtype=torch.bool, device=theta.device), torch.zeros_like(norms)
     for _ in range(max_steps):
         # a problem that overflows is dropped
@@ -181,7 +182,7 @@ def newton_batch(
         stalled[active] = ~accepted
         gradient[active] = part.gradients(next_theta)
         norms[active] = gradient[active].norm(dim=1)
-        steps[active.cpu()] += 1
+        steps[active] += 1
     statuses = _statuses(norms, stalled, tolerance)
     if risk.l2 == 0:  # with a ridge the risk is coercive
         for g in _unbounded(problems, theta, gradient, lengths, tolerance, precondition):

@@ -240,7 +240,7 @@ def _sample(task_dataset: Any, k: int) -> tuple[Tensor, Tensor, Int[Tensor, " d"
             f"task {k} has x {list(x.shape)} and y {list(y.shape)} for {len(places)} drawings; "
             "expected [d, ...] and [d]."
         )
-    return x, y, places
+    return x, y.to(x.device), places.to(x.device)
 
 
 def _split_support_query(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from explainlib.checks import require_finite, require_tensor
+from explainlib.checks import require_finite, require_same_device, require_tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,6 +58,8 @@ class Tasks:
                     "pass .float() and .long(), or targets of x's dtype for regression."
                 )
             self._require_shapes(part, x, y)
+            require_same_device(f"{part}_x", x, "support_x", self.support_x)
+            require_same_device(f"{part}_y", y, "support_x", self.support_x)
             require_finite(f"{part}_x", x)
             require_finite(f"{part}_y", y)
             if not y.is_floating_point() and int(y.min()) < 0:
@@ -77,8 +79,9 @@ class Tasks:
                 f"query_y asks about class {int(self.query_y.max())}, the support shows 0 to "
                 f"{int(self.support_y.max())}; show every class that is asked about."
             )
-        group = torch.arange(len(self), device=self.support_y.device) if self.group is None else self.group
-        object.__setattr__(self, "group", group)
+        group = torch.arange(len(self)) if self.group is None else self.group
+        for name, index in (("group", group), ("support_index", self.support_index), ("query_index", self.query_index)):
+            object.__setattr__(self, name, None if index is None else index.to(self.support_x.device))
         if group.shape != (len(self),) or group.dtype != torch.int64:
             raise ValueError(f"group is {group.dtype} {list(group.shape)}, expected int64 [{len(self)}].")
         if self.classes is not None:

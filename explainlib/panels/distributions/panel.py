@@ -15,10 +15,12 @@ import pandas
 from ipywidgets import Widget
 
 from explainlib.checks import require_choice
+from explainlib.compute import chosen_device
 from explainlib.panels.distributions.controls import LEARNERS, DistributionControls
 from explainlib.panels.distributions.plots import NetworkPoint, accuracy_plot, tenths_plot
 from explainlib.panels.html import lines_html, message
 from explainlib.panels.interactive import Action, InteractivePanel
+from explainlib.studies.place import computing_on
 from explainlib.studies.tlxml import TENTHS, Mixture, OrderTable, order_of, read_order, small_network
 
 CONTROLS = ("identity", "cosine", "random projector", "cosine, untrained")
@@ -39,15 +41,19 @@ class Distributions(InteractivePanel):
 
     Args:
         table: of the study, from ``read_order``; None reads the table inside the package.
+        device: of the networks that are trained here: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda", or
+            "cuda:1".
 
     Raises:
         FileNotFoundError: no table.
         TypeError: something else than an ``OrderTable``.
+        ValueError: a device that is unknown or not there.
 
     Source: TLXML, section 5.2 and B.3.
     """
 
-    def __init__(self, table: OrderTable | None = None) -> None:
+    def __init__(self, table: OrderTable | None = None, *, device: str = "auto") -> None:
+        self.device = chosen_device(device)
         if table is not None and not isinstance(table, OrderTable):
             raise TypeError(f"table is a {type(table).__name__}; pass read_order(folder), or nothing.")
         self.table = read_order() if table is None else table
@@ -108,7 +114,7 @@ class Distributions(InteractivePanel):
         """Train and explain a small learner of the chosen kind; show both, return the panel's text."""
         started = time.perf_counter()
         with self._busy("training a small learner of this kind, then explaining it ..."):
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, computing_on(self.device):
                 network = small_network(self._choice.mixture, self._choice.seed, Path(folder))
                 self._truths[self._choice.mixture, self._choice.seed] = order_of(network)
         return self._report("trained and explained", started)

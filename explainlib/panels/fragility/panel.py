@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from ipywidgets import Widget
 
 from explainlib.checks import require_choice
+from explainlib.compute import chosen_device
 from explainlib.figures.fragility import fragility_view
 from explainlib.figures.picture import alt_text, png
 from explainlib.panels.fragility.controls import SWEEPS, FragilityControls
 from explainlib.panels.html import lines_html, message, picture_html
 from explainlib.panels.interactive import Action, InteractivePanel
 from explainlib.studies.fragility import NetworkResult, Truths, read_truths
+from explainlib.studies.place import computing_on
 
 WORDS = {"highest_loss": "examples of highest loss", "most_influential": "most influential examples"}
 
@@ -38,13 +40,17 @@ class Fragility(InteractivePanel):
 
     Args:
         truths: of the study, from ``read_truths``; None reads the tables inside the package.
+        device: of the networks that are trained here: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda", or
+            "cuda:1".
 
     Raises:
         FileNotFoundError: no tables.
         TypeError: something else than ``Truths``.
+        ValueError: a device that is unknown or not there.
     """
 
-    def __init__(self, truths: Truths | None = None) -> None:
+    def __init__(self, truths: Truths | None = None, *, device: str = "auto") -> None:
+        self.device = chosen_device(device)
         if truths is not None and not isinstance(truths, Truths):
             raise TypeError(f"truths is a {type(truths).__name__}; pass read_truths(folder), or nothing.")
         self.truths = read_truths() if truths is None else truths
@@ -96,7 +102,8 @@ class Fragility(InteractivePanel):
         """Train the chosen network again and retrain it without each example; show both, return the panel's text."""
         started = time.perf_counter()
         with self._busy("training this network again, then without each of the removed examples ..."):
-            self._truths[self._choice] = self.truths.retrain(*self._key(self._choice))
+            with computing_on(self.device):
+                self._truths[self._choice] = self.truths.retrain(*self._key(self._choice))
         return self._report("trained, explained and retrained", started)
 
     @property

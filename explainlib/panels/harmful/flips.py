@@ -85,7 +85,7 @@ class FlippedLearner:
     def scores(self, method: str) -> Float[Tensor, " M"]:
         """Return how suspicious a method finds each task, the most suspicious highest."""
         if method not in self._scores:
-            self._scores[method] = METHODS[method](self).cpu()
+            self._scores[method] = METHODS[method](self)
         return self._scores[method]
 
     @cached_property
@@ -131,7 +131,7 @@ class FlippedLearner:
 
 def _random_scores(spoiled: FlippedLearner) -> Float[Tensor, " M"]:
     generator = torch.Generator().manual_seed(spoiled.flips.seed)
-    return torch.rand(len(spoiled.tasks), generator=generator, dtype=torch.float64)
+    return torch.rand(len(spoiled.tasks), generator=generator, dtype=torch.float64).to(spoiled.lam.device)
 
 
 METHODS: dict[str, Callable[[FlippedLearner], Tensor]] = {

@@ -157,7 +157,7 @@ def ranks(scores: Mapping[str, Float[Tensor, "T M"]], test: int, item: int) -> l
     A rank is whole unless an odd number of others ties with the task.
     """
     table = torch.stack([values[test] for values in scores.values()])
-    found = self_rank(table, torch.full((len(table),), item)).tolist()
+    found = self_rank(table, torch.full((len(table),), item, device=table.device)).tolist()
     return [int(rank) if rank == int(rank) else rank for rank in found]
 
 

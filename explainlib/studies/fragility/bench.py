@@ -32,6 +32,7 @@ from explainlib.metrics import fidelity
 from explainlib.models import bayesian_mlp, mlp
 from explainlib.retraining import RetrainingWarning, leave_out
 from explainlib.risk import NotAtMinimumWarning, Risk
+from explainlib.studies.place import placed
 from explainlib.training import (
     ElboRisk,
     Ensemble,
@@ -94,11 +95,11 @@ def train_family(
     """
     require_choice("name", name, tuple(FAMILIES))
     if name == BAYESIAN:
-        network = bayesian_mlp(widths, how.activation, dtype=torch.float64)
+        network = placed(bayesian_mlp(widths, how.activation, dtype=torch.float64))
         risk = ElboRisk(network, train, loss="expected_cross_entropy")  # other costs: ``fragility.design.bayes``
         ensemble = fit_variational_ensemble(risk, epochs=how.epochs, seeds=seeds, lr=how.lr, schedule=SCHEDULE)
         return {BAYESIAN: [risk.at(theta) for theta in ensemble.theta]}
-    network = mlp(widths, how.activation, dtype=torch.float64)
+    network = placed(mlp(widths, how.activation, dtype=torch.float64))
     options = {"epochs": how.epochs, "lr": how.lr, "schedule": SCHEDULE, "l2": how.l2 if name == L2 else 0.0}
     ensemble = fit_ensemble(network, train, seeds=seeds, **options)
     means = stochastic_weight_average(ensemble, epochs=how.swa, lr=how.lr)

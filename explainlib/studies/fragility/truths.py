@@ -28,6 +28,7 @@ from explainlib.studies.fragility.bench import (
 )
 from explainlib.studies.fragility.parts import SWEEPS, sweep
 from explainlib.studies.kept import FINISHED, kept_tables
+from explainlib.studies.place import placed
 from explainlib.studies.record import read_record
 
 TABLES, RUN = ("iris", "repeats", "networks"), "fragility-iris-cpu"
@@ -156,7 +157,7 @@ class Truths:
 
     def retrain(self, kind: str, depth: int, width: int, seed: int, protocol: str) -> NetworkResult:
         """Return one network trained again from its seed, explained again, and its truth retrained: some seconds."""
-        split = load("iris").double()
+        split = placed(load("iris").double())
         name = next(name for name, kinds in FAMILIES.items() if kind in kinds)
         how = replace(self.training, epochs=self.bayesian_epochs) if name == BAYESIAN else self.training
         widths = [split.train.x.shape[1], *[width] * depth, len(split.train.classes)]

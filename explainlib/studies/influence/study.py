@@ -20,11 +20,13 @@ from explainlib.metrics import fidelity
 from explainlib.models import logistic
 from explainlib.retraining import leave_out
 from explainlib.risk import Risk
+from explainlib.studies.place import placed
 from explainlib.training import minimise
 
 DATA = ("digits", "mnist", "fashion_mnist", "iris", "gaussians", "blobs")
 METHODS = ("first_order", "first_order_evaluated", "newton_step")
 SIZES = ("n", "parameters")
+ON_GPU = True  # data and model are placed on the study's device
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def jobs(settings: Config, folder: Path) -> dict[str, Callable[[], pandas.DataFr
 
     @cache
     def data() -> tuple[Examples, Examples]:
-        split = load(settings.data, limit=settings.limit)
+        split = placed(load(settings.data, limit=settings.limit))
         return split.train.double(), split.test.double()[: settings.tests]
 
     return {f"ridge-{l2:g}": partial(_one_ridge, data, settings, l2) for l2 in settings.ridges}
@@ -94,7 +96,7 @@ def _one_ridge(data: Callable[[], tuple[Examples, Examples]], settings: Config, 
     generator = torch.Generator().manual_seed(settings.seed)
     left = torch.randperm(len(train), generator=generator)[: min(settings.left_out, len(train) - 1)]
     classes = len(train.classes)
-    risk = minimise(Risk(logistic(train.x[0].numel(), classes).double(), train, l2=l2))
+    risk = minimise(Risk(placed(logistic(train.x[0].numel(), classes).double()), train, l2=l2))
     groups = [[int(i)] for i in left]
     solver, plain = "dense" if risk.p <= 2000 else "cg", {"weighting": "plain"}
     predictions = {
@@ -110,8 +112,8 @@ def _one_ridge(data: Callable[[], tuple[Examples, Examples]], settings: Config, 
             "l2": l2,
             "test": torch.arange(len(test)).repeat_interleave(len(left)).numpy(),
             "removed": left.repeat(len(test)).numpy(),
-            "retrained": truth.flatten().numpy(),
-            **{name: table.flatten().numpy() for name, table in predictions.items()},
+            "retrained": truth.flatten().cpu().numpy(),
+            **{name: table.flatten().cpu().numpy() for name, table in predictions.items()},
             **dict(zip(SIZES, (risk.n, risk.p), strict=True)),
         }
     )

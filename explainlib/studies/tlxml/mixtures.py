@@ -34,6 +34,7 @@ from explainlib.metrics import proper_order, self_rank
 from explainlib.metrics.ties import average_ranks
 from explainlib.models import cnn4
 from explainlib.studies.few_shot import influence_without_warning, kept_back
+from explainlib.studies.place import placed
 
 WAYS = 5
 
@@ -100,7 +101,7 @@ class Network:
 
     @cached_property
     def _pools(self):  # noqa: ANN202 - two class pools
-        pool = class_pool(self.data)
+        pool = placed(class_pool(self.data))
         back = kept_back(pool.names)
         return pool.where(lambda name, parent: name not in back), pool.where(lambda name, parent: name in back)
 
@@ -133,8 +134,8 @@ class Network:
         pictures, how = self._pools[0].x, self.training
         options = {"filters": how.filters, "seed": self.seed, "dtype": pictures.dtype}
         if self.mixture.learner == "maml":
-            return Maml(cnn4(*pictures.shape[1:3], WAYS, **options), inner_lr=how.inner_lr)
-        return ProtoNet(cnn4(*pictures.shape[1:3], None, **options))
+            return Maml(placed(cnn4(*pictures.shape[1:3], WAYS, **options)), inner_lr=how.inner_lr)
+        return ProtoNet(placed(cnn4(*pictures.shape[1:3], None, **options)))
 
     @cached_property
     def trained(self) -> Trained:
