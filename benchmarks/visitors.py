@@ -1,9 +1,9 @@
 """A class arrives at the pages of the panels: ``python -m benchmarks.visitors``.
 
-Starts ``python -m explainlib panels``, lets one visitor in, then ``--visitors`` more, evenly over ``--seconds``. A visitor
-is up when the page has come and the widgets of its panel have been sent over its websocket, the same messages as a
-browser's. What a browser needs to draw them comes on top; ``--browser`` times one. Memory is proportional (PSS: a page
-that n processes share counts 1/n in each), summed over the server, its kernels and what starts them.
+Starts ``python -m explainlib panels``, lets one visitor in, then ``--visitors`` more, evenly over ``--seconds``. One is
+up when the page has come and the widgets of its panel have been sent over its websocket, the same messages as a browser's.
+What a browser needs to draw them comes on top; ``--browser`` times one. Memory is proportional (PSS: a page that n
+processes share counts 1/n in each), summed over the server, its kernels and what starts them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _answers(address: str) -> bool:
 
 
 def widgets_sent(address: str, name: str) -> int:
-    """Return how many widgets the panel of a page has, after fetching it and asking for their state as a browser does."""
+    """Return how many widgets a page has, after fetching it and asking for their state as a browser does."""
     page = urlopen(f"{address}/voila/render/{name}.ipynb", timeout=LAST).read().decode()
     kernel = re.search(r'"kernelId": "([0-9a-f-]+)"', page).group(1)
     if "application/vnd.jupyter.widget-view+json" not in page:

@@ -1,8 +1,8 @@
-"""Sphinx's configuration of the site: the README as its home, every notebook with its saved outputs, every page of docs.
+"""Sphinx's configuration of the site: the README as its home, every notebook with its saved outputs, all of docs.
 
 `make site` builds it from the repository's root into build/site. Nothing is executed, and nothing is fetched: formulas
-become MathML while building. What Sphinx needs at the top of a notebook or of the README is added as it is read, so that
-neither carries marks of a tool. Importing this file needs the standard library alone.
+become MathML while building. What Sphinx needs at the top of a notebook or of the README is added as it is read, so
+that neither carries marks of a tool. Importing this file needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ html_copy_source = False
 html_show_sphinx = False
 
 RUN = (
-    "**Run it yourself.** This page shows saved outputs; its panel needs a running notebook. In a clone, `make lab` opens "
-    "it in JupyterLab, and `make panels` serves all panels as pages ([how](../docs/panels.md))."
+    "**Run it yourself.** This page shows saved outputs; its panel needs a running notebook. In a clone, `make lab` "
+    "opens it in JupyterLab, and `make panels` serves all panels as pages ([how](../docs/panels.md))."
 )
 
 
@@ -136,8 +136,11 @@ def visit_formula(translator: object, node: object) -> None:
     from docutils.nodes import SkipNode
     from latex2mathml.converter import convert
 
-    display = "block" if node.tagname == "math_block" else "inline"
-    translator.body.append(convert(node.astext(), display=display))
+    if node.tagname == "math_block":  # a wide one scrolls, by keyboard too
+        formula = convert(node.astext(), display="block")
+        translator.body.append(f'<div class="formula" tabindex="0" role="group">{formula}</div>')
+    else:
+        translator.body.append(convert(node.astext()))
     raise SkipNode
 
 

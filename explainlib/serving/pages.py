@@ -124,8 +124,8 @@ PAGES = {
     ),
     "group_removal": Page(
         "Remove a group",
-        "Choose a test seven and a kind of group, and drag its size. Three predictions by size; the box says how far to "
-        "trust them, and Retrain adds the truth as a cross.",
+        "Choose a test seven and a kind of group, and drag its size. Three predictions by size; the box says how far "
+        "to trust them, and Retrain adds the truth as a cross.",
         "02_group_influence",
         _group_removal,
     ),
@@ -152,8 +152,8 @@ PAGES = {
     ),
     "task_removal": Page(
         "Remove training tasks",
-        "Choose a test task and drag how many eigenvalues are kept: the ranks of the training tasks settle. Then remove "
-        "tasks, a script, or numbers you type; Retrain adds the truth.",
+        "Choose a test task and drag how many eigenvalues are kept: the ranks of the training tasks settle. Then "
+        "remove tasks, a script, or numbers you type; Retrain adds the truth.",
         "06_tlxml",
         _task_removal,
     ),

@@ -57,7 +57,8 @@ def _write(folder: Path, address: Path) -> dict[str, str]:
     for name in PAGES:
         nbformat.write(page_notebook(name), pages / f"{name}.ipynb")
     items = "".join(
-        f'<li><a href="{{{{ base_url }}}}voila/render/{name}.ipynb">{escape(page.title)}</a><br>{escape(page.words)}</li>'
+        f'<li><a href="{{{{ base_url }}}}voila/render/{name}.ipynb">{escape(page.title)}</a><br>'
+        f"{escape(page.words)}</li>"
         for name, page in PAGES.items()
     )
     (template / "conf.json").write_text(json.dumps({"base_template": "lab"}))
