@@ -1,7 +1,7 @@
 """A class arrives at the pages of the panels: ``python -m benchmarks.visitors``.
 
 Starts ``python -m explainlib panels``, lets one visitor in, then ``--visitors`` more, evenly over ``--seconds``. One is
-up when the page has come and the widgets of its panel have been sent over its websocket, the same messages as a browser's.
+up when the page has come and the widgets of its panel have been sent over its websocket, as a browser asks for them.
 What a browser needs to draw them comes on top; ``--browser`` times one. Memory is proportional (PSS: a page that n
 processes share counts 1/n in each), summed over the server, its kernels and what starts them.
 """

@@ -48,7 +48,7 @@ forgets what you did.</p><ul>ITEMS</ul></main></body></html>
 """
 
 
-def _write(folder: Path, address: Path) -> dict[str, str]:
+def write_pages(folder: Path, address: Path) -> dict[str, str]:
     """Write pages, template and kernel below the folder, and return the environment in which Voila finds them."""
     pages, data = folder / "pages", folder / "jupyter"
     template, kernel = data / "voila" / "templates" / TEMPLATE, data / "kernels" / "python3"
@@ -103,7 +103,7 @@ def serve(*, ip: str = "127.0.0.1", port: int = 8866, idle: int = 600, arguments
     _warm()
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder, "kernels.socket")
-        environment = _write(Path(folder), address)
+        environment = write_pages(Path(folder), address)
         options = [
             f"--Voila.ip={ip}", f"--port={port}", "--no-browser", f"--template={TEMPLATE}",
             "--VoilaConfiguration.classic_tree=True", f"--MappingKernelManager.cull_idle_timeout={idle}",
