@@ -47,8 +47,8 @@ def audit():
 
 def set_theme(page, theme):
     page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
-    dark = str(theme.endswith("Light")).lower()
-    page.locator(f"body[data-jp-theme-light={dark}]").wait_for()
+    light = str(theme.endswith("Light")).lower()
+    page.locator(f"body[data-jp-theme-light={light}]").wait_for(state="attached")
 
 
 def set_window(page, width, height, files):
@@ -57,19 +57,19 @@ def set_window(page, width, height, files):
         page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(600)
 @pytest.mark.flaky(reruns=1)
 def test_every_panel_can_be_seen_read_and_used(page, panels, open_and_run_all, audit, screenshot):
     from playwright.sync_api import expect
 
     open_and_run_all(page, "panels.ipynb")
     shown, wrong = page.locator(".xl-panel"), {}
-    expect(shown).to_have_count(len(panels))
+    expect(shown).to_have_count(len(panels), timeout=60_000)
     for theme in THEMES:
         set_theme(page, theme)
         for window, (width, height, files) in WINDOWS.items():
             set_window(page, width, height, files)
-            page.wait_for_timeout(500)
+            page.wait_for_timeout(600)
             for i, name in enumerate(panels):
                 panel = shown.nth(i)
                 panel.scroll_into_view_if_needed()
