@@ -13,7 +13,7 @@ import explainlib
 
 HOUSE = Path(explainlib.__file__).parent
 ROOMS = [
-    "checks", "compute", "memory", "storage", "derivatives", "losses", "modules", "params", "gate", "kernels", "layerwise",
+    "checks", "progress", "compute", "memory", "storage", "derivatives", "losses", "modules", "params", "gate", "kernels", "layerwise",
     "datasets", "models", "risk", "curvature",
     "solvers", "training", "meta", "influence", "representers", "retraining", "metrics", "studies", "figures",
     "explanation", "panels", "serving", "course", "doctor", "__main__",

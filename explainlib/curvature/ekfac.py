@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_nonnegative
@@ -24,6 +23,7 @@ from explainlib.layerwise.gradient_matrix import checked_plan
 from explainlib.layerwise.recording import layer_calls
 from explainlib.losses import CROSS_ENTROPY
 from explainlib.memory import memory_limit, require_memory, slices
+from explainlib.progress import tqdm
 from explainlib.risk import Risk
 
 LABELS = ("exact", "sampled", "data")

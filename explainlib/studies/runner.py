@@ -19,8 +19,8 @@ from types import ModuleType
 
 import pandas
 import torch
-from tqdm import tqdm
 
+from explainlib.progress import tqdm
 from explainlib.studies.record import PartialResults
 
 Jobs = Mapping[str, Callable[[], pandas.DataFrame]]

@@ -24,13 +24,13 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
 from explainlib.influence.groups.remaining import remaining_inverse
 from explainlib.influence.groups.removal import WEIGHTINGS, Removal, group_statuses, removal_weights, require_solved
 from explainlib.memory import alternatives
+from explainlib.progress import tqdm
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Inverse, Solver, inverse_curvature
