@@ -108,6 +108,7 @@ def serve(*, ip: str = "127.0.0.1", port: int = 8866, idle: int = 600, arguments
             f"--Voila.ip={ip}", f"--port={port}", "--no-browser", f"--template={TEMPLATE}",
             "--VoilaConfiguration.classic_tree=True", f"--MappingKernelManager.cull_idle_timeout={idle}",
             f"--MappingKernelManager.cull_interval={max(1, min(60, idle // 2))}",
+            "--VoilaExecutor.iopub_timeout=60", "--VoilaExecutor.startup_timeout=120",  # a busy machine loses no output
         ]  # fmt: skip
         with KernelForks(str(address)) as forks:
             command = [sys.executable, "-m", "voila", str(Path(folder, "pages")), *options, *arguments]
