@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SITE_STAMP := $(VENV)/.site
 LEARN2LEARN := learn2learn==0.2.0
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
@@ -27,7 +28,7 @@ ROOT_FLAG := $(shell test "$$(id -u)" = 0 && echo --allow-root || true)
 # No progress bars either: a slow machine would print them into a notebook's output, which is compared.
 THREADS := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 
-.PHONY: help env lab test notebooks student slides check-mine bench bench-peers doctor format clean
+.PHONY: help env lab panels site test notebooks student slides check-mine bench bench-peers doctor format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -66,6 +67,17 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 
 lab: $(STAMP) ## open JupyterLab on the start notebook (ARGS="--no-browser --port 8899" passes more to it)
 	$(BIN)/jupyter lab $(ROOT_FLAG) --ServerApp.root_dir=. $(NOTEBOOK) $(ARGS)
+
+panels: $(STAMP) ## serve all panels as pages, without the notebooks (ARGS="--ip 0.0.0.0" lets other machines in)
+	$(THREADS) $(BIN)/python -m explainlib panels $(ARGS)
+
+$(SITE_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[site]"
+	@touch $@
+
+site: $(SITE_STAMP) ## build the course, its documentation and the reference as a site in build/site; a broken link fails
+	$(BIN)/python -m sphinx -b html -q -W --keep-going -c docs/site -d build/doctrees . build/site $(ARGS)
+	@echo "build/site/index.html"
 
 test: $(STAMP) ## run every check: style, tests, doctests, all notebooks against their saved outputs, browser
 	$(BIN)/ruff check .

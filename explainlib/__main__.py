@@ -1,4 +1,4 @@
-"""The command line: ``python -m explainlib``, then doctor, data, study, notebooks, course or slides.
+"""The command line: ``python -m explainlib``, then doctor, data, study, notebooks, course, slides or panels.
 
 Each command imports what it needs when it runs, so that ``--help`` answers at once. A mistake gets one line and exit
 code 2; only an error of the library itself shows a traceback.
@@ -131,6 +131,13 @@ def slides(options: argparse.Namespace) -> int:
     return 0
 
 
+def panels(options: argparse.Namespace) -> int:
+    """Serve the pages of the panels until interrupted."""
+    from explainlib.serving import serve
+
+    return serve(ip=options.ip, port=options.port, idle=options.idle, arguments=options.arguments)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     main = argparse.ArgumentParser(
@@ -178,6 +185,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--no-code", action="store_true", help="show outputs only")
     command.add_argument("--reveal", metavar="URL", help="address or folder of reveal.js (default: its public one)")
     command.set_defaults(run=slides)
+
+    command = commands.add_parser("panels", help="serve all panels as pages, a kernel of its own for every visitor")
+    command.add_argument("--ip", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    command.add_argument("--port", type=int, default=8866, help="(default: 8866)")
+    command.add_argument(
+        "--idle", type=int, default=600, metavar="SECONDS", help="until a page without a browser ends (default: 600)"
+    )
+    command.add_argument("arguments", nargs="*", help="more options of Voila's own, after --")
+    command.set_defaults(run=panels)
     return main
 
 

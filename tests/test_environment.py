@@ -63,7 +63,7 @@ def test_pins_are_exact_sorted_and_single(pins):
 
 def test_pins_satisfy_the_ranges(project, pins):
     versions = {canonicalize_name(name): version for name, version in (line.split("==") for line in pins)}
-    for requirement in direct(project, "test", "lab"):
+    for requirement in direct(project, "test", "lab", "site"):
         version = versions.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} has no pin in constraints.txt"
         assert requirement.specifier.contains(version), f"{requirement} does not allow {version}"

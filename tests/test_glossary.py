@@ -17,7 +17,15 @@ ROOMS = [
     "checks", "compute", "curvature", "datasets", "figures", "gate", "influence", "kernels", "layerwise", "meta",
     "metrics", "models", "panels", "representers", "retraining", "solvers", "studies", "training",
 ]  # fmt: skip
-INTERNAL = {"panels", "studies", "figures", "layerwise", "course", "checks"}  # their choices are not options of a call
+INTERNAL = {
+    "panels",
+    "serving",
+    "studies",
+    "figures",
+    "layerwise",
+    "course",
+    "checks",
+}  # their choices are not options of a call
 PAPERS = ("Basu", "Epifano", "Tsai", "TLXML", "Ren")
 UNCHECKED = {  # values that no require_choice lists
     ("keep", "positive"), ("output", "cross"), ("output", "each"), ("parameters", "all"), ("parameters", "last"), ("remove", "harmful"),

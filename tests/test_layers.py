@@ -13,10 +13,10 @@ import explainlib
 
 HOUSE = Path(explainlib.__file__).parent
 ROOMS = [
-    "checks", "compute", "memory", "storage", "derivatives", "losses", "modules", "params", "gate", "kernels", "layerwise",
+    "checks", "progress", "compute", "memory", "storage", "derivatives", "losses", "modules", "params", "gate", "kernels", "layerwise",
     "datasets", "models", "risk", "curvature",
     "solvers", "training", "meta", "influence", "representers", "retraining", "metrics", "studies", "figures",
-    "explanation", "panels", "course", "doctor", "__main__",
+    "explanation", "panels", "serving", "course", "doctor", "__main__",
 ]  # fmt: skip
 # Of a room with corridors, what stands in it, from the ground up: files and corridors.
 INSIDE = {

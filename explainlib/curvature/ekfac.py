@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_nonnegative, warn_caller
@@ -24,6 +23,7 @@ from explainlib.curvature.kronecker import COVERAGE, Block, UncoveredError, verb
 from explainlib.layerwise.gradient_matrix import checked_plan
 from explainlib.layerwise.recording import LayerCall, forward_pass
 from explainlib.memory import memory_limit, require_memory, slices
+from explainlib.progress import tqdm
 from explainlib.risk import Risk
 
 LABELS = ("exact", "sampled", "data")

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples
 from explainlib.influence.products import training_products
 from explainlib.losses import Loss
 from explainlib.memory import slices
+from explainlib.progress import tqdm
 from explainlib.risk import Risk
 from explainlib.storage import Store
 from explainlib.training.fingerprints import risk_fingerprint

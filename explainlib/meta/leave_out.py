@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_count, require_groups, require_nonnegative, require_positive
@@ -22,6 +21,7 @@ from explainlib.derivatives import vmap
 from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Episode, Learner, require_learned, require_learner
 from explainlib.meta.train import SAVE_EVERY, batch_rows
+from explainlib.progress import tqdm
 from explainlib.storage import Store
 from explainlib.training.steps import adam_state, stepper
 

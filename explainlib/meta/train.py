@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_count, require_nonnegative, require_positive
@@ -17,6 +16,7 @@ from explainlib.datasets import Tasks
 from explainlib.meta.fingerprints import learner_fingerprint
 from explainlib.meta.learner import Learner, require_learned, require_learner
 from explainlib.meta.trained import Trained
+from explainlib.progress import tqdm
 from explainlib.storage import Store, probe_entry
 from explainlib.training.steps import adam_state, stepper
 

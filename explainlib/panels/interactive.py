@@ -135,6 +135,11 @@ class InteractivePanel(ABC):
             self._verify_button.disabled = False
 
 
+def close_all() -> None:
+    """Close every widget of this process; a panel made before shows nothing more."""
+    Widget.close_all()
+
+
 def require_position(name: str, value: int, count: int, of: str) -> int:
     """Return a position among ``count`` things.
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
+from explainlib.progress import tqdm
 from explainlib.solvers.neumann import REMEDIES, Operator, neumann
 from explainlib.solvers.solution import Solution, steps_between_checks
 

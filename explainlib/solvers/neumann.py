@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib.checks import require_count, require_nonnegative, require_positive
 from explainlib.curvature.spectrum import lanczos
+from explainlib.progress import tqdm
 from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, row_statuses
 

@@ -20,8 +20,8 @@ from types import ModuleType
 
 import pandas
 import torch
-from tqdm import tqdm
 
+from explainlib.progress import tqdm
 from explainlib.studies.place import computing_on
 from explainlib.studies.record import PartialResults
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import (
@@ -28,6 +27,7 @@ from explainlib.checks import (
 )
 from explainlib.datasets import Examples
 from explainlib.losses import Loss, LossFunction
+from explainlib.progress import tqdm
 from explainlib.risk import Risk, minimum_tolerance
 from explainlib.storage import Store, Tensors
 from explainlib.training.fingerprints import risk_fingerprint

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import (
@@ -25,6 +24,7 @@ from explainlib.datasets import Examples
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
 from explainlib.modules import private_copy, require_module
 from explainlib.params import require_outputs
+from explainlib.progress import tqdm
 from explainlib.training.trajectory import Trajectory
 
 STEPPERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import (
@@ -24,6 +23,7 @@ from explainlib.checks import (
     require_shape,
     require_tensor,
 )
+from explainlib.progress import tqdm
 from explainlib.risk import Risk
 from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.preconditioner import preconditioner

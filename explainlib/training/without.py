@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import grad
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_finite, require_indices
@@ -25,6 +24,7 @@ from explainlib.derivatives import vmap
 from explainlib.gate import admit
 from explainlib.losses import Loss, LossFunction, require_loss
 from explainlib.params import Parameters
+from explainlib.progress import tqdm
 from explainlib.training.fit import epoch_batches, require_options, trainable_copy
 
 TOGETHER = 32  # networks in one batch

@@ -141,14 +141,14 @@ def _environment(folder):
 
 @pytest.fixture
 def serve(tmp_path, chromium_path):
-    """Return a function that starts a Jupyter server and returns its address: (module, arguments, folder, ready)."""
+    """Return a function that starts a server and returns its address: (module, arguments, folder, ready)."""
     started = []
 
-    def start(module, arguments, folder, ready):
+    def start(module, arguments, folder, ready, seconds=START):
         port = _free_port()
         log = (tmp_path / f"{module}.log").open("wb")
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments, f"--port={port}", "--no-browser"],
+            [sys.executable, "-m", module, *arguments, f"--port={port}"],
             cwd=folder,
             env=_environment(tmp_path / "jupyter"),
             stdout=log,
@@ -162,7 +162,7 @@ def serve(tmp_path, chromium_path):
             assert process.poll() is None, f"{module} ended:\n{Path(log.name).read_text()[-3000:]}"
             return _answer(address + ready)
 
-        _until(answers, START, f"{module} at {address}")
+        _until(answers, seconds, f"{module} at {address}")
         return address
 
     yield start
@@ -190,7 +190,8 @@ def lab(serve, notebook_copies, tmp_path):
     """Return the address of a JupyterLab on a copy of the notebooks."""
     folder = notebook_copies(tmp_path / "notebooks")
     open_door = ["--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"]
-    place = [f"--ServerApp.root_dir={folder}", "--ip=127.0.0.1", "--allow-root"]
+    place = [f"--ServerApp.root_dir={folder}", "--ip=127.0.0.1", "--allow-root", "--LabApp.expose_app_in_browser=True"]
+    place.append("--no-browser")
     return serve("jupyterlab", [*open_door, *place], folder, "/api/status")
 
 
@@ -198,7 +199,7 @@ def lab(serve, notebook_copies, tmp_path):
 def voila(serve, notebook_copies, tmp_path):
     """Return the address of a Voila that shows the notebook."""
     folder = notebook_copies(tmp_path / "notebooks")
-    return serve("voila", [".", "--Voila.ip=127.0.0.1"], folder, "/voila/static/voila.js")
+    return serve("voila", [".", "--Voila.ip=127.0.0.1", "--no-browser"], folder, "/voila/static/voila.js")
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def lab_as_started(serve, repository, tmp_path):
     folder = tmp_path / "clone"
     for name in ("notebooks", "docs"):
         shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns(".*"))
-    open_door = ["--IdentityProvider.token=", "--ServerApp.password=", "--ip=127.0.0.1", "--allow-root"]
+    open_door = ["--IdentityProvider.token=", "--ServerApp.password=", "--ip=127.0.0.1", "--allow-root", "--no-browser"]
     return serve("jupyterlab", [*open_door, *shlex.split(arguments)], folder, "/api/status")
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, default_collate
-from tqdm import tqdm
 
 from explainlib.datasets.examples import Examples
 from explainlib.datasets.streams.layout import InputLayout
 from explainlib.datasets.streams.rows import StreamedRows, row_checksums
+from explainlib.progress import tqdm
 
 PART = 512  # examples of one reading when nothing else is asked
 Choice = str | int | Sequence[str] | Callable[[object], object] | None

@@ -24,7 +24,6 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_groups, require_nonnegative, warn_caller
@@ -32,6 +31,7 @@ from explainlib.influence.groups.remaining import remaining_inverse
 from explainlib.influence.groups.removal import WEIGHTINGS, Removal, group_statuses, removal_weights, require_solved
 from explainlib.influence.products import member_sums
 from explainlib.memory import alternatives
+from explainlib.progress import tqdm
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
 from explainlib.solvers.inverse import Curvature, Inverse, Solver, inverse_curvature

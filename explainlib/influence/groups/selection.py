@@ -15,7 +15,6 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_count, require_nonnegative
@@ -24,6 +23,7 @@ from explainlib.influence.groups.quadratic import GroupQuadratic, indicators, re
 from explainlib.influence.groups.swaps import Swaps
 from explainlib.influence.projections import capped_simplex_projection, l1_ball_projection
 from explainlib.memory import alternatives
+from explainlib.progress import tqdm
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.inverse import Solver, inverse_curvature
 from explainlib.training.minimise import minimise_for

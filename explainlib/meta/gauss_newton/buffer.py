@@ -18,7 +18,6 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from explainlib import compute
 from explainlib.checks import require_count, warn_caller
@@ -29,6 +28,7 @@ from explainlib.meta.gauss_newton.rows import TaskRows, rows_of_a_task, task_row
 from explainlib.meta.hessian import require_objective
 from explainlib.meta.learner import Learner
 from explainlib.meta.task_map import Processes, map_blocks, width_of
+from explainlib.progress import tqdm
 from explainlib.storage import Store
 
 BLOCK = 8  # tasks a step

@@ -44,7 +44,7 @@ class HarmfulControls(Controls):
         for shown, name in ((self.curve, "xl-curve"), (self.suspects, "xl-suspects"), (self.table, "xl-outcomes")):
             shown.add_class(name)
         self.curve.layout = widgets.Layout(width="470px", height="340px", flex="0 0 auto")
-        self.suspects.layout = widgets.Layout(width="470px", height="226px", flex="0 0 auto")
+        self.suspects.layout = widgets.Layout(width="470px", height="300px", flex="0 0 auto")
         self.prediction.layout = widgets.Layout(width="430px", height="84px")
         self.table.layout = widgets.Layout(width="430px", height="176px")
         self.truth.layout = widgets.Layout(width="430px", height="64px")

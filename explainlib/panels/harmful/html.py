@@ -33,8 +33,8 @@ def suspects(
     for i in chosen[:shown]:
         look, word = (HARMFUL, "&#9888; flipped") if hit[i] else (HELPFUL, "&#10004; true labels")
         body += (
-            f"<div style='border-left:5px solid {look.colour};padding:1px 6px;margin:3px 0;white-space:nowrap;"
-            f"overflow:hidden;text-overflow:ellipsis'><b>#{i}</b> {float(scores[i]):+.3g} <b>{word}</b> "
+            f"<div style='border-left:5px solid {look.colour};padding:1px 6px;margin:3px 0'>"
+            f"<b>#{i}</b> {float(scores[i]):+.3g} <b>{word}</b> "
             f"<span style='color:#444'>{escape(', '.join(class_names(tasks, i)))}</span></div>"
         )
     more = f"and {len(chosen) - shown} more" if len(chosen) > shown else ""
