@@ -49,8 +49,8 @@ class Ekfac:
             matrix. None is "exact" up to 16 passes, "sampled" above.
         seed: of sampled labels.
         memory: bytes of working memory; None is a quarter of free memory.
-        uncovered: of parameters without a block (bare parameters, recurrent layers, shared weights): "warn" leaves
-            them out, once with a warning, as if they were not chosen: products have zeros there; "raise".
+        uncovered: of parameters without a block (bare parameters, recurrent layers, shared weights): "raise", or "warn"
+            to leave them out, once with a warning, as if they were not chosen: products have zeros there.
 
     Attributes:
         blocks: one for each layer (for each group of a grouped convolution).
@@ -82,10 +82,10 @@ class Ekfac:
         labels: str | None = None,
         seed: int = 0,
         memory: int | float | None = None,
-        uncovered: str = "warn",
+        uncovered: str = "raise",
     ) -> None:
         require_choice("labels", labels, (*LABELS, None))
-        require_choice("uncovered", uncovered, ("warn", "raise"))
+        require_choice("uncovered", uncovered, ("raise", "warn"))
         few = risk.n_outputs - risk.loss.lost_ranks <= EXACT_UP_TO
         self.labels = ("exact" if few else "sampled") if labels is None else labels
         if risk.weights is not None and (risk.weights < 0).any():
@@ -105,7 +105,8 @@ class Ekfac:
     def _require_coverage(self, risk: Risk, uncovered: str) -> None:
         """Raise or warn, once a model, where parameters have no block."""
         if self.left_out and uncovered == "raise":
-            raise UncoveredError(list(self.left_out), [n for n in risk.parameters.names if n not in self.left_out])
+            covered = [name for name in risk.parameters.names if name not in self.left_out]
+            raise UncoveredError(list(self.left_out), covered, otherwise="leave them out with Ekfac(uncovered='warn')")
         if self.left_out:
             warn_caller(
                 f"{COVERAGE}; {', '.join(self.left_out)} {verb(self.left_out)} left out, as if not trained.",

@@ -222,7 +222,7 @@ def test_what_has_no_block_is_left_out_with_a_warning_as_if_not_trained():
     net, data = Positions().double(), classes(20)
     risk = xl.Risk(net, data, l2=0.1)
     with pytest.warns(UncoveredWarning, match="place is left out"):
-        ekfac = Ekfac(risk)
+        ekfac = Ekfac(risk, uncovered="warn")
     own = xl.Risk(net, data, l2=0.1, parameters=["layer.weight", "layer.bias"])
     rows = normal(2, risk.p)
     got, want = ekfac.inverse_product(rows), Ekfac(own).inverse_product(rows[:, 3:])
@@ -231,7 +231,9 @@ def test_what_has_no_block_is_left_out_with_a_warning_as_if_not_trained():
     want = xl.influence.loss_influence(own, test, curvature="ekfac")
     assert relative_error(xl.influence.loss_influence(risk, test, curvature=ekfac), want) < 1e-12
     with pytest.raises(UncoveredError, match="place is none; choose others with Risk"):
-        Ekfac(risk, uncovered="raise")
+        Ekfac(risk)
+    with pytest.raises(UncoveredError, match="place is none.*curvature='gauss_newton'"):
+        xl.influence.loss_influence(risk, test, curvature="ekfac")
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])

@@ -193,7 +193,7 @@ def _checked_solver(factor: Factor) -> Callable[[Float[Tensor, "k q"]], Solution
 def _fit_ekfac(risk: Risk) -> Ekfac:
     """Return EK-FAC of a task's risk; an uncovered layer raises with remedies for the learner."""
     try:
-        return Ekfac(risk, uncovered="raise")
+        return Ekfac(risk)
     except UncoveredError as error:
         options = {"learner": "Bilevel(...)", "otherwise": "pass inner_hessian='exact'"}
         raise UncoveredError(error.outside, error.covered, **options) from None
