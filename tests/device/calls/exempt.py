@@ -45,3 +45,7 @@ no_device(
 )  # fmt: skip
 no_device("a protocol: whatever has `loss_change`", "metrics.LossChange")
 no_device("the choice of a device by its name", "compute.chosen_device")
+no_device(
+    "looks up a finished study; `device=` moves the small network of verify, which takes too long to be run here",
+    *(f"panels.Distributions{part}" for part in ("", ".set", ".draw", ".verify", ".text")),
+)

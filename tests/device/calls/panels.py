@@ -14,7 +14,6 @@ import explainlib as xl
 from explainlib import figures, influence, panels, studies
 from explainlib.figures import png
 from explainlib.studies.fragility import read_truths
-from explainlib.studies.tlxml import order_table
 from tests.device.calls.data import pool
 from tests.device.calls.problems import D, maml, risk, tasks, test, trajectory
 from tests.device.table import call
@@ -104,13 +103,6 @@ def fragility_panel(device):
     kept = read_truths()
     panel = panels.Fragility(replace(kept, training=replace(kept.training, epochs=3, finetune=2)), device=device)
     return panel.set(seed=kept.seeds[1]), panel.draw(), panel.verify(), panel.text
-
-
-@call("panels.Distributions", "panels.Distributions.set", "panels.Distributions.draw", "panels.Distributions.verify", "panels.Distributions.text")  # fmt: skip
-def distributions_panel(device):
-    panel = panels.Distributions(device=device)
-    panel.verify = mock.patch.object(order_table, "SMALL", replace(order_table.SMALL, batches=2, tests=2))(panel.verify)
-    return panel.set(kind="training"), panel.draw(), panel.verify().splitlines()[:-1], panel.text.splitlines()[:-1]
 
 
 @call("studies.run", "studies.names", host="tables are written as files")
