@@ -28,7 +28,7 @@ class StreamedRows(Tensor):
     ``WHOLE`` bytes, and is refused above.
 
     Args:
-        read: positions -> their rows, always the same.
+        read: positions -> their rows, always the same, on any device.
         shape: [n, ...].
         dtype: of the rows.
         device: of the rows.
@@ -110,7 +110,7 @@ class StreamedRows(Tensor):
         """Return the same rows in another floating-point dtype or on another device."""
         dtype = target if isinstance(target, torch.dtype) else self.dtype
         device = self.device if isinstance(target, torch.dtype) else torch.device(target)
-        own = lambda rows: self._checked_rows(rows).to(dtype=dtype, device=device)  # noqa: E731
+        own = lambda rows: self._checked_rows(rows).to(dtype)  # noqa: E731
         made = StreamedRows(own, self.shape, dtype, device, self.checksums, self.inputs)
         made.verified = True  # the checksums are of the rows before the conversion
         return made
@@ -124,7 +124,8 @@ class StreamedRows(Tensor):
         if not len(rows):
             return torch.empty(0, *self.shape[1:], dtype=self.dtype, device=self.device)
         with ThreadPoolExecutor(1) as reader:
-            return reader.submit(self._checked_rows, list(rows)).result()
+            found = reader.submit(self._checked_rows, list(rows)).result()
+        return found.to(self.device)
 
     def _checked_rows(self, rows: list[int]) -> Tensor:
         if self.verified:

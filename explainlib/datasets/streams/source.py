@@ -62,7 +62,7 @@ def streamed(
     choose = lambda batch: (_chosen(batch, inputs, 0), _chosen(batch, target, 1))  # noqa: E731
 
     def converted(value: Tensor) -> Tensor:
-        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
     def read(rows: Sequence[int]) -> Tensor:
         parts = [rows[start : start + PART] for start in range(0, len(rows), PART)]
@@ -71,12 +71,12 @@ def streamed(
             packed = _packed(choose(_batch(dataset, collate, part))[0], layout)
             require_row_shape(packed, shape, part)
             found.append(converted(packed))
-        return torch.cat(found) if found else torch.empty(0, *shape, dtype=found_dtype, device=device)
+        return torch.cat(found)
 
     first = choose(_batch(dataset, collate, [0]))[0]
     layout = None if isinstance(first, Tensor) else InputLayout.of(first)
     opening = converted(_packed(first, layout))
-    shape, found_dtype = opening.shape[1:], opening.dtype
+    shape = opening.shape[1:]
     targets, checksums = [], []
     for start in tqdm(range(0, len(dataset), PART), desc="reading", delay=2.0, leave=False):
         rows = range(start, min(start + PART, len(dataset)))
@@ -89,8 +89,9 @@ def streamed(
             )
         targets.append(converted(y))
         checksums.append(row_checksums(converted(packed)))
-    x = StreamedRows(read, (len(dataset), *shape), found_dtype, opening.device, torch.cat(checksums), layout)
-    return Examples(x, torch.cat(targets), classes)
+    y = torch.cat(targets).to(device)
+    x = StreamedRows(read, (len(dataset), *shape), opening.dtype, y.device, torch.cat(checksums), layout)
+    return Examples(x, y, classes)
 
 
 def require_row_shape(x: Tensor, shape: Sequence[int], rows: Sequence[int]) -> None:

@@ -49,3 +49,9 @@ no_device(
     "looks up a finished study; `device=` moves the small network of verify, which takes too long to be run here",
     *(f"panels.Distributions{part}" for part in ("", ".set", ".draw", ".verify", ".text")),
 )
+no_device("says of inputs what their dtypes and shapes are", "datasets.InputLayout.dtype", "datasets.InputLayout.words")
+no_device(
+    "reads and shows the kept tables of claims",
+    "panels.Scoreboard", "panels.Scoreboard.draw", "panels.Scoreboard.set", "panels.Scoreboard.text",
+    "panels.Scoreboard.verify",
+)  # fmt: skip
