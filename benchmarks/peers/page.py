@@ -110,7 +110,7 @@ def machine(kept: dict[str, dict]) -> str:
     if max(loads) > 1.5:
         text += (
             f" The machine was shared with other work: between {min(loads):.1f} and {max(loads):.1f} processes wanted "
-            "its cores on average. Sides take turns, so both bear it; the processor's own seconds stand beside the clock's."
+            "its cores on average. Sides take turns, so both bear it; the processor's seconds stand beside the clock's."
         )
     return text
 
