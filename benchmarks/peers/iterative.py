@@ -120,7 +120,7 @@ def with_steps(**sizes: object) -> Problem:
     return problem | {"scale": 1.1 * top, "steps": found.steps, "tolerance": TOLERANCE, "size": size}
 
 
-PERCEPTRON = {"n": 1000, "tests": 5, "hidden": [128, 64], "epochs": 5, "activation": "tanh", "damping": 2e-2}
+PERCEPTRON = {"n": 1000, "tests": 5, "hidden": [128, 64], "epochs": 100, "activation": "tanh"}
 SMALL = {"n": 40, "tests": 3, "hidden": [4], "epochs": 2, "activation": "tanh", "damping": 0.5}
 
 ARNOLDI = Race(
@@ -160,7 +160,7 @@ CG = Race(
         Side("pyDVL", "`CgInfluence()`, one batch", pydvl(pydvl_cg(together=False)), Bar(1.5), mode="one by one"),
     ),
     reference=exact,
-    full=PERCEPTRON,
+    full=PERCEPTRON | {"damping": 1e-3},
     quick=SMALL,
     runs=3,
     facts="Both stop at a residual of 1e-4 of the right-hand side: pyDVL compares its length with the square of the "
@@ -184,7 +184,7 @@ LISSA = Race(
         ),
     ),
     reference=exact,
-    full=PERCEPTRON,
+    full=PERCEPTRON | {"damping": 1e-2},
     quick=SMALL,
     runs=3,
     facts="pyDVL is told scale and steps, found beforehand outside the clock. The reference is float64 to 1e-10.",
