@@ -176,7 +176,7 @@ CASES = {
     "outer series: dense": (Between.tasks, lambda: between(bilevel(), FAR, solver="neumann").tasks(), lambda: between(bilevel(), FAR).tasks(), ["solver='dense'"]),
     "outer series: l2": (Between.tasks, lambda: between(bilevel(), FAR, solver="neumann").tasks(), lambda: between(bilevel(l2=13.05), FAR, solver="neumann").tasks(), ["larger l2, by 13 or more"]),
     # too few steps, too few digits
-    "cg: steps": (loss, lambda: loss(PLAIN, TEST, solver=S.CG(max_steps=2)), lambda: loss(PLAIN, TEST, solver=S.CG(max_steps=99)), ["xl.solvers.CG(max_steps=...)"]),
+    "cg: steps": (loss, lambda: loss(PLAIN, TEST, solver=S.CG(max_steps=1)), lambda: loss(PLAIN, TEST, solver=S.CG(max_steps=99)), ["xl.solvers.CG(max_steps=...)"]),
     "cg: dense": (removal, lambda: removal(PLAIN, GROUPS, solver=S.CG(max_steps=2)), lambda: removal(PLAIN, GROUPS, solver="dense"), ["solver='dense'"]),
     "arnoldi": (loss, lambda: loss(PLAIN, TEST, solver=S.Arnoldi(k=3, steps=3)), lambda: loss(PLAIN, TEST, solver=S.Arnoldi(k=3, steps=12)), ["xl.solvers.Arnoldi(steps=...)"]),
     "outer cg": (Between.tasks, lambda: between(bilevel(l2=10.0), solver="cg", max_steps=1).tasks(), lambda: between(bilevel(l2=10.0), solver="cg", max_steps=99).tasks(), ["larger max_steps"]),

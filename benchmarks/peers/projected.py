@@ -66,7 +66,7 @@ def dattri(problem: Problem) -> Action:
 
     def log_odds(parameters: dict[str, Tensor], data: tuple[Tensor, Tensor]) -> Tensor:
         outputs = functional_call(model, parameters, (data[0][None],))[0]
-        own_label = torch.nn.functional.one_hot(data[1], outputs.shape[0]).bool()
+        own_label = torch.arange(outputs.shape[0]) == data[1]
         others = torch.where(own_label, -torch.inf, outputs).logsumexp(0)
         return torch.where(own_label, outputs, 0.0).sum() - others
 

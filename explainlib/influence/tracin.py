@@ -16,8 +16,11 @@ from explainlib.datasets import Examples
 from explainlib.influence.measures import require_measure
 from explainlib.layerwise import GradientSource, gradients, gram
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
+from explainlib.memory import slices
 from explainlib.params import Parameters
 from explainlib.training import Trajectory
+
+PART = 256  # training examples whose layers are in memory at a time; more is hardly faster
 
 
 @compute.entry
@@ -71,9 +74,14 @@ def tracin(
         chosen.place(state)  # other parameters and buffers are the checkpoint's too
         at = torch.cat([chosen.module.get_parameter(name).reshape(-1) for name in chosen.names])
         measured = require_measure(measure, output, loss=criterion, parameters=chosen, theta=at, test=test)
-        right = _gradients(chosen, at, train, criterion)
-        left = right if test is train and measured is criterion else _gradients(chosen, at, test, measured)
-        total -= float(rate) * gram(left, right)
+        if test is train and measured is criterion:  # a Gram matrix: half of it is enough
+            both = _gradients(chosen, at, train, criterion)
+            total -= float(rate) * gram(both, both)
+            continue
+        left = _gradients(chosen, at, test, measured)
+        left = left.cached(left.memory // 4)
+        for part in slices(len(train), PART):  # what was recorded of a part is freed before the next
+            total[:, part] -= float(rate) * gram(left, _gradients(chosen, at, train[part], criterion))
     return total
 
 

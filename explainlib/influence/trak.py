@@ -30,6 +30,8 @@ from explainlib.solvers.remedies import Remedies
 
 REMEDIES = Remedies(shift="pass a larger damping", pruned="pass a smaller number of features")
 PROJECTIONS = ("rademacher", "gaussian")
+PARTS = 3  # that share the memory: a pass through the network, some columns of P, and their product
+WORK, COLUMNS = 2**26, 128  # by default a part takes these bytes, or so many columns of P: more is hardly faster
 
 
 @alternatives("pass features=512, fewer test examples, or Risk(..., parameters='last')")
@@ -58,8 +60,8 @@ def trak(
             kept in expectation.
         damping: added to the diagonal of Phi^T W Phi, >= 0; 0 is the paper's.
         seed: of the projections; one stream runs through all models.
-        memory: bytes of working memory; the p x k projection is drawn in parts that fit. None is a quarter of free
-            memory.
+        memory: bytes of working memory; the p x k projection is drawn in parts that fit. None is 192 MiB, or for large
+            networks three times 128 columns of the projection, and never more than a quarter of free memory.
         on_failure: "raise" or "warn" where Phi^T W Phi is singular.
 
     Returns:
@@ -82,11 +84,14 @@ def trak(
     log_errors = []
     for risk in ensemble:
         limit = memory_limit(memory, risk.theta.device)
-        sources = [log_odds_gradients(risk, part, memory=limit) for part in (risk.train, test)]
+        if memory is None and features is not None:
+            limit = min(limit, PARTS * max(WORK, COLUMNS * risk.p * risk.theta.element_size()))
+        share = limit if features is None else max(1, limit // PARTS)
+        sources = [log_odds_gradients(risk, part, memory=share) for part in (risk.train, test)]
         if features is None:
             train, tests = (per_example(source) for source in sources)
         else:
-            train, tests = random_projection(sources, features, projection, generator, memory=limit)
+            train, tests = random_projection(sources, features, projection, generator, memory=share)
         weighted = train if risk.weights is None else risk.weights[:, None] * train
         factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # a small damping is seen
         solved = replace(factor.solve(tests.double()), remedies=REMEDIES).require_converged(on_failure).value.to(train)
@@ -143,17 +148,20 @@ def random_projection(
         features: k.
         projection: see ``trak``.
         generator: on the CPU, so that every device gets the same numbers.
-        memory: bytes of the part of P in memory.
+        memory: bytes of the columns of P in memory, and again of their product.
     """
     p, like = sources[0].theta.numel(), sources[0].theta
-    width = max(1, memory // 4 // (p * 8))  # drawn in 8 bytes at most
-    parts: list[list[Tensor]] = [[] for _ in sources]
-    cached = [source.cached(memory // 4) for source in sources]
+    width = min(features, max(1, memory // (p * like.element_size())))
+    out = [like.new_empty(source.n, features) for source in sources]
+    rows = like.new_empty(width, p)
     for columns in slices(features, width):
-        rows = torch.stack(list(_draw_rows(columns.stop - columns.start, p, projection, generator, like)))
-        for part, source in zip(parts, cached, strict=True):
-            part.append(product(source, rows / features**0.5, memory=max(1, memory // 2)))
-    return [torch.cat(part, dim=1) for part in parts]
+        part = rows[: columns.stop - columns.start]
+        for row, drawn in zip(part, _draw_rows(len(part), p, projection, generator, like), strict=True):
+            row.copy_(drawn)
+        part /= features**0.5
+        for projected, source in zip(out, sources, strict=True):
+            projected[:, columns] = product(source, part, memory=memory)
+    return out
 
 
 def _draw_rows(count: int, p: int, projection: str, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:

@@ -199,7 +199,7 @@ def test_bad_arguments():
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_the_projection_is_drawn_in_parts_that_fit(projection, monkeypatch):
-    """p x k numbers of 8 bytes never take more than a quarter of the memory, and no fewer parts than fit are drawn."""
+    """Columns of P never take more than a third of the memory, and no fewer than fit are drawn at a time."""
     risk, test = network_risk(), classes(5, seed=3)
     counts, drawn = [], trak_room._draw_rows
     monkeypatch.setattr(trak_room, "_draw_rows", lambda count, *rest: counts.append(count) or drawn(count, *rest))
@@ -208,6 +208,21 @@ def test_the_projection_is_drawn_in_parts_that_fit(projection, monkeypatch):
     for memory in (100_000, 50_000, 30_000):
         counts.clear()
         got = trak(risk, test, features=200, damping=0.1, projection=projection, memory=memory)
-        fit = memory // 4 // (8 * risk.p)
+        fit = memory // 3 // (8 * risk.p)
         assert sum(counts) == 200 and max(counts) == fit < 200 and len(counts) == -(-200 // fit)
         assert relative_error(got, whole) < 1e-8
+
+
+def test_by_default_few_columns_of_the_projection_are_in_memory(monkeypatch):
+    """A third of the default is 64 MiB, or for large networks 128 columns, of which the free memory has enough."""
+    risk, test = network_risk(), classes(5, seed=3)
+    options = {"features": 200, "damping": 0.1}
+    whole = trak(risk, test, **options)
+    counts, drawn = [], trak_room._draw_rows
+    monkeypatch.setattr(trak_room, "_draw_rows", lambda count, *rest: counts.append(count) or drawn(count, *rest))
+    for work, columns, want in ((50 * 8 * risk.p, 30, [50] * 4), (1, 80, [80, 80, 40])):
+        counts.clear()
+        monkeypatch.setattr(trak_room, "WORK", work)
+        monkeypatch.setattr(trak_room, "COLUMNS", columns)
+        got = trak(risk, test, **options)
+        assert counts == want and relative_error(got, whole) < 1e-8
