@@ -75,7 +75,7 @@ def dattri(problem: Problem) -> Action:
 
     def run() -> Tensor:
         task = AttributionTask(loss_func=log_odds, model=model, checkpoints=model.state_dict())
-        options = {"device": "cpu", "proj_dim": problem["features"], "use_half_precision": False}
+        options = {"device": "cpu", "proj_dim": problem["features"]}
         made = TRAKAttributor(task=task, correct_probability_func=probability, projector_kwargs=options)
         with torch.no_grad():
             made.cache(loaders[0])

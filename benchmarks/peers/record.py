@@ -58,7 +58,7 @@ def is_same(kept: dict[str, object], race: Race, *, quick: bool) -> bool:
 def about(race: Race) -> dict[str, object]:
     """Return date, machine and versions."""
     versions = {"python": platform.python_version()}
-    for library in sorted({side.library for side in race.sides} | {OWN, "torch", "numpy"} - {"PyTorch"}):
+    for library in sorted(({side.library for side in race.sides} | {OWN, "torch", "numpy"}) - {"PyTorch"}):
         try:
             versions[library] = version(library)
         except PackageNotFoundError:

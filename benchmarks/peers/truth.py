@@ -22,15 +22,17 @@ def retrained(
     train, test = problems.digits(n, tests, flat=True, size=8)
     model = xl.models.mlp([64, hidden, 10], dtype=torch.float32)
     options = OPTIONS | {"epochs": epochs, "l2": ridge}
-    whole = xl.training.fit_ensemble(model, train, seeds=[0], **options)
+    starts = xl.training.fresh_starts(xl.Risk(model, train), list(range(seeds)))
+    whole = xl.training.fit_ensemble(model, train, starts=starts[:1], **options)
     generator = torch.Generator().manual_seed(0)
     halves = [torch.randperm(n, generator=generator)[: n // 2].tolist() for _ in range(subsets)]
     weights = torch.zeros(subsets, n)
     for weight, half in zip(weights, halves, strict=True):
         weight[half] = 2.0
     losses = []
-    for seed in range(seeds):
-        networks = xl.training.fit_ensemble(model, train, seeds=[seed] * subsets, weights=weights, **options)
+    for start in starts:
+        repeated = start.expand(subsets, -1).clone()
+        networks = xl.training.fit_ensemble(model, train, starts=repeated, weights=weights, **options)
         losses.append(torch.stack([networks[j].losses(test) for j in range(subsets)]))
     theta = whole.theta
     risk = whole.risk.at(theta[0])

@@ -26,6 +26,7 @@ from explainlib.losses import CROSS_ENTROPY
 from explainlib.memory import alternatives, memory_limit, slices
 from explainlib.risk import Risk
 from explainlib.solvers.dense import Factor
+from explainlib.solvers.low_rank import gram_floor
 from explainlib.solvers.remedies import Remedies
 
 REMEDIES = Remedies(shift="pass a larger damping", pruned="pass a smaller number of features")
@@ -42,7 +43,7 @@ def trak(
     *,
     features: int | None = 512,
     projection: str = "rademacher",
-    damping: int | float = 0.0,
+    damping: int | float | None = None,
     seed: int = 0,
     memory: int | float | None = None,
     on_failure: str = "raise",
@@ -58,7 +59,9 @@ def trak(
             unprojected.
         projection: entries +-1/sqrt(k) ("rademacher") or normal with variance 1/k ("gaussian"): inner products are
             kept in expectation.
-        damping: added to the diagonal of Phi^T W Phi, >= 0; 0 is the paper's.
+        damping: added to the diagonal of Phi^T W Phi, >= 0; 0 is the paper's, and refuses a singular matrix. None is 0,
+            and for a singular matrix the limit of damping to 0, with a warning: its pseudo-inverse, because the rows of
+            Phi lie in its span.
         seed: of the projections; one stream runs through all models.
         memory: bytes of working memory; the p x k projection is drawn in parts that fit. None is 192 MiB, or for large
             networks three times 128 columns of the projection, and never more than a quarter of free memory.
@@ -71,7 +74,7 @@ def trak(
     Raises:
         ValueError: another loss, risks on different training sets, negative weights, or more features than weighted
             examples without damping.
-        SolverError: a singular Phi^T W Phi.
+        SolverError: a singular Phi^T W Phi with a given damping.
 
     Source: Park et al. 2023, section 3. Deviations: the sign (there positive is helpful), and no soft threshold; the
     paper has no weights.
@@ -93,13 +96,27 @@ def trak(
         else:
             train, tests = random_projection(sources, features, projection, generator, memory=share)
         weighted = train if risk.weights is None else risk.weights[:, None] * train
-        factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # a small damping is seen
+        factor = _factor(train.double().T @ weighted.double(), damping, train.dtype)  # float64: a small damping is seen
         solved = replace(factor.solve(tests.double()), remedies=REMEDIES).require_converged(on_failure).value.to(train)
         kernel += solved @ train.T / len(ensemble)
         log_errors.append(log_error_probability(risk.outputs(), risk.train.y))
     log_error = torch.stack(log_errors).logsumexp(0) - math.log(len(ensemble))
     _warn_of_underflow(log_error)
     return -kernel * log_error.exp()
+
+
+def _factor(matrix: Float[Tensor, "k k"], damping: int | float | None, dtype: torch.dtype) -> Factor:
+    """Return the factor of Phi^T W Phi + damping I, of a Phi in that dtype; see ``trak``."""
+    factor = Factor(matrix, damping=float(damping or 0))
+    if damping is not None or not factor.null:
+        return factor
+    kept = Factor(matrix, keep=gram_floor(dtype, len(matrix)))
+    warn_caller(
+        f"the gradients span {kept.rank} of {len(matrix)} features, so Phi^T Phi has no inverse; its pseudo-inverse is "
+        "taken, the limit of damping to 0. Pass damping=..., or a smaller number of features.",
+        UserWarning,
+    )
+    return kept
 
 
 def log_error_probability(outputs: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -174,7 +191,7 @@ def _draw_rows(count: int, p: int, projection: str, generator: torch.Generator, 
             yield (2 * bits - 1).to(like)
 
 
-def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None, damping: int | float) -> None:
+def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None, damping: int | float | None) -> None:
     if not ensemble:
         raise ValueError("risks is empty; pass one Risk or a list of them.")
     first = ensemble[0]
@@ -197,11 +214,11 @@ def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None
                 "pass risk.reweighted(...) with weights of zero or more."
             )
         risk.require_examples(test, "test")
-    require_nonnegative("damping", damping)
+    require_nonnegative("damping", float(damping or 0))
     wide = first.p if features is None else require_count("features", features)
     rows = min(int((risk.weights_or_ones() > 0).sum()) for risk in ensemble)
     most = rows if features is None else min(rows, first.p)
-    if wide > most and damping == 0:
+    if wide > most and not damping:
         raise ValueError(
             f"features={features} gives {wide} columns to {rows} gradients of {first.p} parameters, so Phi^T Phi is "
             f"singular; pass features of at most {min(rows, first.p)}, or a damping."
