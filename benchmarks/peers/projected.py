@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ import explainlib as xl
 from benchmarks.peers import problems
 from benchmarks.peers.race import OWN, Action, Bar, Problem, Race, Side
 
-BATCH, DRAWS = 100, 8
+BATCH, LARGE, DRAWS = 100, 250, 8
 
 
 def own(seed: int) -> object:
@@ -31,12 +32,15 @@ def average(problem: Problem) -> Tensor:
     return torch.stack([own(seed)(problem)() for seed in range(1, DRAWS + 1)]).mean(0)
 
 
-def traker(problem: Problem) -> Action:
-    """Return traker's call: float32, its projector for a CPU, files in a temporary folder, as it is made."""
+def traker(problem: Problem, batch: int = BATCH) -> Action:
+    """Return traker's call: float32, its projector for a CPU, files in a temporary folder, as it is made.
+
+    It draws its projection anew for every batch, so large ones are faster, and take more memory.
+    """
     from trak import TRAKer
 
     model, (train, test) = problem["model"], problems.sets(problem)
-    loaders = [DataLoader(part, batch_size=BATCH) for part in (train, test)]
+    loaders = [DataLoader(part, batch_size=batch) for part in (train, test)]
     state = model.state_dict()
 
     def run() -> Tensor:
@@ -95,12 +99,16 @@ TRAK = Race(
     problem=trained,
     sides=(
         Side(OWN, "`trak(risk, test)`, its defaults", own(0)),
-        Side(
-            "traker",
-            f"`TRAKer(proj_dim=512, use_half_precision=False)`, batches of {BATCH}",
-            traker,
-            Bar(1.5, 1.0),
-            differs="another draw, and a scale of its own",
+        *(
+            Side(
+                "traker",
+                f"`TRAKer(proj_dim=512, use_half_precision=False)`, batches of {batch}",
+                partial(traker, batch=batch),
+                Bar(1.5, 1.0),
+                mode=f"batches of {batch}",
+                differs="another draw, and a scale of its own",
+            )
+            for batch in (BATCH, LARGE)
         ),
         Side(
             "dattri",

@@ -79,6 +79,6 @@ NTK = Race(
     ),
     full={"n": 5000},
     quick={"n": 30},
-    runs=3,
+    runs=1,
     facts="No library here has such a kernel; beside it stands what needs the gradients in memory.",
 )
