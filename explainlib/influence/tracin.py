@@ -20,7 +20,8 @@ from explainlib.memory import slices
 from explainlib.params import Parameters
 from explainlib.training import Trajectory
 
-PART = 256  # training examples whose layers are in memory at a time; more is hardly faster
+RECORDED = 2**24 * 3 // 2  # bytes of layers that are recorded of training examples at a time; more is hardly faster
+LEAST, MOST = 16, 256  # such examples
 
 
 @compute.entry
@@ -80,7 +81,8 @@ def tracin(
             continue
         left = _gradients(chosen, at, test, measured)
         left = left.cached(left.memory // 4)
-        for part in slices(len(train), PART):  # what was recorded of a part is freed before the next
+        size = min(MOST, max(LEAST, RECORDED // left.row_bytes))
+        for part in slices(len(train), size):  # what was recorded of a part is freed before the next
             total[:, part] -= float(rate) * gram(left, _gradients(chosen, at, train[part], criterion))
     return total
 

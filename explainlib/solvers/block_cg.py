@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from explainlib.memory import slices
@@ -42,17 +42,18 @@ def block_cg(
     if tolerance is None:
         tolerance = 1e-10 if rhs.dtype == torch.float64 else 1e-5
     most = min(10 * rhs.shape[1], 5000) if max_steps is None else max_steps
-    x, steps = torch.zeros_like(rhs), [0]
+    x, steps, size = torch.zeros_like(rhs), [0], rhs.norm(dim=1)
+    done = size == 0
     if len(rhs) > 1:
         for rows in slices(len(rhs), BLOCK):
-            x[rows], taken = _solve_block(product, rhs[rows], tolerance * rhs[rows].norm(dim=1), most)
+            x[rows], done[rows], taken = _solve_block(product, rhs[rows], tolerance * size[rows], most)
             steps.append(taken)
-    size, r = rhs.norm(dim=1), rhs - product(x) if max(steps) else rhs
-    left = r.norm(dim=1) > 10 * tolerance * size  # as ``cg`` accepts it
+    r = rhs - product(x) if max(steps) else rhs
+    left = ~done | (r.norm(dim=1) > 10 * tolerance * size)  # as ``cg`` accepts it
     residual = r.norm(dim=1) / size.clamp(min=torch.finfo(rhs.dtype).tiny)
     rows = list(row_statuses(x, residual, 10 * tolerance, otherwise="max_steps"))
     if left.any() and max(steps) < most:
-        goal = tolerance * size[left] / r[left].norm(dim=1)
+        goal = tolerance * size[left] / r[left].norm(dim=1).clamp(min=torch.finfo(rhs.dtype).tiny)
         rest = cg(product, r[left], tolerance=goal, max_steps=most - max(steps))
         x[left] += rest.value
         residual[left] = rest.residual * residual[left]
@@ -65,8 +66,8 @@ def block_cg(
 
 def _solve_block(
     product: Operator, rhs: Float[Tensor, "k p"], goal: Float[Tensor, " k"], max_steps: int
-) -> tuple[Float[Tensor, "k p"], int]:
-    """Return x and the steps taken, up to the first direction of zero or negative curvature."""
+) -> tuple[Float[Tensor, "k p"], Bool[Tensor, " k"], int]:
+    """Return x, which rows are solved, and the steps taken, up to a direction of zero or negative curvature."""
     x, r, live = torch.zeros_like(rhs), rhs, (rhs.norm(dim=1) > 0).nonzero()[:, 0]
     directions, steps = _orthonormal(rhs[live]), 0
     while len(directions) and steps < max_steps:
@@ -81,7 +82,9 @@ def _solve_block(
         live = live[r[live].norm(dim=1) > goal[live]]
         b = _solved(triangle, moved @ r[live].T)
         directions = _orthonormal(r[live] - b.T @ directions)
-    return x, steps
+    done = torch.ones(len(rhs), dtype=torch.bool, device=rhs.device)
+    done[live] = False
+    return x, done, steps
 
 
 def _solved(triangle: Float[Tensor, "d d"], right: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:

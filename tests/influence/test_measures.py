@@ -161,7 +161,8 @@ def test_tracin_by_parts_of_the_training_set_is_tracin_whole(monkeypatch):
     run = xl.training.fit(model, train, epochs=6, lr=0.1, optimizer="sgd", checkpoints=3)
     whole, seen = tracin(run, train, test), []
     made = tracin_room.gradients
-    monkeypatch.setattr(tracin_room, "PART", 4)
+    monkeypatch.setattr(tracin_room, "RECORDED", 0)
+    monkeypatch.setattr(tracin_room, "LEAST", 4)
     monkeypatch.setattr(tracin_room, "gradients", lambda p, at, x, *rest: seen.append(len(x)) or made(p, at, x, *rest))
     assert relative_error(tracin(run, train, test), whole) < 1e-12
     assert seen == 3 * [5, 4, 4, 1]

@@ -95,3 +95,11 @@ def test_among_the_solvers_of_a_network():
     for options in ({"damping": 1.0}, {"curvature": "gauss_newton", "damping": 1e-2}):
         got, want = (inverse_curvature(risk, solver=solver, **options)(rows) for solver in (CG(), "dense"))
         assert got.converged and relative_error(got.value, want.value) < 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_loose_tolerance_is_a_goal_and_not_an_excuse(k):
+    matrix, _ = symmetric(torch.logspace(-2, 1, 60))
+    rhs = normal(k, 60, seed=3)
+    found = block_cg(lambda v: v @ matrix, rhs, tolerance=0.2)
+    assert found.steps > 0 and found.converged and found.residual.max() <= 0.2
