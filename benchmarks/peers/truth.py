@@ -64,7 +64,7 @@ def _sides() -> tuple[Side, ...]:
         Side(OWN, "TracIn at the last checkpoint", tracin, mode="TracIn"),
         Side("kronfluence", "EK-FAC", kronecker.kronfluence, mode="EK-FAC"),
         Side("pyDVL", "EK-FAC", kronecker.pydvl, mode="EK-FAC"),
-        Side("dattri", "EK-FAC", kronecker.dattri, mode="EK-FAC"),
+        Side("dattri", "EK-FAC", kronecker.dattri, mode="EK-FAC", differs=kronecker.MIXED),
         Side("pyDVL", "Arnoldi, rank 50", iterative.pydvl(iterative.pydvl_arnoldi), mode="Arnoldi"),
         Side("captum", "Arnoldi, rank 50", iterative.captum_arnoldi, mode="Arnoldi"),
         Side("traker", "TRAK", projected.traker, mode="TRAK"),
