@@ -121,7 +121,7 @@ def with_steps(**sizes: object) -> Problem:
 
 
 PERCEPTRON = {"n": 1000, "tests": 5, "hidden": [128, 64], "epochs": 100, "activation": "tanh"}
-SMALL = {"n": 40, "tests": 3, "hidden": [4], "epochs": 2, "activation": "tanh", "damping": 0.5}
+SMALL = {"n": 40, "tests": 2, "hidden": [4], "epochs": 2, "activation": "tanh", "damping": 0.5}
 
 ARNOLDI = Race(
     name="arnoldi",
