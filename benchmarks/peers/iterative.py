@@ -125,8 +125,8 @@ SMALL = {"n": 40, "tests": 2, "hidden": [4], "epochs": 2, "activation": "tanh", 
 
 ARNOLDI = Race(
     name="arnoldi",
-    title="Arnoldi, rank 50, convolutional network of 93,962 parameters, float32",
-    problem=problems.convolutional,
+    title="Arnoldi, rank 50, perceptron of 52,650 parameters, float32",
+    problem=problems.perceptron,
     sides=(
         Side(OWN, '`loss_influence(risk, test, solver="arnoldi", damping=...)`', own(xl.solvers.Arnoldi(k=RANK))),
         Side("pyDVL", "`ArnoldiInfluence(rank=50)`, one batch", pydvl(pydvl_arnoldi), Bar(1.9, 1.5)),
@@ -138,9 +138,9 @@ ARNOLDI = Race(
         ),
     ),
     reference=dominant,
-    full={"n": 100, "tests": 20, "epochs": 30, "damping": 1e-3},
-    quick={"n": 30, "tests": 3, "epochs": 1, "damping": 1e-3},
-    runs=1,
+    full=PERCEPTRON | {"tests": 50, "hidden": [64, 32], "damping": 1e-3},
+    quick=SMALL,
+    runs=2,
     facts="pyDVL keeps the eigenvalues largest in absolute value, the others the largest. The reference is explainlib "
     "with eight steps an eigenvalue, in float64.",
 )
