@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SITE_STAMP := $(VENV)/.site
+PEERS := .venv-peers
 LEARN2LEARN := learn2learn==0.2.0
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
@@ -105,9 +106,17 @@ check-mine: $(if $(NOTEBOOKS),$(STAMP)) ## check your own notebooks as this cour
 bench: $(STAMP) ## time the library against plain loops and print the table
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-peers: $(STAMP) ## time the library against captum, which is installed without its dependencies
-	$(BIN)/python -m pip install --quiet --no-deps captum==0.9.0
-	$(BIN)/python -m benchmarks.peers $(ARGS)
+# The other libraries live in an environment of their own, beside the same torch and numpy; absent ones are skipped.
+bench-peers: $(PEERS)/.installed ## race the library against captum, kronfluence, pyDVL, dattri and TRAK (see docs/peers.md)
+	$(THREADS) $(PEERS)/bin/python -m benchmarks.peers $(ARGS)
+
+$(PEERS)/.installed: $(STAMP) benchmarks/peers/requirements.txt
+	@rm -f $@
+	$(BIN)/python -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt $(TORCH)
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -e . cloudpickle cycler dask distributed psutil PyYAML
+	$(PEERS)/bin/python -m pip install --quiet --no-deps -r benchmarks/peers/requirements.txt
+	@touch $@
 
 doctor: $(STAMP) ## say what is installed, which device and data are at hand, and what to do about gaps
 	$(BIN)/python -m explainlib doctor
@@ -117,5 +126,5 @@ format: $(STAMP) ## format the code and repair what ruff can repair
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment, caches and build products
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find explainlib tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +

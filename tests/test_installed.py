@@ -13,7 +13,15 @@ import pytest
 from explainlib.studies.kept import FINISHED, kept_tables
 
 STEMS = sorted(path.stem for path in FINISHED.glob("*.json"))
-MADE = (".git", ".venv", ".hypothesis", ".ipynb_checkpoints", ".virtual_documents", ".coverage")  # not of the project
+MADE = (
+    ".git",
+    ".venv",
+    ".venv-peers",
+    ".hypothesis",
+    ".ipynb_checkpoints",
+    ".virtual_documents",
+    ".coverage",
+)  # not of the project
 LEFT = (*MADE, "__pycache__", "build", "dist", "*.egg-info", ".*_cache", "*.tmp")
 
 

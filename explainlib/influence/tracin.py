@@ -15,10 +15,14 @@ from explainlib import compute
 from explainlib.datasets import Examples
 from explainlib.gate import admit
 from explainlib.influence.measures import measure_gradients, require_measure
-from explainlib.layerwise import GradientSource, gram
+from explainlib.layerwise import gram
 from explainlib.losses import Loss, LossFunction, require_loss, require_targets
+from explainlib.memory import slices
 from explainlib.params import Parameters
 from explainlib.training import Trajectory
+
+RECORDED = 2**24 * 3 // 2  # bytes of layers that are recorded of training examples at a time; more is hardly faster
+LEAST, MOST = 16, 256  # such examples
 
 
 @compute.entry
@@ -75,15 +79,15 @@ def tracin(
         at = torch.cat([chosen.module.get_parameter(name).reshape(-1) for name in chosen.names])
         measured = require_measure(measure, output, loss=criterion, parameters=chosen, theta=at, test=test)
         require_targets(criterion, "y", train.y, admit(chosen, train.x))
-        right = measure_gradients(chosen, at, train, criterion, memory=memory)
-        same = test is train and measured is criterion
-        left = right if same else _measured_gradients(chosen, at, test, measured, memory)
-        total -= float(rate) * gram(left, right, memory=memory)
+        if test is train and measured is criterion:  # a Gram matrix: half of it is enough
+            both = measure_gradients(chosen, at, train, criterion, memory=memory)
+            total -= float(rate) * gram(both, both, memory=memory)
+            continue
+        require_targets(measured, "y", test.y, admit(chosen, test.x, name="test.x"))
+        left = measure_gradients(chosen, at, test, measured, memory=memory)
+        left = left.cached(left.memory // 4)
+        size = min(MOST, max(LEAST, RECORDED // left.row_bytes))
+        for part in slices(len(train), size):  # what was recorded of a part is freed before the next
+            right = measure_gradients(chosen, at, train[part], criterion, memory=memory)
+            total[:, part] -= float(rate) * gram(left, right, memory=memory)
     return total
-
-
-def _measured_gradients(
-    chosen: Parameters, at: Float[Tensor, " p"], test: Examples, measured: Loss, memory: int | float | None
-) -> GradientSource:
-    require_targets(measured, "y", test.y, admit(chosen, test.x, name="test.x"))
-    return measure_gradients(chosen, at, test, measured, memory=memory)

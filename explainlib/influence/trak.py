@@ -26,10 +26,13 @@ from explainlib.losses import CROSS_ENTROPY
 from explainlib.memory import alternatives, memory_limit, slices
 from explainlib.risk import Risk
 from explainlib.solvers.dense import Factor
+from explainlib.solvers.low_rank import gram_floor
 from explainlib.solvers.remedies import Remedies
 
 REMEDIES = Remedies(shift="pass a larger damping", pruned="pass a smaller number of features")
 PROJECTIONS = ("rademacher", "gaussian")
+PARTS = 3  # that share the memory: a pass through the network, some columns of P, and their product
+WORK, COLUMNS = 2**26, 128  # by default a part takes these bytes, or so many columns of P: more is hardly faster
 
 
 @alternatives("pass features=512, fewer test examples, or Risk(..., parameters='last')")
@@ -40,7 +43,7 @@ def trak(
     *,
     features: int | None = 512,
     projection: str = "rademacher",
-    damping: int | float = 0.0,
+    damping: int | float | None = None,
     seed: int = 0,
     memory: int | float | None = None,
     on_failure: str = "raise",
@@ -56,10 +59,12 @@ def trak(
             unprojected.
         projection: entries +-1/sqrt(k) ("rademacher") or normal with variance 1/k ("gaussian"): inner products are
             kept in expectation.
-        damping: added to the diagonal of Phi^T W Phi, >= 0; 0 is the paper's.
+        damping: added to the diagonal of Phi^T W Phi, >= 0; 0 is the paper's, and refuses a singular matrix. None is 0,
+            and for a singular matrix the limit of damping to 0, with a warning: its pseudo-inverse, because the rows of
+            Phi lie in its span.
         seed: of the projections; one stream runs through all models.
-        memory: bytes of working memory; the p x k projection is drawn in parts that fit. None is a quarter of free
-            memory.
+        memory: bytes of working memory; the p x k projection is drawn in parts that fit. None is 192 MiB, or for large
+            networks three times 128 columns of the projection, and never more than a quarter of free memory.
         on_failure: "raise" or "warn" where Phi^T W Phi is singular.
 
     Returns:
@@ -69,7 +74,7 @@ def trak(
     Raises:
         ValueError: another loss, risks on different training sets, negative weights, or more features than weighted
             examples without damping.
-        SolverError: a singular Phi^T W Phi.
+        SolverError: a singular Phi^T W Phi with a given damping.
 
     Source: Park et al. 2023, section 3. Deviations: the sign (there positive is helpful), and no soft threshold; the
     paper has no weights.
@@ -82,19 +87,36 @@ def trak(
     log_errors = []
     for risk in ensemble:
         limit = memory_limit(memory, risk.theta.device)
-        sources = [log_odds_gradients(risk, part, memory=limit) for part in (risk.train, test)]
+        if memory is None and features is not None:
+            limit = min(limit, PARTS * max(WORK, COLUMNS * risk.p * risk.theta.element_size()))
+        share = limit if features is None else max(1, limit // PARTS)
+        sources = [log_odds_gradients(risk, part, memory=share) for part in (risk.train, test)]
         if features is None:
             train, tests = (per_example(source) for source in sources)
         else:
-            train, tests = random_projection(sources, features, projection, generator, memory=limit)
+            train, tests = random_projection(sources, features, projection, generator, memory=share)
         weighted = train if risk.weights is None else risk.weights[:, None] * train
-        factor = Factor(train.double().T @ weighted.double(), damping=float(damping))  # a small damping is seen
+        factor = _factor(train.double().T @ weighted.double(), damping, train.dtype)  # float64: a small damping is seen
         solved = replace(factor.solve(tests.double()), remedies=REMEDIES).require_converged(on_failure).value.to(train)
         kernel += solved @ train.T / len(ensemble)
         log_errors.append(log_error_probability(risk.outputs(), risk.train.y))
     log_error = torch.stack(log_errors).logsumexp(0) - math.log(len(ensemble))
     _warn_of_underflow(log_error)
     return -kernel * log_error.exp()
+
+
+def _factor(matrix: Float[Tensor, "k k"], damping: int | float | None, dtype: torch.dtype) -> Factor:
+    """Return the factor of Phi^T W Phi + damping I, of a Phi in that dtype; see ``trak``."""
+    factor = Factor(matrix, damping=float(damping or 0))
+    if damping is not None or not factor.null:
+        return factor
+    kept = Factor(matrix, keep=gram_floor(dtype, len(matrix)))
+    warn_caller(
+        f"the gradients span {kept.rank} of {len(matrix)} features, so Phi^T Phi has no inverse; its pseudo-inverse is "
+        "taken, the limit of damping to 0. Pass damping=..., or a smaller number of features.",
+        UserWarning,
+    )
+    return kept
 
 
 def log_error_probability(outputs: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -143,17 +165,20 @@ def random_projection(
         features: k.
         projection: see ``trak``.
         generator: on the CPU, so that every device gets the same numbers.
-        memory: bytes of the part of P in memory.
+        memory: bytes of the columns of P in memory, and again of their product.
     """
     p, like = sources[0].theta.numel(), sources[0].theta
-    width = max(1, memory // 4 // (p * 8))  # drawn in 8 bytes at most
-    parts: list[list[Tensor]] = [[] for _ in sources]
-    cached = [source.cached(memory // 4) for source in sources]
+    width = min(features, max(1, memory // (p * like.element_size())))
+    out = [like.new_empty(source.n, features) for source in sources]
+    rows = like.new_empty(width, p)
     for columns in slices(features, width):
-        rows = torch.stack(list(_draw_rows(columns.stop - columns.start, p, projection, generator, like)))
-        for part, source in zip(parts, cached, strict=True):
-            part.append(product(source, rows / features**0.5, memory=max(1, memory // 2)))
-    return [torch.cat(part, dim=1) for part in parts]
+        part = rows[: columns.stop - columns.start]
+        for row, drawn in zip(part, _draw_rows(len(part), p, projection, generator, like), strict=True):
+            row.copy_(drawn)
+        part /= features**0.5
+        for projected, source in zip(out, sources, strict=True):
+            projected[:, columns] = product(source, part, memory=memory)
+    return out
 
 
 def _draw_rows(count: int, p: int, projection: str, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
@@ -166,7 +191,7 @@ def _draw_rows(count: int, p: int, projection: str, generator: torch.Generator, 
             yield (2 * bits - 1).to(like)
 
 
-def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None, damping: int | float) -> None:
+def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None, damping: int | float | None) -> None:
     if not ensemble:
         raise ValueError("risks is empty; pass one Risk or a list of them.")
     first = ensemble[0]
@@ -189,11 +214,11 @@ def _require_ensemble(ensemble: list[Risk], test: Examples, features: int | None
                 "pass risk.reweighted(...) with weights of zero or more."
             )
         risk.require_examples(test, "test")
-    require_nonnegative("damping", damping)
+    require_nonnegative("damping", float(damping or 0))
     wide = first.p if features is None else require_count("features", features)
     rows = min(int((risk.weights_or_ones() > 0).sum()) for risk in ensemble)
     most = rows if features is None else min(rows, first.p)
-    if wide > most and damping == 0:
+    if wide > most and not damping:
         raise ValueError(
             f"features={features} gives {wide} columns to {rows} gradients of {first.p} parameters, so Phi^T Phi is "
             f"singular; pass features of at most {min(rows, first.p)}, or a damping."

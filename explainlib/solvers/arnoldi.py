@@ -10,6 +10,7 @@ p.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from explainlib.solvers.solution import Solution, overall_status, row_statuses
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 REORTHOGONALISE = 0.7  # a vector shortened below this is orthogonalised a second time (lost digits)
+EVERY = 10  # steps between two looks at the accuracy
+ROWS = 8  # of a right-hand side, whose product is in memory at a time
 TOLERANCE = 1e-2  # relative residual of a solve on the kept span
 REMEDIES = Remedies(shift="add a multiple of the identity to the product", longer="pass more steps")
 
@@ -54,7 +57,7 @@ class DominantEigenpairs:
         inside = rhs @ self.vectors.T
         value = (inside / self.values) @ self.vectors
         tiny = torch.finfo(rhs.dtype).tiny
-        moved, size = self.product(value), rhs.norm(dim=1)
+        moved, size = torch.cat([self.product(part) for part in value.split(ROWS)]), rhs.norm(dim=1)
         residual = (moved - rhs).norm(dim=1) / size.clamp(min=tiny)
         detail = f"{len(self.values)} of {rhs.shape[1]} eigenvalues inverted; the residual is what was dropped"
         if len(self.values) == 0:
@@ -75,7 +78,8 @@ def dominant_eigenpairs(
         product: v -> A v on rows [k, p], the same A for every row.
         like: gives p, dtype and device; its values are not used.
         k: number of eigenpairs; at least 1, at most the steps.
-        steps: iterations, m products and m p numbers in memory; None takes max(2 k + 20, 4 k), never more than p.
+        steps: iterations, m products and (m + k) p numbers in memory; None takes max(2 k + 20, 4 k), never more than p,
+            and from 2 k + 20 on stops as soon as all k pairs are accurate to rounding.
         seed: of the start vector.
 
     Returns:
@@ -100,45 +104,71 @@ def dominant_eigenpairs(
     m = min(p, max(2 * k + 20, 4 * k)) if steps is None else min(p, require_count("steps", steps))
     if m < k:
         raise ValueError(f"steps={steps} iterations cannot find k={k} eigenvalues; pass steps of at least k.")
-    basis, moved = _krylov(product, like, m, seed)
-    projected = moved @ basis.T
+    basis, projected, remainder = _krylov(product, like, m, seed, pairs=k if steps is None else None)
+    m = len(basis)
     values, small = torch.linalg.eigh((projected + projected.T) / 2)
     top = values[-1].clamp(min=torch.finfo(values.dtype).tiny)
     # eigh sorts in ascending order; eigenvalues at rounding level are dropped
     kept = torch.arange(m - 1, m - 1 - k, -1, device=values.device)
     kept = kept[values[kept] > m * torch.finfo(values.dtype).eps * values.abs().max()]
-    vectors = small[:, kept].T @ basis
-    accuracy = (small[:, kept].T @ moved - values[kept, None] * vectors).norm(dim=1) / top
-    return DominantEigenpairs(product, values[kept], vectors, accuracy, m)
+    values, small = values[kept], small[:, kept]
+    # A V s - lambda V s = V (T s - lambda s) + remainder s_m, and the remainder is orthogonal to V
+    inside, outside = (projected @ small - small * values).norm(dim=0), remainder * small[-1].abs()
+    return DominantEigenpairs(product, values, small.T @ basis, torch.hypot(inside, outside) / top, m)
 
 
-def _krylov(product: Operator, like: Tensor, m: int, seed: int) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m p"]]:
-    """Return the orthonormal rows V and A V, each orthogonal to those before it."""
+def _krylov(
+    product: Operator, like: Tensor, m: int, seed: int, pairs: int | None
+) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m m"], float]:
+    """Return the orthonormal rows V, V A V^T, and the length of what A makes of the last row outside the span.
+
+    A v_j is a combination of v_1 .. v_{j+1}, whose coefficients are known from orthogonalising it; only V is stored.
+    With ``pairs`` it may stop before m rows, once so many pairs are accurate.
+    """
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randn(like.numel(), generator=generator, dtype=torch.float64).to(like)  # noqa: E731
-    basis, moved = like.new_zeros(m, like.numel()), like.new_zeros(m, like.numel())
+    basis, projected = like.new_zeros(m, like.numel()), like.new_zeros(m, m)
     eps = torch.finfo(like.dtype).eps
-    following, largest = draw(), 0.0
+    start = draw()
+    basis[0] = start / start.norm()
+    largest = 0.0
     for j in range(m):
-        v, length = _orthogonal(following, basis[:j])
-        if length <= 10 * like.numel() ** 0.5 * eps * max(largest, float(following.norm())):
-            v, length = _orthogonal(draw(), basis[:j])  # the span is invariant: restart orthogonal to it
-        basis[j] = v / length
-        moved[j] = product(basis[j : j + 1])[0]
-        if not torch.isfinite(moved[j]).all():
+        moved = product(basis[j : j + 1])[0]
+        size = float(moved.norm())
+        if not math.isfinite(size):
             raise ValueError("the curvature's product holds NaN or infinity; look for overflow in the model's outputs.")
-        following = moved[j]
-        largest = max(largest, float(following.norm()))
-    return basis, moved
+        largest = max(largest, size)
+        following, projected[: j + 1, j], length = _orthogonal(moved, basis[: j + 1])
+        if j + 1 == m or (pairs is not None and _accurate(projected[: j + 1, : j + 1], length, pairs)):
+            break
+        if length > 10 * like.numel() ** 0.5 * eps * largest:
+            projected[j + 1, j] = length
+        else:  # the span is invariant: restart orthogonal to it
+            following, _, length = _orthogonal(draw(), basis[: j + 1])
+            pairs = None  # a repeated eigenvalue may be missing from pairs that look accurate
+        basis[j + 1] = following / length
+    return basis[: j + 1], projected[: j + 1, : j + 1], length
 
 
-def _orthogonal(v: Tensor, basis: Tensor) -> tuple[Tensor, float]:
-    """Return v minus its projection on the basis, and the remaining length."""
-    before = float(v.norm())
+def _accurate(projected: Float[Tensor, "m m"], remainder: float, pairs: int) -> bool:
+    """Return whether the residual of every one of the largest pairs is rounding; looked at every ``EVERY`` steps."""
+    m = len(projected)
+    if m < 2 * pairs + 20 or m % EVERY:
+        return False
+    values, small = torch.linalg.eigh((projected + projected.T) / 2)
+    rounding = 10 * torch.finfo(values.dtype).eps * float(values.abs().max())
+    return 0 < remainder and bool((remainder * small[-1, -pairs:].abs() <= rounding).all())
+
+
+def _orthogonal(v: Tensor, basis: Float[Tensor, "k p"]) -> tuple[Tensor, Float[Tensor, " k"], float]:
+    """Return v minus its projection on the basis, the projection's coordinates, and the remaining length."""
+    before, coordinates = float(v.norm()), v.new_zeros(len(basis))
     for _ in range(3):
-        v = v - (basis @ v) @ basis
+        part = basis @ v
+        coordinates += part
+        v = v - part @ basis
         after = float(v.norm())
         if after > REORTHOGONALISE * before:
             break
         before = after
-    return v, after
+    return v, coordinates, after

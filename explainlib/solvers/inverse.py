@@ -27,6 +27,7 @@ from explainlib.curvature.spectrum import lanczos
 from explainlib.memory import require_memory
 from explainlib.risk import Risk
 from explainlib.solvers.arnoldi import dominant_eigenpairs
+from explainlib.solvers.block_cg import block_cg
 from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.dense import Factor, Keep, require_keep
 from explainlib.solvers.eigenbasis import ekfac_solve
@@ -68,7 +69,11 @@ class Dense:
 
 @dataclass(frozen=True)
 class CG:
-    """Conjugate gradients with products alone; needs a positive definite damped curvature."""
+    """Conjugate gradients with products alone; needs a positive definite damped curvature.
+
+    Several right-hand sides share their search directions (``solvers.block_cg``), unless a trained final layer alone
+    has a preconditioner.
+    """
 
     tolerance: float | None = None
     max_steps: int | None = None
@@ -78,8 +83,10 @@ class CG:
         _refuse_keep(keep, "cg")
         product = OPERATORS[curvature](risk)
         blocks = None if curvature == "empirical_fisher" else block_preconditioner(risk, damping=damping)
-        options = {"tolerance": self.tolerance, "max_steps": self.max_steps, "preconditioner": blocks}
-        return lambda rhs: cg(lambda v: product(v) + damping * v, rhs, **options)
+        damped, options = lambda v: product(v) + damping * v, {"tolerance": self.tolerance, "max_steps": self.max_steps}
+        if blocks is None:
+            return lambda rhs: block_cg(damped, rhs, **options)
+        return lambda rhs: cg(damped, rhs, preconditioner=blocks, **options)
 
 
 @dataclass(frozen=True)

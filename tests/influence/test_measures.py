@@ -1,5 +1,7 @@
 """Influence on outputs, margins and callables: autograd on small models, problems solved again, and retraining."""
 
+import importlib
+
 import pytest
 import torch
 from torch.func import grad
@@ -24,6 +26,7 @@ from tests.problems import (
 )
 
 D = torch.float64
+tracin_room = importlib.import_module("explainlib.influence.tracin")
 
 
 def largest_gap(f, y):
@@ -151,6 +154,18 @@ def test_tracin_is_the_sum_of_gradient_products(options, m):
     assert relative_error(tracin(run, train, test, **options), want) < 1e-9
     same = tracin(run, train, train, **options)
     assert relative_error(same, tracin(run, train, Examples(train.x.clone(), train.y), **options)) < 1e-12
+
+
+def test_tracin_by_parts_of_the_training_set_is_tracin_whole(monkeypatch):
+    train, test, model = classes(9), classes(5, seed=4), xl.models.mlp([3, 4, 3], "tanh", dtype=D)
+    run = xl.training.fit(model, train, epochs=6, lr=0.1, optimizer="sgd", checkpoints=3)
+    whole, seen = tracin(run, train, test), []
+    made = tracin_room.gradients
+    monkeypatch.setattr(tracin_room, "RECORDED", 0)
+    monkeypatch.setattr(tracin_room, "LEAST", 4)
+    monkeypatch.setattr(tracin_room, "gradients", lambda p, at, x, *rest: seen.append(len(x)) or made(p, at, x, *rest))
+    assert relative_error(tracin(run, train, test), whole) < 1e-12
+    assert seen == 3 * [5, 4, 4, 1]
 
 
 def test_tracin_on_an_output_is_the_sum_over_checkpoints_of_representers():

@@ -194,12 +194,12 @@ def test_bad_arguments():
         trak(risk, images(), features=5)
     twins = xl.datasets.Examples(classes(24).x[:1].repeat(24, 1), classes(24).y)
     with pytest.raises(SolverError, match="rank_deficient"):
-        trak(xl.Risk(risk.model, twins), test, features=20)
+        trak(xl.Risk(risk.model, twins), test, features=20, damping=0.0)
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_the_projection_is_drawn_in_parts_that_fit(projection, monkeypatch):
-    """p x k numbers of 8 bytes never take more than a quarter of the memory, and no fewer parts than fit are drawn."""
+    """Columns of P never take more than a third of the memory, and no fewer than fit are drawn at a time."""
     risk, test = network_risk(), classes(5, seed=3)
     counts, drawn = [], trak_room._draw_rows
     monkeypatch.setattr(trak_room, "_draw_rows", lambda count, *rest: counts.append(count) or drawn(count, *rest))
@@ -208,6 +208,41 @@ def test_the_projection_is_drawn_in_parts_that_fit(projection, monkeypatch):
     for memory in (100_000, 50_000, 30_000):
         counts.clear()
         got = trak(risk, test, features=200, damping=0.1, projection=projection, memory=memory)
-        fit = memory // 4 // (8 * risk.p)
+        fit = memory // 3 // (8 * risk.p)
         assert sum(counts) == 200 and max(counts) == fit < 200 and len(counts) == -(-200 // fit)
         assert relative_error(got, whole) < 1e-8
+
+
+def test_by_default_few_columns_of_the_projection_are_in_memory(monkeypatch):
+    """A third of the default is 64 MiB, or for large networks 128 columns, of which the free memory has enough."""
+    risk, test = network_risk(), classes(5, seed=3)
+    options = {"features": 200, "damping": 0.1}
+    whole = trak(risk, test, **options)
+    counts, drawn = [], trak_room._draw_rows
+    monkeypatch.setattr(trak_room, "_draw_rows", lambda count, *rest: counts.append(count) or drawn(count, *rest))
+    for work, columns, want in ((50 * 8 * risk.p, 30, [50] * 4), (1, 80, [80, 80, 40])):
+        counts.clear()
+        monkeypatch.setattr(trak_room, "WORK", work)
+        monkeypatch.setattr(trak_room, "COLUMNS", columns)
+        got = trak(risk, test, **options)
+        assert counts == want and relative_error(got, whole) < 1e-8
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_by_default_a_singular_matrix_gives_the_limit_of_damping_to_zero(dtype):
+    """Two of three inputs are zero: gradients of 12 parameters span fewer dimensions."""
+    risk, test = logistic_risk(), classes(5, seed=3)
+    flat = xl.datasets.Examples(risk.train.x * torch.tensor([1.0, 0.0, 0.0]).double(), risk.train.y)
+    model = risk.model.to(dtype)
+    singular = xl.Risk(model, xl.datasets.Examples(flat.x.to(dtype), flat.y))
+    seen = xl.datasets.Examples(test.x.to(dtype), test.y)
+    options = {"features": singular.p}
+    with pytest.raises(SolverError, match="rank_deficient"):
+        trak(singular, seen, damping=0.0, **options)
+    with pytest.warns(UserWarning, match=r"span 4 of 12 features.*pseudo-inverse.*damping"):
+        got = trak(singular, seen, **options)
+    exact = xl.Risk(risk.model, flat)
+    near = trak(exact, test, damping=1e-7, **options)
+    assert relative_error(got.double(), near) < (1e-5 if dtype == torch.float64 else 1e-3)
+    regular = logistic_risk()
+    assert torch.equal(trak(regular, test, features=6), trak(regular, test, features=6, damping=0.0))

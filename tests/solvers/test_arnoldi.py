@@ -139,3 +139,20 @@ def test_bad_arguments():
         inverse_curvature(logistic_risk(), solver="arnoldi", keep=1e-9)
     with pytest.raises(SolverError, match="0 of 3 eigenvalues"):
         dominant_eigenpairs(product_of(-matrix), rhs[0], 2).solve(rhs).require_converged()
+
+
+def test_it_stops_once_all_pairs_are_accurate_and_not_before():
+    """The default is 4 k steps; a spectrum that falls fast needs fewer, one without gaps all of them."""
+    fast, _ = symmetric(torch.logspace(-12, 2, 300))
+    found = dominant_eigenpairs(product_of(fast), normal(300), 40)
+    whole = dominant_eigenpairs(product_of(fast), normal(300), 40, steps=160)
+    assert 100 <= found.steps < 160 == whole.steps and found.accuracy.max() < 1e-12
+    assert relative_error(found.values, whole.values) < 1e-10
+    slow, _ = symmetric(torch.linspace(1.0, 2.0, 300))
+    assert dominant_eigenpairs(product_of(slow), normal(300), 40).steps == 160
+
+
+def test_it_does_not_stop_where_a_repeated_eigenvalue_may_be_missing():
+    matrix, _ = symmetric(torch.cat([torch.full((60,), 3.0), torch.full((240,), 1.0)]))
+    found = dominant_eigenpairs(product_of(matrix), normal(300), 40)
+    assert found.steps == 160 and (found.values[:20] - 3).abs().max() < 1e-9
