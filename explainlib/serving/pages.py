@@ -171,6 +171,13 @@ PAGES = {
         "08_bilevel_influence",
         _harmful,
     ),
+    "scoreboard": Page(
+        "What held, claim by claim",
+        "Choose a paper and a verdict, and read one claim in full: its quantity, interval and controls. Judge again "
+        "takes all claims from the tables anew.",
+        "09_which_explanation_when",
+        panels.Scoreboard,
+    ),
 }
 
 
