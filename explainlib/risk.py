@@ -206,9 +206,8 @@ class Risk:
         if self.head is not None:
             derivative = self.loss.gradient(self.outputs(examples), examples.y)
             return self.head.flat(derivative[:, :, None] * self.features(examples)[:, None, :])
-        per_example, chunk = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0)), self._gradient_chunk()
-        parts = zip(examples.x.split(chunk), examples.y.split(chunk), strict=True)
-        return torch.cat([per_example(self.theta, x, y) for x, y in parts])
+        one, c = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0)), self._gradient_chunk()
+        return torch.cat([one(self.theta, x, y) for x, y in zip(examples.x.split(c), examples.y.split(c), strict=True)])
 
     def features(self, examples: Examples | None = None) -> Float[Tensor, "n d"]:
         """Return the inputs of the trained final layer, with a column of ones for its bias; needs ``head``."""

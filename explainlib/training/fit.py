@@ -191,7 +191,7 @@ def _require_statistics(model: nn.Module, train: Examples, batch_size: int | Non
 def require_options(
     epochs: int, batch_size: int | None, lr: float, weight_decay: float, swa: int | None, checkpoints: int, n: int
 ) -> None:
-    """Raise unless the options are those of a training of n examples.
+    """Return nothing, once the options are those of a training of n examples.
 
     Args:
         epochs: at least 1.

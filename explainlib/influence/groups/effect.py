@@ -113,7 +113,8 @@ def removal_effect(
         step = _newton_steps(risk, damping, weighting)
     else:
         how = {"curvature": curvature, "solver": solver, "damping": damping}
-        inverse = inverse_curvature(risk, **how, offers=("curvature", "solver", "damping"))
+        offers = ("curvature", "solver", "damping") if order == 1 else ("solver", "damping")
+        inverse = inverse_curvature(risk, **how, offers=offers)
         step = _terms(risk, inverse, damping, order, weighting, third_derivative)
     results, statuses = [], []
     with tqdm(total=len(checked), desc="removal effect", delay=2.0, leave=False) as bar:

@@ -27,8 +27,14 @@ no_device(
     "datasets.catalogue", "datasets.pool_catalogue", "datasets.class_pool", "datasets.fetch", "datasets.fetch_pool",
     "datasets.load", "datasets.load_tokenized",
 )  # fmt: skip
-no_device("takes texts", "datasets.Tokenizer", "datasets.Tokenizer.fit", "datasets.redact_text", "figures.literal")
-no_device("a sentence of the gate", "gate.Finding")
+no_device(
+    "takes texts and no tensors",
+    "datasets.Tokenizer",
+    "datasets.Tokenizer.fit",
+    "datasets.redact_text",
+    "figures.literal",
+)
+no_device("holds a sentence of the gate", "gate.Finding")
 no_device("says or sets which route the kernels take", "kernels.available", "kernels.use")
 no_device(
     "takes numbers of Python and no tensors",
