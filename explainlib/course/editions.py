@@ -34,6 +34,9 @@ TEXTS = {
     "Each has two folded hints and a hidden solution below it: a collapsed cell. Click its three dots to open it.": (
         "Each has two folded hints and a cell to work in."
     ),
+    "Each has a hidden solution below it: a collapsed cell. Click its three dots to open it.": (
+        "Each has an empty cell below it to work in."
+    ),
     "exercises with hidden solutions": "exercises with hints",
     "**Teaching with it?** `make student` writes a student's edition of all notebooks into `build/student`, without "
     "solutions and without the outputs that answer a prompt to predict, and the solutions into `build/solutions`.": (

@@ -160,10 +160,11 @@ def test_tracin_by_parts_of_the_training_set_is_tracin_whole(monkeypatch):
     train, test, model = classes(9), classes(5, seed=4), xl.models.mlp([3, 4, 3], "tanh", dtype=D)
     run = xl.training.fit(model, train, epochs=6, lr=0.1, optimizer="sgd", checkpoints=3)
     whole, seen = tracin(run, train, test), []
-    made = tracin_room.gradients
+    made = tracin_room.measure_gradients
     monkeypatch.setattr(tracin_room, "RECORDED", 0)
     monkeypatch.setattr(tracin_room, "LEAST", 4)
-    monkeypatch.setattr(tracin_room, "gradients", lambda p, at, x, *rest: seen.append(len(x)) or made(p, at, x, *rest))
+    counted = lambda p, at, part, *rest, **options: seen.append(len(part)) or made(p, at, part, *rest, **options)  # noqa: E731
+    monkeypatch.setattr(tracin_room, "measure_gradients", counted)
     assert relative_error(tracin(run, train, test), whole) < 1e-12
     assert seen == 3 * [5, 4, 4, 1]
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from explainlib import Risk
 from explainlib.datasets import Examples, Tasks
-from explainlib.influence import TaskInfluence
+from explainlib.influence import TaskInfluence, loss_influence
 from explainlib.meta import Maml, leave_tasks_out, meta_hessian, train
 from explainlib.metrics.deletion import retrained_changes
 from explainlib.retraining import leave_out
@@ -134,6 +134,11 @@ def _deleted(risk: Risk, store: Path | None, seed: int) -> Tensor:
     return retrained_changes(risk, test, [[[0], [1, 2]]] * 2, epochs=4, lr=0.05, seed=seed, store=store)
 
 
+def _scores(risk: Risk, store: Path | None) -> Tensor:
+    test = Examples(noise(2, 3, seed=9), torch.tensor([0, 1]))
+    return loss_influence(risk, test, curvature="gauss_newton", solver="cg", damping=0.1, store=store)
+
+
 def _trained(learner: Maml, tasks: Tasks, store: Path | None, batches: int, seed: int, augment: float) -> Tensor:
     options = {"batches": batches, "batch_size": 3, "lr": 0.05, "seed": seed, "augment": rotation_by(augment)}
     return train(learner, tasks, store=store, **options).w
@@ -164,6 +169,7 @@ CASES: dict[str, tuple[Call, dict[str, object]]] = {
         lambda risk, store, seed: _retrained(risk, store, method="scratch", epochs=4, lr=0.05, seed=seed), seed=0
     ),
     "metrics.retrained_changes": _on_risk(_deleted, seed=0),
+    "influence.loss_influence": _on_risk(_scores),
     "meta.train": _on_learner(_trained, batches=6, seed=0, augment=0.1),
     "meta.meta_hessian": _on_learner(_hessian),
     "meta.leave_tasks_out": _on_learner(_left_out, batches=6, seed=0),
@@ -185,6 +191,7 @@ def many_files() -> None:
     sys.modules["explainlib.training.ensembles"].CACHED = 1
     sys.modules["explainlib.meta.hessian"].TASKS_PER_WRITE = 2
     sys.modules["explainlib.meta.train"].SAVE_EVERY = 2
+    sys.modules["explainlib.influence.stored"].ROWS = 3
 
 
 def _in_a_child(work: Callable[[], object]) -> int:

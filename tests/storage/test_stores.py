@@ -31,7 +31,7 @@ def several_files():
         "training.ensembles": "CACHED",
         "meta.hessian": "TASKS_PER_WRITE",
     }
-    rooms |= {"meta.train": "SAVE_EVERY"}
+    rooms |= {"meta.train": "SAVE_EVERY", "influence.stored": "ROWS"}
     before = {room: getattr(sys.modules[f"explainlib.{room}"], name) for room, name in rooms.items()}
     many_files()
     yield
