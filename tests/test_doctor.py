@@ -184,9 +184,9 @@ def test_study_passes_on_what_was_asked(monkeypatch, capsys):
     monkeypatch.setattr("explainlib.figures.studies.draw", lambda name, tables: Path(f"{name}.png"))
     words = ["study", "two", "--scale", "cpu", "--data", "mnist", "--out", "there", "--jobs", "2"]
     assert command_line.main(words) == 0
-    options = {"scale": "cpu", "data": "mnist", "out": Path("there"), "jobs": 2}
+    options = {"scale": "cpu", "data": "mnist", "out": Path("there"), "jobs": 2, "device": "auto"}
     assert command_line.main(["study", "one"]) == 0
-    plain = {"scale": "quick", "data": None, "out": Path("results"), "jobs": 1}
+    plain = {"scale": "quick", "data": None, "out": Path("results"), "jobs": 1, "device": "auto"}
     assert asked == [("two", options), ("one", plain)]
     assert capsys.readouterr().out.split() == ["table.csv", "two.png", "table.csv", "one.png"]
 
@@ -205,7 +205,7 @@ def test_study_all_judges_and_runs_nothing(monkeypatch, capsys):
 
 
 def test_interrupting_is_no_traceback(monkeypatch, capsys):
-    def interrupted():
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "report", interrupted)
