@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.peers.harness import ROOT, ChildError, run_race, runs_of
 from benchmarks.peers.race import OWN, Race
 
-RECORD = ROOT / "data" / "results" / "peers.json"
+RECORD = ROOT / "benchmarks" / "peers" / "record.json"
 REHEARSAL = ROOT / "results" / "peers-quick.json"
 
 
