@@ -26,9 +26,9 @@ include_patterns = ["README.md", "docs/*.md", "docs/**/*.md", "notebooks/*.ipynb
 # The parts of the table of contents, in the order of reading; a star takes what is not named elsewhere.
 SECTIONS = {
     "The course": ["notebooks/*", "docs/exercises", "docs/panels"],
-    "Teaching": ["docs/teach/README", "docs/teach/signs", "docs/teach/0*"],
+    "Teaching": ["docs/teach/README", "docs/teach/signs", "docs/teach/[0-9]*"],
     "What held": ["docs/scoreboard", "docs/*_study"],
-    "The library": ["build/api/*", "docs/glossary", "docs/quality", "docs/kernels", "docs/stores"],
+    "The library": ["build/api/*", "docs/glossary", "docs/quality", "docs/kernels", "docs/devices", "docs/peers", "docs/stores"],
     "The project": ["docs/contributing"],
 }
 # Rooms with a page of their own in the reference, by what one looks for there.
