@@ -28,7 +28,15 @@ SECTIONS = {
     "The course": ["notebooks/*", "docs/exercises", "docs/panels"],
     "Teaching": ["docs/teach/README", "docs/teach/signs", "docs/teach/[0-9]*"],
     "What held": ["docs/scoreboard", "docs/*_study"],
-    "The library": ["build/api/*", "docs/glossary", "docs/quality", "docs/kernels", "docs/devices", "docs/peers", "docs/stores"],
+    "The library": [
+        "build/api/*",
+        "docs/glossary",
+        "docs/quality",
+        "docs/kernels",
+        "docs/devices",
+        "docs/peers",
+        "docs/stores",
+    ],
     "The project": ["docs/contributing"],
 }
 # Rooms with a page of their own in the reference, by what one looks for there.
