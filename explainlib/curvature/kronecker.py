@@ -101,9 +101,10 @@ class Block:
 def _change_basis(matrices: Tensor, outputs: Tensor | None, inputs: Tensor | None) -> Tensor:
     """Return outputs^T M inputs for each matrix M, as two large products."""
     k, o, d = matrices.shape
-    if outputs is not None:
-        matrices = (outputs.T @ matrices.movedim(1, 0).reshape(o, -1)).view(o, k, d).movedim(0, 1)
-    return matrices if inputs is None else (matrices.reshape(k * o, d) @ inputs).view(k, o, d)
+    if outputs is None:
+        return matrices if inputs is None else (matrices.reshape(k * o, d) @ inputs).view(k, o, d)
+    left = outputs.T @ matrices.movedim(1, 0).reshape(o, -1)
+    return (left if inputs is None else left.view(o * k, d) @ inputs).view(o, k, d).movedim(0, 1)
 
 
 class UncoveredError(ValueError):
