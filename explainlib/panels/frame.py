@@ -21,6 +21,7 @@ STYLE = f"""<style>
   --jp-layout-color2: #eee; --jp-layout-color3: #ccc; --jp-border-color1: {LINE}; --jp-border-color2: {LINE};
   --jp-brand-color1: #0062a3; --jp-widgets-slider-active-handle-color: #0062a3; color-scheme: light; }}
 .xl-panel .widget-hbox {{ flex-flow: row wrap; }}
+.xl-panel .widget-box {{ overflow: visible; }}
 .xl-panel .jupyter-widgets {{ max-width: 100%; box-sizing: border-box; }}
 .xl-panel img, .xl-panel svg {{ max-width: 100%; height: auto; }}
 .xl-panel .widget-html-content {{ max-width: 100%; overflow-x: auto; }}

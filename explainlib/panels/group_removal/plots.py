@@ -9,8 +9,8 @@ from html import escape
 from explainlib.figures.palette import SERIES
 from explainlib.panels.svg import DASHES, Point, cross, marker, nice_ticks, svg
 
-WIDTH, HEIGHT = 536, 322
-LEFT, RIGHT, TOP, BOTTOM = 62, 524, 34, 276
+WIDTH, HEIGHT = 508, 322
+LEFT, RIGHT, TOP, BOTTOM = 62, 496, 34, 276
 
 
 def group_curve(
@@ -83,10 +83,10 @@ def _line(points: Sequence[Point], i: int) -> str:
 def _legend(names: Sequence[str]) -> str:
     parts = []
     for i, name in enumerate(names):
-        x = LEFT + 4 + i * 122
+        x = LEFT + 4 + i * 115
         parts.append(_line([(x, 16), (x + 26, 16)], i) + marker((x + 13, 16), i, 4.5))
         parts.append(f"<text x='{x + 32}' y='20'>{escape(name)}</text>")
-    x = LEFT + 4 + len(names) * 122
+    x = LEFT + 4 + len(names) * 115
     return "".join(parts) + cross((x + 8, 16)) + f"<text x='{x + 20}' y='20'>retrained</text>"
 
 
