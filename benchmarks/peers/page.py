@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from benchmarks.peers import record
@@ -116,8 +117,8 @@ def machine(kept: dict[str, dict]) -> str:
 
 
 def anchor(race: Race) -> str:
-    """Return the anchor of a race's heading."""
-    return race.name
+    """Return the anchor that a heading of the race's title has: small letters, no punctuation, hyphens for spaces."""
+    return re.sub(r"[^\w\- ]", "", race.title.lower()).replace(" ", "-")
 
 
 def of_race(race: Race, kept: dict) -> str:
