@@ -17,7 +17,7 @@ import explainlib as xl
 from explainlib.meta.bilevel.problem import Proximal
 from explainlib.solvers.remedies import ORDER, Remedies, risk_remedies
 from explainlib.solvers.solution import STATUSES
-from tests.remedy_cases import CASES, TASKS, bilevel, normed
+from tests.remedy_cases import CASES, TASKS, bilevel, with_slopes
 
 ROOMS = ("curvature", "influence", "meta", "metrics", "models", "representers", "retraining", "solvers", "training")
 OPTIONS = re.compile(r"\b([a-z_][a-z0-9_]*)=(?!=)")
@@ -134,9 +134,9 @@ def test_float64_is_not_advised_where_it_is_used():
 def test_inner_ekfac_covers_the_chosen_parameters_alone():
     """Chosen by name or by what is frozen: the same inner problem, so the same influence."""
     names = ["0.weight", "0.bias", "3.weight", "3.bias"]
-    frozen = normed()
+    frozen = with_slopes()
     frozen[1].requires_grad_(False)
-    by_name, by_flag = bilevel(10.0, model=normed(), parameters=names), bilevel(10.0, model=frozen)
+    by_name, by_flag = bilevel(10.0, model=with_slopes(), parameters=names), bilevel(10.0, model=frozen)
     assert isinstance(by_name.problem, Proximal) and by_name.q == by_flag.q < sum(
         p.numel() for p in frozen.parameters()
     )

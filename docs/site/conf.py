@@ -161,6 +161,10 @@ def home(app: object, error: Exception | None) -> None:
 
 def setup(app: object) -> None:
     """Connect all of this to Sphinx."""
+    from docutils import nodes
+    from docutils.parsers.rst.roles import register_generic_role
+
+    register_generic_role("mpltype", nodes.literal)  # of a docstring that matplotlib hands down
     app.add_html_math_renderer("mathml", (visit_formula, None), (visit_formula, None))
     app.connect("builder-inited", write_reference)
     app.connect("source-read", add_marks)
