@@ -81,10 +81,21 @@ def net(outputs=2, kind="tanh"):
     return xl.models.mlp([3, 2, outputs], kind, dtype=D)
 
 
+class Slopes(nn.Module):
+    """Bare parameters, which EK-FAC does not cover."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor([0.7, 1.3]))
+
+    def forward(self, x):
+        return x * self.slope
+
+
 def with_slopes():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(3, 2), nn.PReLU(2), nn.Tanh(), nn.Linear(2, 2)).double()
+        return nn.Sequential(nn.Linear(3, 2), Slopes(), nn.Tanh(), nn.Linear(2, 2)).double()
 
 
 def bilevel(l2=0.05, strength=1.0, model=None, **options):
