@@ -179,6 +179,16 @@ def test_labels_of_the_data_give_the_empirical_fisher():
         assert relative_error(block.values.flatten(), (Q.T @ truth @ Q).diagonal()) < 1e-10
 
 
+@pytest.mark.parametrize("weights", [None, torch.linspace(0.1, 2.0, 11, dtype=D)])
+def test_a_table_s_input_factor_is_how_often_each_token_stands(weights):
+    risk = words() if weights is None else words().reweighted(weights)
+    (block,) = [block for block in Ekfac(risk).blocks if block.values.shape == (4, 7)]
+    w = risk.weights_or_ones()
+    counts = torch.stack([((risk.train.x == token) * w[:, None]).sum() for token in range(7)]) / (5 * w.sum())
+    along_s = block.kfac.sum(1)  # the frequencies add up to 1
+    assert relative_error(block.kfac, along_s[:, None] * counts) < 1e-12 and float(counts.sum()) == pytest.approx(1)
+
+
 def test_the_block_of_a_norm_is_exact_or_beyond_a_size_its_diagonal(monkeypatch):
     risk = words()
     exact = {

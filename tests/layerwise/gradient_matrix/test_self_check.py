@@ -37,3 +37,51 @@ def test_right_gradients_are_recorded():
     parameters, x = Parameters(nn.Linear(4, 3).double()), normal(5, 4)
     plan = checked_plan(parameters, parameters.theta, x)
     assert [parameter.name for parameter in plan.recorded] == ["weight", "bias"] and not plan.fallback
+
+
+class Scaled(nn.Module):
+    """A hidden layer whose gradient is a millionth of the read-out's, and a key's bias, whose gradient is zero."""
+
+    def __init__(self, small):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.hidden, self.out = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.small = small
+
+    def forward(self, x):
+        h = self.hidden(x)
+        return self.out(1 + (h.softmax(1) if self.small is None else self.small * h))
+
+
+def test_a_small_gradient_that_is_wrong_falls_back_too(monkeypatch):
+    right = OuterProductBlock.materialise_into
+
+    def wrong(self, out):
+        right(self, out)
+        if self.span.start == 0:  # the hidden layer alone
+            out[:, self.span] *= 1.01
+
+    monkeypatch.setattr(OuterProductBlock, "materialise_into", wrong)
+    parameters, x = Parameters(Scaled(1e-6).double()), normal(5, 4)
+    with pytest.warns(FallbackWarning, match="hidden.weight"):
+        checked_plan(parameters, parameters.theta, x)
+
+
+class Keyed(nn.Module):
+    """Attention over three positions: a bias of the keys moves no weight of it."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.key, self.value = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return ((x @ self.key(x).mT).softmax(-1) @ self.value(x)).sum(1)
+
+
+def test_a_gradient_that_is_zero_but_for_rounding_is_recorded():
+    parameters, x = Parameters(Keyed().double()), normal(5, 3, 4)
+    plan = checked_plan(parameters, parameters.theta, x)
+    assert not plan.fallback
