@@ -48,7 +48,7 @@ INSIDE = {
         "without", "variational",
     ],
     "studies": [
-        "record", "place", "runner", "claims", "kept", "marks", "side_by_side", "few_shot", "influence", "group", "fragility", "representers",
+        "record", "place", "runner", "claims", "kept", "documents", "side_by_side", "few_shot", "influence", "group", "fragility", "representers",
         "tlxml", "removal", "bilevel", "scoreboard",
     ],
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """The numbers of ``docs/group_study.md``: each stands in a mark that says from which table it is, and is filled in.
 
-The words of a mark (``studies.marks``) begin with the name of what is filled in:
+The study's own words of a mark (``studies.documents``) begin with the name of what is filled in:
 
     errors mnist                       error of the parameters by kind, size and method, the radius beside it
     gains mnist random 0.6             correlations and gains by ridge
@@ -10,7 +10,6 @@ The words of a mark (``studies.marks``) begin with the name of what is filled in
     synthetic mnist                    slopes of the synthetic models
     selection mnist                    predicted and retrained changes of the selected groups
     cost mnist                         seconds and Hessian products
-    verdicts                           the claims with verdicts
     gain mnist random 0.6 0.0001 per_test preserve       one gain, with its interval over the seeds
     mean mnist images per_test .2f method=second order; kind=random     the mean of a column
     one mnist images n                 a column that is one number
@@ -20,48 +19,18 @@ The words of a mark (``studies.marks``) begin with the name of what is filled in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas
 
-from explainlib.studies.claims import CLAIMS, student_interval
+from explainlib.studies.claims import student_interval
+from explainlib.studies.documents import Maker, Tables, table_text
 from explainlib.studies.group.claims import BASELINE, FIRST, SECOND, by_seed, gain
-from explainlib.studies.marks import fill_marks
 
-Tables = Mapping[str, pandas.DataFrame]
 SHOWN = (FIRST, SECOND, "+ third derivative", "Newton step")
 CORRELATIONS = ("per_test", "pearson", "pearson_evaluated")
 SELECTED = ("relaxed", "printed", "greedy", "refit", "swap", "random")
-
-
-def filled(text: str, runs: Mapping[str, Tables], board: pandas.DataFrame) -> str:
-    """Return the document with every mark filled in from the tables.
-
-    Args:
-        text: of the document.
-        runs: the tables by data.
-        board: the scoreboard.
-
-    Raises:
-        ValueError: a mark with a name that is not known.
-    """
-
-    def fill(words: str) -> str:
-        name, _, rest = words.partition(" ")
-        if name == "verdicts":
-            return _verdicts(board)
-        if name not in MAKERS:
-            raise ValueError(f"the mark {words!r} begins with {name!r}; choose one of {', '.join(MAKERS)}, verdicts.")
-        data, _, rest = rest.partition(" ")
-        return MAKERS[name](runs[data], rest)
-
-    return fill_marks(text, fill)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
 
 
 def _interval(values: Mapping[int, float], form: str, column: str = "") -> str:
@@ -92,7 +61,7 @@ def _errors(tables: Tables, words: str) -> str:
             radius = by_seed(images, "radius", method=SECOND, **own)
             terms = by_seed(images, "second_over_first", method=SECOND, **own)
             rows.append([f"{kind} {at:.1%}", *cells, _mean(radius, ".2f"), _mean(terms, ".2f")])
-    return _table(["groups", *SHOWN, "spectral radius", "second over first term"], rows)
+    return table_text(["groups", *SHOWN, "spectral radius", "second over first term"], rows)
 
 
 def _gain_row(images: pandas.DataFrame, kind: str, at: float, ridge: float) -> list[str]:
@@ -123,7 +92,7 @@ def _gains(tables: Tables, words: str) -> str:
     images = tables["images"]
     ridges = sorted(images["ridge"].unique(), reverse=True)
     rows = [[f"{ridge:g}", *_gain_row(images, kind, float(at), ridge)] for ridge in ridges]
-    return _table(["ridge", *GAINS], rows)
+    return table_text(["ridge", *GAINS], rows)
 
 
 def _sizes(tables: Tables, words: str) -> str:
@@ -131,7 +100,7 @@ def _sizes(tables: Tables, words: str) -> str:
     images = tables["images"]
     sizes = sorted(images["fraction"].unique())
     rows = [[f"{at:.1%}", *_gain_row(images, kind, at, float(ridge))[:5]] for at in sizes]
-    return _table(["removed", *GAINS[:5]], rows)
+    return table_text(["removed", *GAINS[:5]], rows)
 
 
 def _damping(tables: Tables, words: str) -> str:
@@ -147,7 +116,7 @@ def _damping(tables: Tables, words: str) -> str:
             ]
             rows.append([f"{ridge:g}", f"{damping:g}", *cells])
     names = ["first order, Pearson", "slope", "second order, Pearson", "slope"]
-    return _table(["ridge", "damping", *names], rows)
+    return table_text(["ridge", "damping", *names], rows)
 
 
 def _network(tables: Tables, words: str) -> str:
@@ -162,7 +131,7 @@ def _network(tables: Tables, words: str) -> str:
             error = np.median(list(by_seed(part, "parameter_error", method=method).values()))
             rows.append([name, method, *cells, f"{error:.2f}"])
     header = ["damping", "method", "slope within tests", "Pearson within tests", "pooled", "error, median seed"]
-    return _table(header, rows)
+    return table_text(header, rows)
 
 
 def _synthetic(tables: Tables, words: str) -> str:
@@ -178,7 +147,7 @@ def _synthetic(tables: Tables, words: str) -> str:
             cells = [cells[0], _interval(own, ".2f") if own else "-", *cells[1:]]
             rows.append([f"{kind} {at:.1%}", *cells, " / ".join(errors)])
     header = ["groups", "Koh's first order", "the same, plain truth", "Basu's first term", "second order"]
-    return _table([*header, "errors: first / second / third derivative / Newton"], rows)
+    return table_text([*header, "errors: first / second / third derivative / Newton"], rows)
 
 
 def _selection(tables: Tables, words: str) -> str:
@@ -187,7 +156,7 @@ def _selection(tables: Tables, words: str) -> str:
         for at, part in table.groupby("fraction"):
             wide = part.pivot(index="seed", columns="method", values=value)
             rows.append([f"{value}, {at:.0%}", *(_interval(wide[m].to_dict(), ".2f") for m in SELECTED)])
-    return _table(["change of the test loss", *SELECTED], rows)
+    return table_text(["change of the test loss", *SELECTED], rows)
 
 
 def _cost(tables: Tables, words: str) -> str:
@@ -196,16 +165,7 @@ def _cost(tables: Tables, words: str) -> str:
          f"{row.seconds_again:.2f}"]
         for row in tables["cost"].itertuples()
     ]  # fmt: skip
-    return _table(["problem", "n", "p", "solver", "order", "products a group", "seconds", "seconds again"], rows)
-
-
-def _verdicts(board: pandas.DataFrame) -> str:
-    own = board[board["id"].str.startswith("B")]
-    rows = []
-    for row in own.itertuples():
-        seen = "no interval" if pandas.isna(row.low) else f"{row.effect:.3g} [{row.low:.3g}, {row.high:.3g}]"
-        rows.append([f"{row.id} {CLAIMS[row.id].printed}", row.verdict, seen, str(row.clusters), row.reason])
-    return _table(["claim", "verdict", "effect, 95% interval", "seeds", "reason"], rows)
+    return table_text(["problem", "n", "p", "solver", "order", "products a group", "seconds", "seconds again"], rows)
 
 
 def _gain(tables: Tables, words: str) -> str:
@@ -244,7 +204,7 @@ def _one(tables: Tables, words: str) -> str:
     return f"{values[0]:,}"
 
 
-MAKERS: dict[str, Callable[[Tables, str], str]] = {
+MAKERS: dict[str, Maker] = {
     "errors": _errors,
     "gains": _gains,
     "sizes": _sizes,

@@ -8,10 +8,9 @@ import pandas
 
 from explainlib.storage import write_text
 from explainlib.studies.claims import simulation
-from explainlib.studies.fragility import design
-from explainlib.studies.group import filled
-from explainlib.studies.kept import REPOSITORY, kept_tables
+from explainlib.studies.kept import REPOSITORY
 from explainlib.studies.record import parse_table, write_table
+from explainlib.studies.scoreboard.documents import DOCUMENTS, filled_document
 from explainlib.studies.scoreboard.page import page
 from explainlib.studies.scoreboard.power import power_table
 from explainlib.studies.scoreboard.table import claims_by_run, evidence_by_run, judgements, rewrite_claims, scoreboard
@@ -49,7 +48,7 @@ def write_scoreboard(folder: Path | None = None) -> list[Path]:
 
     Written are the claims' tables of each run, ``scoreboard.csv``, ``judge-simulation.csv`` and ``judge-power.csv``
     into the folder, and the page: ``docs/scoreboard.md`` of the repository's tables, ``scoreboard.md`` of another's.
-    The marks of ``docs/group_study.md`` and ``docs/fragility_study.md`` are filled in from the repository's tables too.
+    The marks of the studies' documents are filled in from the repository's tables too.
 
     Args:
         folder: of tables; None takes the repository's ``data/results``.
@@ -70,21 +69,8 @@ def write_scoreboard(folder: Path | None = None) -> list[Path]:
     whole = page(board, earlier_verdicts(where), verdicts_by_run(where), simulated, powers)
     paths.append(write_text(whole, text / "scoreboard.md"))
     if folder is None:
-        document = text / "group_study.md"
-        paths.append(write_text(group_document(document.read_text(), where, board), document))
-        document = text / "fragility_study.md"
-        tables = kept_tables("fragility_design-iris-cpu", where)
-        paths.append(write_text(design.filled(document.read_text(), tables), document))
+        paths += [
+            write_text(filled_document(name, (text / name).read_text(), where, board), text / name)
+            for name in DOCUMENTS
+        ]
     return paths
-
-
-def group_document(text: str, folder: Path, board: pandas.DataFrame) -> str:
-    """Return the document of the group study with its marks filled in.
-
-    Args:
-        text: of the document.
-        folder: of tables.
-        board: the scoreboard.
-    """
-    runs = {data: kept_tables(f"group-{data}-cpu", folder) for data in ("mnist", "digits")}
-    return filled(text, runs, board)

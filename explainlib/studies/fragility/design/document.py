@@ -1,52 +1,27 @@
 """The tables of ``docs/fragility_study.md`` that come from the design, each in a mark that is filled in.
 
-The words of a mark (``studies.marks``) are "design" and one of ``MAKERS``, whose functions make the text.
+The study's own words of a mark (``studies.documents``) are "table", the run, and one of ``TABLES``, whose functions
+make the text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas
 
 from explainlib.studies.claims import mean_interval
+from explainlib.studies.documents import Maker, Tables, table_text
 from explainlib.studies.fragility.design.averages import STATES
 from explainlib.studies.fragility.design.bayes import RIDGE
 from explainlib.studies.fragility.design.images import AGAIN, ALL, GRADIENTS, LAST, LOSS, SCRATCH, SOLVED, TRAINED
 from explainlib.studies.fragility.design.settings import GAUSSIAN, SAMPLED, TAYLOR
-from explainlib.studies.marks import fill_marks
 
-Tables = Mapping[str, pandas.DataFrame]
 COSTS = {RIDGE: "ridge, no prior", SAMPLED: "sampled", GAUSSIAN: "the paper's", TAYLOR: "Taylor"}
 SPEARMAN = "spearman_highest_loss"
 WHOLE = "150 flowers"
-
-
-def filled(text: str, tables: Tables) -> str:
-    """Return the document with every mark filled in from the tables.
-
-    Args:
-        text: of the document.
-        tables: of the design.
-
-    Raises:
-        ValueError: a mark with a name that is not known.
-    """
-
-    def fill(words: str) -> str:
-        name = words.removeprefix("design ")
-        if name not in MAKERS:
-            raise ValueError(f"the mark {words!r} is not known; choose design and one of {', '.join(MAKERS)}.")
-        return MAKERS[name](tables)
-
-    return fill_marks(text, fill)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
 
 
 def _number(value: float | int) -> str:
@@ -93,7 +68,7 @@ def _cells(tables: Tables, whole: bool = False) -> str:
                 )  # fmt: skip
     header = ["ridge", "parameters", "truth", "influence", "damped by .01", "gradient product", "loss of the example",
               "slope", "training on against it"]  # fmt: skip
-    return _table(header, rows)
+    return table_text(header, rows)
 
 
 def _shapes(tables: Tables) -> str:
@@ -113,7 +88,7 @@ def _shapes(tables: Tables) -> str:
         rows.append([*row, f"{solved['unsolved'].mean():.0%}", f"{solved['gradient_norm'].median():.0e}"])
     header = ["network", "last layer, solved", "all, solved", "damped", "all, from scratch", "damped", "not solved",
               "gradient's norm"]  # fmt: skip
-    return _table(header, rows)
+    return table_text(header, rows)
 
 
 def _averages(tables: Tables) -> str:
@@ -123,7 +98,7 @@ def _averages(tables: Tables) -> str:
         cells = [said(wide[state].tolist()) for state in STATES]
         gain = said((wide["average"] - wide["twin"]).dropna().tolist())
         rows.append([shape.removeprefix("relu, "), f"{ridge:g}" if ridge else "none", *cells, gain])
-    return _table(["network", "ridge", *STATES, "average minus twin"], rows)
+    return table_text(["network", "ridge", *STATES, "average minus twin"], rows)
 
 
 def _bayes(tables: Tables) -> str:
@@ -139,7 +114,7 @@ def _bayes(tables: Tables) -> str:
         rows.append([*row, *("-" if value != value else _number(value) for value in costs)])
     header = ["network", "cost", "collapsed", "Spearman", "slope", "spread of a logit", "over sampled spread",
               "cost of the tests", "with sampled weights"]  # fmt: skip
-    return _table(header, rows)
+    return table_text(header, rows)
 
 
 PAIRS = {
@@ -164,7 +139,7 @@ def _images(tables: Tables) -> str:
         rows.append([f"{network} ({data}, {part['seed'].nunique()} seeds, {accuracy:.0%} right)", *cells])
     columns = [list(column) for column in zip(*rows, strict=True)]
     header, body = ["Spearman", *columns[0]], columns[1:]
-    return _table(header, [[label, *column] for label, column in zip(PAIRS.values(), body, strict=True)])
+    return table_text(header, [[label, *column] for label, column in zip(PAIRS.values(), body, strict=True)])
 
 
 def _noise(tables: Tables) -> str:
@@ -178,7 +153,7 @@ def _noise(tables: Tables) -> str:
         rows.append([f"{n:,}", *sizes, *cells])
     header = ["examples", "what repeats", "what the batches do", "last layer solved", "predicted", "trained on twice",
               "last layer's influence", "all parameters' influence"]  # fmt: skip
-    return _table(header, rows)
+    return table_text(header, rows)
 
 
 def _groups(tables: Tables) -> str:
@@ -193,7 +168,7 @@ def _groups(tables: Tables) -> str:
         rows.append([str(size), *cells, f"{_number(first)} and {_number(second)}"])
     header = ["removed", "first order, solved", "second order, solved", "first order, trained on",
               "second order, trained on", "solved, trained on", "trained on twice", "slopes, solved"]  # fmt: skip
-    return _table(header, rows)
+    return table_text(header, rows)
 
 
 def _jumps(tables: Tables) -> str:
@@ -206,10 +181,11 @@ def _jumps(tables: Tables) -> str:
             f"{part['effect_to_noise'].median():.2g}",
         ]
         rows.append([data, *cells])
-    return _table(["data", "share of epochs that turn round", "way over net change", "effect over last steps"], rows)
+    header = ["data", "share of epochs that turn round", "way over net change", "effect over last steps"]
+    return table_text(header, rows)
 
 
-MAKERS: dict[str, Callable[[Tables], str]] = {
+TABLES: dict[str, Callable[[Tables], str]] = {
     "cells": _cells,
     "shapes": _shapes,
     "printed": lambda tables: _cells(tables, whole=True),
@@ -220,3 +196,12 @@ MAKERS: dict[str, Callable[[Tables], str]] = {
     "groups": _groups,
     "jumps": _jumps,
 }
+
+
+def _made(tables: Tables, name: str) -> str:
+    if name not in TABLES:
+        raise ValueError(f"the design has no table {name!r}; choose one of {', '.join(TABLES)}.")
+    return TABLES[name](tables)
+
+
+MAKERS: dict[str, Maker] = {"table": _made}

@@ -1,0 +1,56 @@
+"""The studies' documents: from which runs the numbers of each are, and which words of its own it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas
+
+from explainlib.studies import group
+from explainlib.studies.documents import Maker, fill_document
+from explainlib.studies.fragility import design
+from explainlib.studies.kept import kept_tables
+
+
+@dataclass(frozen=True)
+class Document:
+    """What the marks of a document may name.
+
+    Attributes:
+        runs: study, data and scale of each run, by its name in the marks.
+        makers: the study's own words.
+    """
+
+    runs: Mapping[str, str]
+    makers: Mapping[str, Maker] = field(default_factory=dict)
+
+
+def _by_data(study: str, *data: str) -> dict[str, str]:
+    return {name: f"{study}-{name}-cpu" for name in data}
+
+
+DOCUMENTS = {
+    "bilevel_study.md": Document(_by_data("bilevel", "digits", "mnist", "omniglot", "glyphs")),
+    "fragility_study.md": Document(
+        {"networks": "fragility-iris-cpu", "design": "fragility_design-iris-cpu"}, design.MAKERS
+    ),
+    "group_study.md": Document(_by_data("group", "mnist", "digits"), group.MAKERS),
+    "removal_study.md": Document({"small": "removal-omniglot-cpu", "cnn": "removal_cnn-omniglot-cpu"}),
+    "representers_study.md": Document(_by_data("representers", "mnist", "cifar10", "ag_news", "toxicity")),
+    "tlxml_study.md": Document(_by_data("tlxml", "omniglot")),
+}
+
+
+def filled_document(name: str, text: str, folder: Path, board: pandas.DataFrame) -> str:
+    """Return a study's document with every mark filled in.
+
+    Args:
+        name: of the document, one of ``DOCUMENTS``.
+        text: of it.
+        folder: of tables.
+        board: the scoreboard.
+    """
+    runs = {run: kept_tables(stem, folder) for run, stem in DOCUMENTS[name].runs.items()}
+    return fill_document(text, runs, board, DOCUMENTS[name].makers)
