@@ -1,6 +1,7 @@
 """Marks in a study's document: a number or table stands between comments that say where it is from, and is filled in.
 
-A mark is ``<!--words-->text<!--/-->``.
+A mark is ``<!--words-->text<!--/-->``. The text of ``<!--typed command-->`` is left as it is: numbers that a command
+printed and no table keeps.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from collections.abc import Callable
 
 MARK = re.compile(r"<!--(?P<words>[^/>][^>]*)-->(?P<text>.*?)<!--/-->", re.DOTALL)
+TYPED = "typed "
 
 
 def fill_marks(text: str, fill: Callable[[str], str]) -> str:
@@ -16,9 +18,15 @@ def fill_marks(text: str, fill: Callable[[str], str]) -> str:
 
     Args:
         text: of the document.
-        fill: from the words of a mark to its text.
+        fill: from the words of a mark to its text; typed ones are not asked.
     """
-    return MARK.sub(lambda found: f"<!--{found['words']}-->{fill(found['words'])}<!--/-->", text)
+
+    def replaced(found: re.Match[str]) -> str:
+        if found["words"].startswith(TYPED):
+            return found[0]
+        return f"<!--{found['words']}-->{fill(found['words'])}<!--/-->"
+
+    return MARK.sub(replaced, text)
 
 
 def unmarked(text: str) -> str:

@@ -8,6 +8,7 @@ A mark (``marks``) names what is filled in, then where it is from:
     ends R1 .3f                      its interval alone
     verdict R1                       its verdict; with the run's name before the id, of that run
     verdicts R                       the table of the study's claims
+    typed COMMAND                    left as it is: numbers that the command printed, and no table keeps
 
 After "value" come the run, its table, the column, how the column becomes a text, and the form of a number; then the
 values that other columns have, with "; " between them. How:
@@ -65,7 +66,9 @@ def fill_document(
         if name in WORDS:
             return WORDS[name](runs, board, rest)
         if name not in makers:
-            raise ValueError(f"the mark {words!r} begins with {name!r}; choose one of {', '.join([*makers, *WORDS])}.")
+            raise ValueError(
+                f"the mark {words!r} begins with {name!r}; choose one of {', '.join([*makers, *WORDS, 'typed'])}."
+            )
         run, _, rest = rest.partition(" ")
         return makers[name](_named(runs, run, "run"), rest)
 

@@ -74,9 +74,10 @@ def test_the_mean_of_seeds_is_taken_before_their_interval():
     assert len(set(both)) == 1
 
 
-def test_a_study_has_words_of_its_own():
+def test_other_words_a_study_s_own_typed_numbers_and_all_verdicts():
     makers = {"rows": lambda tables, rest: f"{len(tables['scores'])} {rest}"}
     assert filled("rows mnist of them", makers=makers) == "6 of them"
+    assert filled("typed python -m benchmarks.tasks", "12 s") == "12 s"
     assert "| R2 " in filled("verdicts R") and "no interval" in filled("verdicts R")
 
 
