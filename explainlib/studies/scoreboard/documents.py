@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas
 
-from explainlib.studies import group
+from explainlib.studies import group, representers
 from explainlib.studies.documents import Maker, fill_document
 from explainlib.studies.fragility import design
 from explainlib.studies.kept import kept_tables
@@ -38,7 +38,9 @@ DOCUMENTS = {
     ),
     "group_study.md": Document(_by_data("group", "mnist", "digits"), group.MAKERS),
     "removal_study.md": Document({"small": "removal-omniglot-cpu", "cnn": "removal_cnn-omniglot-cpu"}),
-    "representers_study.md": Document(_by_data("representers", "mnist", "cifar10", "ag_news", "toxicity")),
+    "representers_study.md": Document(
+        _by_data("representers", "mnist", "cifar10", "ag_news", "toxicity"), representers.MAKERS
+    ),
     "tlxml_study.md": Document(_by_data("tlxml", "omniglot")),
 }
 
