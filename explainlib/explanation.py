@@ -16,6 +16,7 @@ from explainlib.datasets import Examples
 from explainlib.figures import Picture, class_name, draw_example, literal, set_alt, style
 from explainlib.figures.html import example_html, html_literal
 from explainlib.influence import choose_method, loss_influence
+from explainlib.losses import LossFunction
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, minimum_tolerance
 from explainlib.solvers.dense import Keep
@@ -189,32 +190,38 @@ def explain(
     test: Examples,
     *,
     method: str = "auto",
+    measure: str | LossFunction = "loss",
+    output: int | None = None,
     curvature: Curvature | None = None,
     solver: str | Solver | None = None,
     damping: float = 0.0,
     keep: Keep = None,
 ) -> Explanation:
-    """Return the explanation of each test example's loss by each training example.
+    """Return the explanation of each test example's loss, or of another measure of it, by each training example.
 
     Args:
         risk: at a minimum (a warning otherwise, kept in ``status``).
         test: t examples the risk can judge.
         method: "influence" is ``xl.influence.loss_influence`` with its own curvature and solver; "auto" is the same
             with those that fit the size of the problem, and says in ``status`` which and why.
+        measure: of a test example: "loss", "output", "margin" or a callable, as in ``loss_influence``.
+        output: for "output": which one, as in ``loss_influence``.
         curvature: see ``loss_influence``, like the other options; None leaves it to the method. Chosen, it is taken.
         solver: see ``loss_influence``; None likewise.
         damping: see ``loss_influence``.
         keep: see ``loss_influence``.
 
     Returns:
-        Explanation; for influence, negative values help: more weight on that example lowers the test loss.
+        Explanation; negative values help where the loss is explained: more weight on that example lowers it. Of any
+        other measure positive values help: they raise it.
     """
     require_choice("method", method, ("auto", "influence"), later=("representers", "tracin"))
     why = ""
     if method == "auto" and curvature is None and solver is None and keep is None:
         curvature, solver, why = choose_method(risk)
     curvature, solver = curvature or "hessian", solver or "dense"
-    values = loss_influence(risk, test, curvature=curvature, solver=solver, damping=damping, keep=keep)
+    options = {"curvature": curvature, "solver": solver, "damping": damping, "keep": keep}
+    values = loss_influence(risk, test, measure=measure, output=output, **options)
     size = float(risk.gradient().norm())
     goal = minimum_tolerance(risk)
     status = f"at a minimum, |gradient| below {goal:.0e}"  # the digits of a gradient at rounding level mean nothing
@@ -225,7 +232,15 @@ def explain(
         values,
         risk.train,
         test,
-        quantity="loss influence",
-        unit="test loss per unit of weight",
+        quantity="loss influence" if measure == "loss" else f"influence on {_measure_name(measure, output)}",
+        unit="test loss per unit of weight" if measure == "loss" else "the measure per unit of weight",
+        helpful="negative" if measure == "loss" else "positive",
         status=status,
     )
+
+
+def _measure_name(measure: str | LossFunction, output: int | None) -> str:
+    """Return how a measure other than the loss is called."""
+    if measure == "output":
+        return "the label's output" if output is None else f"output {output}"
+    return "the label's log-odds" if measure == "margin" else getattr(measure, "__name__", "a measure")

@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+import explainlib as xl
 from explainlib.datasets import Examples
 from explainlib.explanation import Explanation
 from explainlib.figures import alt_text
+from tests.problems import classes, logistic_risk
 
 
 def samples(n, *, classes=("cat", "<dog>"), shape=(64,), raw=None):
@@ -109,3 +111,33 @@ def test_long_explanations_say_what_is_left_out():
 def test_bad_input(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+def raw_difference(outputs, y):
+    return outputs[:, 0] - outputs[:, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "quantity", "helpful"),
+    [
+        ({}, "loss influence", "negative"),
+        ({"measure": "margin"}, "influence on the label's log-odds", "positive"),
+        ({"measure": "output"}, "influence on the label's output", "positive"),
+        ({"measure": "output", "output": 1}, "influence on output 1", "positive"),
+        ({"measure": raw_difference}, "influence on raw_difference", "positive"),
+    ],
+)
+def test_explain_explains_any_measure_and_says_which(options, quantity, helpful):
+    risk, data = logistic_risk(), classes(3, seed=1)
+    made = xl.explain(risk, data, **options)
+    torch.testing.assert_close(made.values, xl.influence.loss_influence(risk, data, **options))
+    assert (made.quantity, made.helpful) == (quantity, helpful)
+    assert ("test loss" in made.unit) == (not options)
+
+
+def test_a_wrong_measure_is_refused_by_explain():
+    risk, data = logistic_risk(), classes(3, seed=1)
+    with pytest.raises(ValueError, match="measure"):
+        xl.explain(risk, data, measure="logit")
+    with pytest.raises(ValueError, match="output=1 belongs to measure='output'"):
+        xl.explain(risk, data, output=1)
