@@ -28,8 +28,7 @@ import pandas
 
 from explainlib.studies.bilevel.problem import PUBLISHED
 from explainlib.studies.claims import mean_interval
-from explainlib.studies.documents import Maker, Tables, table_text
-from explainlib.studies.documents.words import interval_text, number_text
+from explainlib.studies.documents import Maker, Tables, interval_text, number_text, table_text
 
 AGAIN = "solved again"
 EDITS = {
