@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas
 
-from explainlib.studies import group, representers
-from explainlib.studies.documents import Maker, fill_document
+from explainlib.studies import bilevel, group, representers
+from explainlib.studies.documents import Maker, Tables, fill_document
 from explainlib.studies.fragility import design
 from explainlib.studies.kept import kept_tables
 
@@ -21,10 +21,12 @@ class Document:
     Attributes:
         runs: study, data and scale of each run, by its name in the marks.
         makers: the study's own words.
+        together: names for several runs whose tables are one, with the run's name in the column "run".
     """
 
     runs: Mapping[str, str]
     makers: Mapping[str, Maker] = field(default_factory=dict)
+    together: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def _by_data(study: str, *data: str) -> dict[str, str]:
@@ -32,7 +34,11 @@ def _by_data(study: str, *data: str) -> dict[str, str]:
 
 
 DOCUMENTS = {
-    "bilevel_study.md": Document(_by_data("bilevel", "digits", "mnist", "omniglot", "glyphs")),
+    "bilevel_study.md": Document(
+        _by_data("bilevel", "digits", "mnist", "omniglot", "glyphs"),
+        bilevel.MAKERS,
+        {"hands": ("digits", "mnist"), "anew": ("omniglot", "glyphs")},
+    ),
     "fragility_study.md": Document(
         {"networks": "fragility-iris-cpu", "design": "fragility_design-iris-cpu"}, design.MAKERS
     ),
@@ -54,5 +60,16 @@ def filled_document(name: str, text: str, folder: Path, board: pandas.DataFrame)
         folder: of tables.
         board: the scoreboard.
     """
-    runs = {run: kept_tables(stem, folder) for run, stem in DOCUMENTS[name].runs.items()}
-    return fill_document(text, runs, board, DOCUMENTS[name].makers)
+    document = DOCUMENTS[name]
+    runs: dict[str, Tables] = {run: kept_tables(stem, folder) for run, stem in document.runs.items()}
+    runs |= {both: _joined({run: runs[run] for run in parts}) for both, parts in document.together.items()}
+    return fill_document(text, runs, board, document.makers)
+
+
+def _joined(runs: Mapping[str, Tables]) -> Tables:
+    """Return the tables that all runs have, one below the other."""
+    names = set.intersection(*(set(tables) for tables in runs.values()))
+    return {
+        name: pandas.concat([tables[name].assign(run=run) for run, tables in runs.items()], ignore_index=True)
+        for name in sorted(names)
+    }
