@@ -51,6 +51,7 @@ def text(repository):
 def page_verdicts(text: str) -> dict[str, str]:
     """Return the verdict of each claim in the tables of a document: a first cell "T1 ...", a second that begins so."""
     words = "|".join(sorted(VERDICTS, key=len, reverse=True))
+    text = re.sub(r"<!--.*?-->", "", text)  # the marks of numbers from tables
     rows = re.findall(rf"^\| ([TREPB]\d+) [^|]*\| ({words})\b[^|]*\|", text, re.M)
     return dict(rows)
 
