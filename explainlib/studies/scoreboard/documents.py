@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas
 
-from explainlib.studies import bilevel, group, representers
+from explainlib.studies import bilevel, group, removal, representers, tlxml
 from explainlib.studies.documents import Maker, Tables, fill_document
 from explainlib.studies.fragility import design
 from explainlib.studies.kept import kept_tables
@@ -43,11 +43,18 @@ DOCUMENTS = {
         {"networks": "fragility-iris-cpu", "design": "fragility_design-iris-cpu"}, design.MAKERS
     ),
     "group_study.md": Document(_by_data("group", "mnist", "digits"), group.MAKERS),
-    "removal_study.md": Document({"small": "removal-omniglot-cpu", "cnn": "removal_cnn-omniglot-cpu"}),
+    "removal_study.md": Document(
+        {
+            "small": "removal-omniglot-cpu",
+            "cnn": "removal_cnn-omniglot-cpu",
+            "tlxml": "tlxml-omniglot-cpu",
+        },
+        removal.MAKERS,
+    ),
     "representers_study.md": Document(
         _by_data("representers", "mnist", "cifar10", "ag_news", "toxicity"), representers.MAKERS
     ),
-    "tlxml_study.md": Document(_by_data("tlxml", "omniglot")),
+    "tlxml_study.md": Document(_by_data("tlxml", "omniglot"), tlxml.MAKERS),
 }
 
 

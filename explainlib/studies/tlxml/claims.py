@@ -22,6 +22,7 @@ from explainlib.studies.tlxml.order_claims import order_evidence
 Tables = Mapping[str, pandas.DataFrame]
 SEVERAL_HUNDRED = 1000  # the paper's words, read as fewer than
 CONTROLS = ("identity", "random projector", "cosine")
+PRUNED = "512"  # eigenvalues kept, of the pruned inverse
 
 
 def tlxml_claims(tables: Tables) -> pandas.DataFrame:
@@ -50,7 +51,7 @@ def _values(table: pandas.DataFrame, method: str, column: str) -> dict[int, floa
 
 
 def _pruned_name(table: pandas.DataFrame) -> str:
-    return "512" if "512" in set(table["method"]) else str(table["method"].iloc[2])
+    return PRUNED if PRUNED in set(table["method"]) else str(table["method"].iloc[2])
 
 
 def _share_first(pruning: pandas.DataFrame, method: str, *, of: str = "self_first", misses: bool = False) -> Comparison:
@@ -113,19 +114,26 @@ def _mean(values: Mapping[int, float]) -> float:
     return sum(values.values()) / max(len(values), 1)
 
 
+def least_correlation(table: pandas.DataFrame, sweep: str, method: str) -> dict[int, float]:
+    """Return the smaller of the rank's rise and the score's fall with the degradation, by network.
+
+    Args:
+        table: "degradation" of the study.
+        sweep: "alpha" or "ratio".
+        method: of scores.
+    """
+    part = table[table["sweep"] == sweep]
+    ranks, scores = (_values(part, method, f"{kind}_correlation") for kind in ("rank", "score"))
+    return {seed: min(ranks[seed], -scores[seed]) for seed in ranks}
+
+
 def _degradation(sweep: str, table: pandas.DataFrame) -> Evidence:
     """Both have to move: the value of a network is the smaller of the rank's rise and the score's fall."""
-    part = table[table["sweep"] == sweep]
-    name = _pruned_name(part)
-
-    def least(method: str) -> dict[int, float]:
-        ranks, scores = (_values(part, method, f"{kind}_correlation") for kind in ("rank", "score"))
-        return {seed: min(ranks[seed], -scores[seed]) for seed in ranks}
-
-    controls = {m: _mean(least(m)) for m in ("unpruned", "identity", "cosine")}
-    own = by_cluster(f"{name} kept", least(name))
+    name = _pruned_name(table)
+    controls = {m: _mean(least_correlation(table, sweep, m)) for m in ("unpruned", "identity", "cosine")}
+    own = by_cluster(f"{name} kept", least_correlation(table, sweep, name))
     caveat = _as_good(own, CLAIMS["T5"].rules[0], controls)
-    stayed = ", ".join(f"{n:.0f}" for n in _values(part, name, "never_left").values())
+    stayed = ", ".join(f"{n:.0f}" for n in _values(table[table["sweep"] == sweep], name, "never_left").values())
     told = ", ".join(f"{m} {value:.2f}" for m, value in controls.items())
     return Evidence((own,), told, notes=f"{stayed} tests never leave rank 0", caveat=caveat)
 
