@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.peers import record
 from benchmarks.peers.race import Race, Side
 from benchmarks.peers.races import RACES
-from explainlib.studies.marks import fill_marks
+from explainlib.studies.documents import fill_marks
 
 PAGE = record.ROOT / "docs" / "peers.md"
 MISSING = "*Not run yet.*"
