@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pandas
 
-from explainlib.studies import group
+from explainlib.studies import fragility, group
 from explainlib.studies.documents import Maker, fill_document
-from explainlib.studies.fragility import design
 from explainlib.studies.kept import kept_tables
 
 
@@ -34,7 +33,7 @@ def _by_data(study: str, *data: str) -> dict[str, str]:
 DOCUMENTS = {
     "bilevel_study.md": Document(_by_data("bilevel", "digits", "mnist", "omniglot", "glyphs")),
     "fragility_study.md": Document(
-        {"networks": "fragility-iris-cpu", "design": "fragility_design-iris-cpu"}, design.MAKERS
+        {"networks": "fragility-iris-cpu", "design": "fragility_design-iris-cpu"}, fragility.MAKERS
     ),
     "group_study.md": Document(_by_data("group", "mnist", "digits"), group.MAKERS),
     "removal_study.md": Document({"small": "removal-omniglot-cpu", "cnn": "removal_cnn-omniglot-cpu"}),

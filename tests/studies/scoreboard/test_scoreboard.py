@@ -51,7 +51,8 @@ def text(repository):
 def page_verdicts(text: str) -> dict[str, str]:
     """Return the verdict of each claim in the tables of a document: a first cell "T1 ...", a second that begins so."""
     words = "|".join(sorted(VERDICTS, key=len, reverse=True))
-    rows = re.findall(rf"^\| ([TREPB]\d+) [^|]*\| ({words})\b[^|]*\|", text, re.M)
+    unmarked = re.sub(r"<!--.*?-->", "", text)
+    rows = re.findall(rf"^\| ([TREPB]\d+) [^|]*\| ({words})\b[^|]*\|", unmarked, re.M)
     return dict(rows)
 
 
