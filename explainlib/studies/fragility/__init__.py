@@ -3,6 +3,7 @@
 from explainlib.studies.fragility import design
 from explainlib.studies.fragility.bench import KINDS
 from explainlib.studies.fragility.claims import fragility_claims, fragility_evidence
+from explainlib.studies.fragility.document import MAKERS
 from explainlib.studies.fragility.parts import LEAST
 from explainlib.studies.fragility.study import Config, config, jobs, tables
 from explainlib.studies.fragility.truths import NetworkResult, Truths, read_truths
@@ -10,6 +11,7 @@ from explainlib.studies.fragility.truths import NetworkResult, Truths, read_trut
 __all__ = [
     "KINDS",
     "LEAST",
+    "MAKERS",
     "Config",
     "NetworkResult",
     "Truths",

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pandas
 
-from explainlib.studies import bilevel, group, removal, representers, tlxml
+from explainlib.studies import bilevel, fragility, group, removal, representers, tlxml
 from explainlib.studies.documents import Maker, Tables, fill_document
-from explainlib.studies.fragility import design
 from explainlib.studies.kept import kept_tables
 
 
@@ -40,7 +39,7 @@ DOCUMENTS = {
         {"hands": ("digits", "mnist"), "anew": ("omniglot", "glyphs")},
     ),
     "fragility_study.md": Document(
-        {"networks": "fragility-iris-cpu", "design": "fragility_design-iris-cpu"}, design.MAKERS
+        {"networks": "fragility-iris-cpu", "design": "fragility_design-iris-cpu"}, fragility.MAKERS
     ),
     "group_study.md": Document(_by_data("group", "mnist", "digits"), group.MAKERS),
     "removal_study.md": Document(

@@ -1,7 +1,14 @@
-"""The tables of ``docs/fragility_study.md`` that come from the design, each in a mark that is filled in.
+"""The tables and numbers of ``docs/fragility_study.md`` that come from the design, each in a mark that is filled in.
 
-The study's own words of a mark (``studies.documents``) are "table", the run, and one of ``TABLES``, whose functions
-make the text.
+The study's own words of a mark (``studies.documents``):
+
+    table design cells                 one of ``TABLES``, whose functions make the text
+    cells design .2f ridge=0; prediction=influence, damping 0      mean Spearman of a cell, or of several least to
+                                       largest; "truth: trained on" as a prediction takes the other truth
+    spreads design .2f relu, depth 5, width 5      the propagated over the sampled spread, least to largest over costs
+    solved-over-trained design .0f     how much further the solved last layer moves the loss, least to largest over n
+    bayesian-gain design .2f gaussian  Spearman by a cost minus that with a ridge, of the full divergence
+    average-gain design .2f none twin network      Spearman of one state minus another, with a ridge or with none
 """
 
 from __future__ import annotations
@@ -13,9 +20,10 @@ import numpy as np
 import pandas
 
 from explainlib.studies.claims import mean_interval
-from explainlib.studies.documents import Maker, Tables, table_text
+from explainlib.studies.documents import Maker, Tables, interval_text, number_text, table_text
 from explainlib.studies.fragility.design.averages import STATES
 from explainlib.studies.fragility.design.bayes import RIDGE
+from explainlib.studies.fragility.design.claims import average_gain, bayesian_gain
 from explainlib.studies.fragility.design.images import AGAIN, ALL, GRADIENTS, LAST, LOSS, SCRATCH, SOLVED, TRAINED
 from explainlib.studies.fragility.design.settings import GAUSSIAN, SAMPLED, TAYLOR
 
@@ -44,10 +52,15 @@ def _by_split(part: pandas.DataFrame, column: str = "spearman") -> list[float]:
     return part.groupby("split")[column].mean().tolist()  # over the shapes
 
 
-def _cells(tables: Tables, whole: bool = False) -> str:
+def _compared(tables: Tables, whole: bool = False) -> pandas.DataFrame:
+    """Return the rows over the flowers of highest loss, of the splits or of all flowers."""
     table = tables["factors"]
     table = table[(table["status"] == "compared") & (table["protocol"] == "highest loss")]
-    table = table[table["shape"].str.contains(WHOLE) == whole]
+    return table[table["shape"].str.contains(WHOLE) == whole]
+
+
+def _cells(tables: Tables, whole: bool = False) -> str:
+    table = _compared(tables, whole)
     predictions = ("influence, damping 0", "influence, damping 0.01", "gradient product", "loss of the example")
     rows = []
     for ridge in sorted(table["ridge"].unique(), reverse=True):
@@ -73,10 +86,8 @@ def _cells(tables: Tables, whole: bool = False) -> str:
 
 def _shapes(tables: Tables) -> str:
     """Return the cells with a ridge by shape: solved and from scratch, plain and damped, and what was not solved."""
-    table = tables["factors"]
-    table = table[(table["status"] == "compared") & (table["protocol"] == "highest loss") & (table["ridge"] > 0)]
-    rows = []
-    for shape, part in table[~table["shape"].str.contains(WHOLE)].groupby("shape", sort=False):
+    table, rows = _compared(tables), []
+    for shape, part in table[table["ridge"] > 0].groupby("shape", sort=False):
         row = [shape]
         for parameters, truth, damping in (
             ("last", "solved", 0), ("all", "solved", 0), ("all", "solved", 0.01), ("all", "from scratch", 0),
@@ -204,4 +215,58 @@ def _made(tables: Tables, name: str) -> str:
     return TABLES[name](tables)
 
 
-MAKERS: dict[str, Maker] = {"table": _made}
+def range_text(values: Sequence[float], form: str) -> str:
+    """Return the least to the largest, or the only one.
+
+    Args:
+        values: at least one.
+        form: of each.
+    """
+    texts = [number_text(end(values), form) for end in (min, max)]
+    return texts[0] if len(values) == 1 else " to ".join(texts)
+
+
+def _cells_range(tables: Tables, words: str) -> str:
+    form, pairs = words.split(" ", 1)
+    table = _compared(tables)
+    for pair in pairs.split("; "):
+        name, _, value = pair.partition("=")
+        table = table[table[name] == (float(value) if name == "ridge" else value)]
+    if not len(table):
+        raise ValueError(f"no cell has {pairs}.")
+    means = [np.mean(_by_split(part)) for _, part in table.groupby(["ridge", "parameters", "truth", "prediction"])]
+    return range_text(means, form)
+
+
+def _spreads(tables: Tables, words: str) -> str:
+    form, shape = words.split(" ", 1)
+    table = tables["bayes"]
+    table = table[(table["shape"] == shape) & (table["cost"] != RIDGE)]
+    return range_text(table.groupby(["cost", "kl_weight"])["spread_ratio"].mean().tolist(), form)
+
+
+def _solved_over_trained(tables: Tables, words: str) -> str:
+    networks = tables["noise"].drop_duplicates(["n", "seed"])
+    return range_text(
+        (networks["size_solved"] / networks["size_trained"]).groupby(networks["n"]).median().tolist(), words
+    )
+
+
+def _bayesian_gain(tables: Tables, words: str) -> str:
+    form, cost = words.split()
+    return interval_text(mean_interval(list(bayesian_gain(tables["bayes"], cost).values())), form)
+
+
+def _average_gain(tables: Tables, words: str) -> str:
+    form, ridge, a, b = words.split()
+    return interval_text(mean_interval(list(average_gain(tables["averages"], ridge != "none", a, b).values())), form)
+
+
+MAKERS: dict[str, Maker] = {
+    "table": _made,
+    "cells": _cells_range,
+    "spreads": _spreads,
+    "solved-over-trained": _solved_over_trained,
+    "bayesian-gain": _bayesian_gain,
+    "average-gain": _average_gain,
+}
