@@ -12,7 +12,9 @@ from torch.func import functional_call, grad, jacrev
 from torch.nn.functional import cross_entropy
 
 from explainlib.derivatives.norms import with_batch_statistics
+from explainlib.meta.two_layer import hessian as room
 from explainlib.meta.two_layer.hessian import TwoLayer, as_two_layer, two_layer_hessians
+from explainlib.meta.two_layer.terms import terms
 
 STEP = 1e-5
 
@@ -114,6 +116,27 @@ def test_any_number_of_tasks_at_a_time(memory):
     h = two_layer_hessians(net, w, *data, inner_lr=0.3, memory=memory)
     assert relative(h, oracle(module, w, data, 0.3).mean(0)) < 1e-12
     assert torch.equal(h, h.T) and torch.equal(w, kept)
+
+
+@pytest.mark.parametrize(("less", "sizes"), [(0, [2, 2, 1]), (1, [1] * 5)])
+def test_as_many_tasks_are_taken_as_the_memory_holds(less, sizes, monkeypatch):
+    seen = []
+    monkeypatch.setattr(room, "terms", lambda *given: seen.append(len(given[4])) or terms(*given))
+    net, w, data = problem(network(), tasks=5)
+    two_layer_hessians(net, w, *data, inner_lr=0.3, memory=2 * (7 + 5 + 2) * 6 * 50 * 8 - less)
+    assert seen == sizes
+
+
+@pytest.mark.parametrize(
+    ("support", "query"),
+    [((0, 7), (0, 5)), ((3, 0), (3, 5)), ((3, 7), (3, 0)), ((3, 7), (2, 5))],
+    ids=["no tasks", "no support", "no query", "another number of tasks"],
+)
+def test_tasks_without_examples_are_refused(support, query):
+    net, w, _ = problem(network(norm=False))
+    data = [part for n in (support, query) for part in (torch.zeros(*n, 4).double(), torch.zeros(*n).long())]
+    with pytest.raises((ValueError, TypeCheckError), match=r"pass \[M, n, ...\] and \[M, n\]|Type-check"):
+        two_layer_hessians(net, w, *data, inner_lr=0.1)
 
 
 def test_weights_are_factors_of_the_tasks():
