@@ -12,7 +12,7 @@ from explainlib.influence.proximal import (
     responses,
 )
 from explainlib.training import MinimiseError, MinimiseWarning
-from tests.problems import classes, logistic_risk, normal, relative_error, targets
+from tests.problems import classes, logistic_risk, normal, relative_error, ridge_risk, targets
 
 D = torch.float64
 CHOSEN = [0, 3, 11]
@@ -122,12 +122,10 @@ def test_float32_is_solved_to_its_own_rounding():
 
 def test_a_response_that_is_not_solved_may_be_returned():
     """No float64 gradient is ever this small."""
-    risk, how = logistic_risk(12), {"damping": 0.1, "tolerance": 1e-40}
-    with pytest.warns(MinimiseWarning, match=r"2 of 2 responses are not solved.*\|gradient\| = .*larger tolerance\.$"):
-        found = proximal_response(risk, [0, 1], on_failure="warn", **how)
-    assert relative_error(found, proximal_response(risk, [0, 1], damping=0.1)) < 1e-9
-    with pytest.raises(MinimiseError, match="2 of 2"):
-        proximal_response(risk, [0, 1], **how)
+    risk = ridge_risk(6, d=2)
+    with pytest.warns(MinimiseWarning, match=r"1 of 1 responses are not solved.*\|gradient\| = .*larger tolerance\.$"):
+        found = proximal_response(risk, [0], damping=0.1, tolerance=1e-40, on_failure="warn")
+    assert relative_error(found, proximal_response(risk, [0], damping=0.1)) < 1e-9
 
 
 def test_bad_input():
