@@ -93,6 +93,11 @@ def test_few_subsets_have_no_interval():
     assert not np.isnan(linear_datamodeling_score(scores, subsets[:5], outputs[:5]).low)
 
 
+def test_three_subsets_are_enough():
+    scores, subsets, sums, _ = problem()
+    assert linear_datamodeling_score(scores, subsets[:3], sums[:3]) == pytest.approx(1.0)
+
+
 def test_bad_input():
     scores, subsets, _, outputs = problem()
     score = inspect.unwrap(linear_datamodeling_score)  # the import hook would answer before the checks

@@ -271,6 +271,11 @@ def test_bad_retrainings():
         retrained_changes(risk, test, good[:1], method="newton")
     with pytest.raises(ValueError, match="test 1 has 2 groups"):
         retrained_changes(risk, test, [[[0]], [[1], [2]]], method="newton")
+    with pytest.raises(ValueError, match="test 0 has 0 groups"):
+        retrained_changes(risk, test, [[], []], method="newton")
+    for output in (-1, True, [0, -1]):
+        with pytest.raises((ValueError, TypeCheckError), match="whole numbers from 0 to 2|output"):
+            bare(retrained_changes)(risk, test, good, method="newton", output=output)
     with pytest.raises(ValueError, match="every group is empty"):
         retrained_changes(risk, test, [[[]], [[]]], method="newton")
     with pytest.raises(ValueError, match="0 to 2"):

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from explainlib.metrics import Estimate, average_ranks, fidelity, same_spearman_pair
+from explainlib.metrics import (
+    Estimate,
+    ProperOrder,
+    average_ranks,
+    fidelity,
+    linear_datamodeling_score,
+    same_spearman_pair,
+)
+from tests.problems import number_defaults
 
 
 def noisy_table(t: int = 6, n: int = 40, *, noise: float = 0.5, seed: int = 0, ties: bool = False):
@@ -119,6 +127,31 @@ def test_two_pictures_share_their_order_and_nothing_else():
     assert curve.verdict == "right order, but the sizes do not follow a line (R2 0.18)"
 
 
+def test_the_two_pictures_fill_the_unit_square():
+    for predicted, true in same_spearman_pair():
+        torch.testing.assert_close(predicted, torch.arange(100).double() / 99)
+        assert float(true.min()) == 0 and float(true.max()) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("slope", "words"),
+    [(0.85, "off by a factor 0.85"), (0.95, "and right size"), (1.05, "and right size"), (1.15, "1.15")],
+)
+def test_a_size_is_right_within_a_tenth(slope, words):
+    x, _ = noisy_table(1, 60)
+    assert words in fidelity(x, slope * x, resamples=50).verdict
+
+
+@pytest.mark.parametrize(
+    ("noise", "words"), [(0.2, "right order"), (1.5, "roughly the right order"), (3.5, "weak agreement in order")]
+)
+def test_the_order_has_three_grades(noise, words):
+    x, y = noisy_table(1, 200, noise=noise)
+    found = fidelity(x, y, resamples=50)
+    least, most = {"right order": (0.9, 1), "roughly the right order": (0.6, 0.9)}.get(words, (0, 0.6))
+    assert least <= found.spearman < most and found.verdict.startswith(f"{words},")
+
+
 def test_verdicts():
     x, y = noisy_table(1, 60, noise=0.05)
     assert "factor 1.7" in fidelity(x, y).verdict
@@ -181,6 +214,29 @@ def test_seed_and_callers_generator():
     first, second, other = (fidelity(x, y, resamples=50, seed=s).pearson for s in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     assert (first.low, first.high) == (second.low, second.high) != (other.low, other.high)
+
+
+def test_defaults():
+    assert number_defaults(fidelity) == {"resamples": 1000, "seed": 0}
+    assert number_defaults(linear_datamodeling_score) == {"resamples": 1000, "seed": 0}
+    assert number_defaults(ProperOrder) == {"ties": 0}
+
+
+def test_fewer_than_five_columns_have_no_interval():
+    x, y = noisy_table(3, 5)
+    assert not math.isnan(fidelity(x, y, resamples=50).pearson.low)
+    assert math.isnan(fidelity(x[:, :4], y[:, :4], resamples=50).pearson.low)
+
+
+def test_no_correlation_is_above_one():
+    """Lines without noise, whose quotients of sums round to either side of 1."""
+    found = []
+    for seed in range(40):
+        x, _ = noisy_table(1, 7, seed=seed)
+        for y in (3 * x + 0.1, -3 * x + 0.1):
+            line = fidelity(x, y, resamples=5)
+            found += [f for e in (line.pearson, line.spearman) for f in (float(e), e.low, e.high)]
+    assert max(found) <= 1 and min(found) >= -1
 
 
 def removal(table, *, weighting="plain", groups=((0, 1), (2,), (3, 4))):

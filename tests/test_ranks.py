@@ -7,6 +7,7 @@ import torch
 from scipy.stats import binom
 
 from explainlib.metrics import proper_order, self_rank
+from explainlib.metrics.ties import levels
 
 
 def test_self_rank_counts_the_more_helpful():
@@ -31,6 +32,8 @@ def test_self_rank_refuses_what_has_no_own():
         self_rank(torch.zeros(3, 2))
     with pytest.raises(ValueError, match="0 to 1"):
         self_rank(torch.zeros(2, 2), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="0 to 1"):
+        self_rank(torch.zeros(2, 2), torch.tensor([-1, 1]))
 
 
 def test_proper_order_and_its_chance():
@@ -58,6 +61,25 @@ def test_the_median_of_an_even_number_favours_no_side():
     scores = torch.tensor([[0.0, 2.0, 1.0, 0.5, 1.5]])
     kinds = torch.tensor([True, True, False, False, False])
     assert proper_order(scores, kinds, by="median").ties == 1
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 1.0, 2.0**60])
+def test_the_order_has_no_unit(unit):
+    """A tie by rounding and two tests in order, in any unit; scores that are all zero are ties as well."""
+    scores = torch.tensor([[0.3, 0.1 + 0.2], [-1.0, -0.999], [-3.0, 4.0]], dtype=torch.float64) * unit
+    found = proper_order(scores, torch.tensor([True, False]))
+    assert (found.count, found.ties) == (2, 1)
+    assert proper_order(torch.zeros(3, 2), torch.tensor([True, False])).ties == 3
+
+
+def test_ties_are_equal_to_eight_units_in_the_last_place():
+    """Of the larger of the two neighbours, whatever else is in the row; sums are equal up to a slack of their own."""
+    eps = torch.finfo(torch.float64).eps
+    near, apart = (torch.tensor([[-1e9, 1 - k * eps, 1.0]], dtype=torch.float64) for k in (8, 9))
+    assert levels(near).tolist() == [[0, 1, 1]] and levels(apart).tolist() == [[0, 1, 2]]
+    assert levels(-near).tolist() == [[1, 0, 0]] and levels(-apart).tolist() == [[2, 1, 0]]
+    sums = torch.tensor([[0.0, 1.0, 2.5], [0.0, 1.0, 2.5]])
+    assert levels(sums, torch.tensor([1.0, 1.5])).tolist() == [[0, 0, 1], [0, 0, 0]]
 
 
 def test_mean_and_median_can_disagree():

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import explainlib as xl
-from explainlib.retraining import RetrainingError, RetrainingWarning
+from explainlib.retraining import Retrained, RetrainingError, RetrainingWarning
 from explainlib.training import MinimiseError, ensembles, fresh_starts
-from tests.problems import classes, general, logistic_risk, network_risk, ridge_risk
+from tests.problems import classes, general, logistic_risk, network_risk, number_defaults, ridge_risk
 
 leave_out = xl.retraining.leave_out
 
@@ -165,6 +165,26 @@ def test_scratch_is_two_trainings_from_one_start(weighting):
     assert torch.equal(got.theta, first.theta) and torch.equal(got.change, first.change)
     alone = leave_out(risk, GROUPS, method="scratch", weighting=weighting, epochs=60, lr=1e-2, seeds=seeds[:1])
     assert torch.allclose(alone.theta, first.theta, atol=1e-12) and alone.loss_change_by_seed(test).shape == (1, 5, 3)
+
+
+def test_every_change_is_a_mean_over_seeds():
+    risk, test = network_risk(l2=0.01), classes(4, seed=3)
+    found = leave_out(risk, GROUPS, method="scratch", epochs=10, lr=0.05, seeds=(0, 1))
+    for options in (
+        {"measure": "margin"},
+        {"measure": "output", "output": 1},
+        {"measure": "margin", "evaluate": False},
+    ):
+        each = torch.stack([one.measure_change(test, **options) for one in found.by_seed])
+        assert torch.equal(found.measure_change(test, **options), each.mean(0)) and not torch.equal(*each)
+        assert torch.equal(found.by_seed[0].measure_change(test, **options), each[0])
+    assert torch.allclose(found.measure_change(test), found.loss_change(test), atol=1e-14)
+
+
+def test_defaults():
+    assert number_defaults(leave_out) == {"tolerance": 1e-10, "strict": False}
+    for change in (Retrained.loss_change, Retrained.loss_change_by_seed):
+        assert number_defaults(change) == {"evaluate": True}
 
 
 def test_scratch_and_finetune_reach_newton_where_there_is_one_minimum():

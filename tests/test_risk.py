@@ -1,5 +1,6 @@
 """The objective against ten lines of plain torch, on every route through the room."""
 
+import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import explainlib as xl
-from explainlib.risk import require_minimum
+from explainlib.memory import TooLargeError
+from explainlib.risk import minimum_tolerance, require_minimum
+from tests.gate.nets import Broken, OffByOnePercent
 from tests.problems import (
     classes,
     convolution,
@@ -20,6 +23,7 @@ from tests.problems import (
     loop_gradients,
     network_risk,
     normal,
+    number_defaults,
     plain_objective,
     ridge_risk,
     targets,
@@ -176,6 +180,92 @@ def test_what_counts_as_a_minimum(dtype, bound):
         require_minimum(far)
     with pytest.raises(ValueError, match="not at a minimum"):
         require_minimum(far, strict=True)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+def test_the_bound_itself_counts_as_a_minimum(dtype, bound, monkeypatch):
+    """Least squares with x = 1 and y = 0: the gradient is 2 theta."""
+    train = xl.datasets.Examples(torch.ones(2, 1, dtype=dtype), torch.zeros(2, 1, dtype=dtype))
+    risk = xl.Risk(nn.Linear(1, 1, bias=False).to(dtype), train, loss="squared_error")
+    assert minimum_tolerance(risk) == bound
+    at = risk.at(torch.tensor([0.25], dtype=dtype))
+    monkeypatch.setattr("explainlib.risk.minimum_tolerance", lambda risk: 0.5)
+    assert require_minimum(at, strict=True) == 0.5
+
+
+def test_what_is_said_of_it():
+    assert repr(logistic_risk(15)) == "Risk(cross_entropy, n=15, p=12, l2=0.05)"
+    assert number_defaults(xl.Risk) == {"l2": 0.0} and number_defaults(require_minimum) == {"strict": False}
+
+
+def test_another_place_under_other_weights(risk):
+    """Differentiable in both, whatever the weights that the risk has."""
+    theta = (risk.theta + 0.1 * normal(risk.p, seed=3)).requires_grad_()
+    weights = normal(risk.n, seed=4).abs().requires_grad_()
+    found = risk.weighted_value(theta, weights)
+    want = plain_objective(risk.reweighted(weights), theta)
+    assert torch.allclose(found, want)
+    by_theta, by_weight = torch.autograd.grad(found, (theta, weights))
+    assert torch.allclose(by_theta, torch.autograd.grad(want, theta)[0], atol=1e-12)
+    assert torch.allclose(by_weight, risk.at(theta.detach()).losses() / risk.n)
+
+
+@pytest.mark.parametrize("parameters", ["all", "last"])
+def test_the_buffers_of_a_checkpoint_are_those_of_its_model(parameters):
+    """Running statistics elsewhere: the trained final layer reads other features."""
+    risk = xl.Risk(convolution(), images(), l2=0.1, parameters=parameters)
+    risk.gradient()
+    model = risk.model
+    model[1].running_mean += 0.5
+    there = risk.at(risk.theta, buffers=dict(model.named_buffers()))
+    want = xl.Risk(model, images(), l2=0.1, parameters=parameters)
+    assert not torch.allclose(want.outputs(), risk.outputs())
+    for name in ("value", "outputs", "loss_gradients", "gradient"):
+        assert torch.allclose(getattr(there, name)(), getattr(want, name)(), atol=1e-12), name
+    assert torch.allclose(risk.at(risk.theta).outputs(), risk.outputs())
+
+
+def test_what_is_remembered_can_be_asked_for():
+    risk = logistic_risk(15)
+    assert risk.cached_or_none("x") is None
+    kept = risk.cached("x", lambda: [1])
+    assert risk.cached_or_none("x") is kept
+
+
+@pytest.mark.parametrize("make", [logistic_risk, lambda: general(logistic_risk())], ids=["head", "general"])
+def test_gradients_that_do_not_fit_are_not_begun(make, monkeypatch):
+    """Two copies of n p numbers."""
+    risk = make()
+    monkeypatch.setattr("explainlib.memory.SMALL", 0)
+    monkeypatch.setattr("explainlib.memory.free_memory", lambda device: 2 * 8 * risk.n * risk.p)
+    assert risk.loss_gradients().shape == (risk.n, risk.p)
+    monkeypatch.setattr("explainlib.memory.free_memory", lambda device: 2 * 8 * risk.n * risk.p - 1)
+    with pytest.raises(TooLargeError, match="40 gradients of p = 12 parameters needs 7.68 kB"):
+        risk.loss_gradients()
+
+
+def test_a_wrong_derivative_is_refused_before_it_is_used():
+    """Of a layer below, and of the loss, also where a final layer alone is trained."""
+    model = nn.Sequential(nn.Linear(3, 4), Broken(nn.Linear(4, 3))).double()
+    with pytest.raises(ValueError, match="derivative|gradient"):
+        xl.Risk(model, classes(12)).gradient()
+    wrong = lambda f, y: OffByOnePercent.apply(f).square().sum(-1)  # noqa: E731
+    for parameters in ("all", "last"):
+        risk = xl.Risk(
+            xl.models.mlp([3, 4, 3], "tanh", dtype=torch.float64), classes(12), loss=wrong, parameters=parameters
+        )
+        with pytest.raises(ValueError, match="loss"):
+            risk.gradient()
+
+
+def test_examples_without_names_fit_those_with_names():
+    train = classes(12)
+    named = xl.datasets.Examples(train.x, train.y, ("a", "b", "c"))
+    model = xl.models.logistic(3, 3).double()
+    for own, others in ((named, train), (train, named), (named, named[[3, 1]])):
+        assert xl.Risk(model, own).losses(others).shape == (len(others),)
+    with pytest.raises(TypeError, match="examples is a Tensor"):
+        inspect.unwrap(xl.Risk.require_examples)(xl.Risk(model, named), train.x)
 
 
 def test_other_classes_are_refused_by_count():

@@ -174,7 +174,7 @@ def same_spearman_pair() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     golden = (5**0.5 - 1) / 2
     scatter = (torch.arange(1, 101, dtype=torch.float64) * golden).remainder(1) - 0.5  # even, yet without pattern
     order = (average_ranks((predicted + 0.439 * scatter)[None])[0] - 1) / 99
-    even, steep = (torch.expm1(k * order) / torch.expm1(torch.tensor(k).double()) for k in (1.223, 25.93))
+    even, steep = (torch.expm1(k * order) / torch.expm1(torch.tensor(k, dtype=torch.float64)) for k in (1.223, 25.93))
     return (predicted, even), (predicted, steep)
 
 

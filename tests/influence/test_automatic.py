@@ -70,3 +70,31 @@ def test_no_room_for_the_gradients_is_no_reason_to_begin(monkeypatch):
     monkeypatch.setattr("explainlib.memory.free_memory", lambda device: 1000)
     with pytest.raises(TooLargeError, match="solver='cg'"):
         xl.explain(risk, test, method="influence")
+
+
+@pytest.mark.parametrize(("inputs", "solver"), [(1999, "dense"), (2000, "cg")])
+def test_few_are_two_thousand(inputs, solver):
+    generator = torch.Generator().manual_seed(0)
+    train = Examples(torch.randn(3, inputs, generator=generator), torch.randn(3, 1, generator=generator))
+    risk = xl.Risk(torch.nn.Linear(inputs, 1), train, loss="squared_error", l2=0.1)
+    assert choose_method(risk)[:2] == ("hessian", solver) and f"{inputs + 1:,} parameters" in choose_method(risk).why
+
+
+def test_four_copies_of_the_gradients_have_to_fit(monkeypatch):
+    risk = xl.Risk(xl.models.logistic(5, 3, dtype=torch.float64), examples(30, 5), l2=0.1)
+    for missing, curvature in ((0, "hessian"), (1, "EK-FAC")):
+        room = 4 * 30 * risk.p * 8 - missing
+        monkeypatch.setattr("explainlib.influence.automatic.memory_limit", lambda memory, device, room=room: room)
+        assert curvature in (choose_method(risk).curvature if not missing else choose_method(risk).why)
+
+
+def test_up_to_three_layers_without_ekfac_are_named(monkeypatch):
+    layers = [layer for k in range(4) for layer in (torch.nn.Linear(30, 30), torch.nn.PReLU(30))]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(30, 3)).double()
+    risk = xl.Risk(model, examples(20, 30), l2=0.1)
+    found = choose_method(risk)
+    assert found[:2] == ("gauss_newton", "cg") and found.why.endswith("does not cover 1.weight, 3.weight, 5.weight")
+    monkeypatch.setattr("explainlib.influence.automatic.memory_limit", lambda memory, device: 1000)
+    with pytest.warns(UserWarning, match="1.weight"):
+        partial = choose_method(risk)
+    assert isinstance(partial.curvature, xl.curvature.Ekfac) and "do not fit into memory" in partial.why

@@ -258,3 +258,11 @@ def test_a_regression_has_no_margin_and_needs_an_output():
     assert loss_influence(risk, test, measure="output", output=1).shape == (4, 30)
     with pytest.raises(ValueError, match="measure='margin' needs class labels"):
         loss_influence(ridge_risk(), targets(4, seed=8), measure="margin")
+
+
+def test_targets_of_several_outputs_are_no_labels():
+    """Though each of them is 0 or 1."""
+    y = torch.nn.functional.one_hot(torch.arange(6) % 2).double()
+    risk = xl.Risk(torch.nn.Linear(3, 2, dtype=D), Examples(normal(6, 3), y), loss="squared_error", l2=0.1)
+    with pytest.raises(ValueError, match="measure='margin' needs class labels"):
+        loss_influence(xl.training.minimise(risk), risk.train, measure="margin")

@@ -7,11 +7,12 @@ import explainlib as xl
 from explainlib.influence.proximal import (
     ProximalBregman,
     ProximalRetraining,
+    Responses,
     proximal_derivative,
     proximal_response,
     responses,
 )
-from explainlib.training import MinimiseError
+from explainlib.training import MinimiseError, MinimiseWarning
 from tests.problems import classes, logistic_risk, normal, relative_error, targets
 
 D = torch.float64
@@ -105,6 +106,32 @@ def test_at_a_minimum_response_and_proximal_retraining_are_one():
     away = risk.at(risk.theta + 0.3 * normal(risk.p, seed=2))
     bregman, plain = (responses(kind(away, weights, 0.1)).theta for kind in (ProximalBregman, ProximalRetraining))
     assert relative_error(bregman - away.theta, plain - away.theta) > 0.5
+
+
+def test_float32_is_solved_to_its_own_rounding():
+    risk = softmax_net()
+    coarse = xl.Risk(risk.model.float(), risk.train.to(torch.float32), l2=risk.l2)
+    weights = torch.ones(2, 24)
+    weights[0, 3] = weights[1, 8] = 0
+    found = responses(ProximalBregman(coarse, weights, 0.1))
+    assert found.status == ("converged",) * 2 and float(found.gradient_norm.max()) <= 1e-5
+    want = proximal_response(risk, [3, 8], damping=0.1)
+    assert (
+        relative_error(proximal_response(coarse, [3, 8], damping=0.1).double() - risk.theta, want - risk.theta) < 1e-2
+    )
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [(D, "larger tolerance"), (torch.float32, "or use float64")])
+def test_a_response_that_is_not_solved_may_be_returned(dtype, remedy, monkeypatch):
+    base = softmax_net()
+    risk = xl.Risk(base.model.to(dtype), base.train.to(dtype), l2=base.l2)
+    ended = Responses(risk.theta.repeat(2, 1), ("converged", "max_steps"), torch.tensor([0.0, 0.5], dtype=dtype))
+    monkeypatch.setattr("explainlib.influence.proximal.responses", lambda problems, tolerance: ended)
+    said = rf"1 of 2 responses are not solved: max_steps, \|gradient\| = 5.0e-01.*{remedy}\.$"
+    with pytest.warns(MinimiseWarning, match=said):
+        assert proximal_response(risk, [0, 1], damping=0.1, on_failure="warn") is ended.theta
+    with pytest.raises(MinimiseError, match=said):
+        proximal_response(risk, [0, 1], damping=0.1)
 
 
 def test_bad_input():

@@ -103,6 +103,22 @@ def test_what_the_dtype_cannot_hold_is_said():
         trak(risk.at(1e4 * risk.theta), classes(3), features=5, damping=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "remedy"),
+    [(torch.float32, 90.0, "convert model and data to float64"), (torch.float64, 720.0, "l2")],
+)
+def test_what_underflows_is_counted(dtype, scale, remedy):
+    """Margins of that scale and of ten: 1 - p is exp(-margin) and underflows for two of three."""
+    x = torch.tensor([[1.0], [-1.0], [10 / scale]], dtype=dtype)
+    model = torch.nn.Linear(1, 2, bias=False, dtype=dtype)
+    model.weight.data = scale / 2 * torch.tensor([[-1.0], [1.0]], dtype=dtype)
+    risk = xl.Risk(model, xl.datasets.Examples(x, (x[:, 0] > 0).long()))
+    power = round(-scale / 2.302585)
+    with pytest.warns(UserWarning, match=rf"underflows for 2 of 3 training labels \(down to 10\^{power}\).*{remedy}"):
+        scores = trak(risk, risk.train[[2]], features=None, damping=1e-3)
+    assert scores[0, 2] != 0
+
+
 @pytest.mark.parametrize("damping", [0.0, 0.01])
 def test_a_weight_of_two_is_the_example_twice_and_of_zero_never(damping):
     risk, test = logistic_risk(), classes(5, seed=3)
@@ -186,6 +202,10 @@ def test_bad_arguments():
         trak(risk, test)
     with pytest.raises(ValueError, match="different training sets"):
         trak([risk, network_risk(n=30)], test, features=5)
+    with pytest.raises(ValueError, match="different training sets"):
+        trak([risk, xl.Risk(risk.model, xl.datasets.Examples(risk.train.x, risk.train.y.flip(0)))], test, features=5)
+    with pytest.raises(ValueError, match="features=None gives 31 columns to 24 gradients of 31 parameters.*at most 24"):
+        trak(risk, test, features=None)
     with pytest.raises(ValueError, match="projection"):
         trak(risk, test, features=5, projection="sparse")
     with pytest.raises(ValueError, match="features"):

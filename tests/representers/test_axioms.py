@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from explainlib.representers import axioms, kernel
+from tests.problems import number_defaults
 
 D = torch.float64
 G = torch.Generator().manual_seed(0)
@@ -115,6 +116,50 @@ def test_longer_cycles_are_gone_round_too():
         phi[i, (i + 1) % 4], phi[(i + 1) % 4, i] = 2.0, 1.0
     assert axioms.symmetric_cycle(phi) == pytest.approx(15 / 17)
     assert axioms.symmetric_cycle(phi[:3, :3]) == 0
+
+
+def test_a_ring_of_five_is_gone_round_and_none_of_six():
+    for size, found in ((5, 31 / 33), (6, 0.0)):
+        phi = torch.eye(size, dtype=D)
+        for i in range(size):
+            phi[i, (i + 1) % size], phi[(i + 1) % size, i] = 2.0, 1.0
+        assert axioms.symmetric_cycle(phi) == pytest.approx(found)
+
+
+def test_zeros_on_the_diagonal():
+    """An example without effect on itself: on a test it is a violation of one axiom, on another example of the last."""
+    none = torch.zeros(3, 3, dtype=D)
+    assert axioms.self_explanation(none, torch.ones(2, 3, dtype=D)) == 1
+    assert axioms.symmetric_zero(none) == axioms.symmetric_cycle(none) == axioms.irreducibility(none) == 0
+    assert axioms.irreducibility(torch.tensor([[0.0, 1.0], [1.0, 1.0]], dtype=D)) == pytest.approx(1.0)
+
+
+def test_a_small_example_beside_a_large_one_breaks_nothing():
+    size = torch.tensor([0.01, 1.0], dtype=D)
+    assert axioms.irreducibility(size[:, None] * size) == 0
+
+
+def test_eigenvalues_count_only_where_the_table_is_a_product():
+    """The same pairs, of which the ways round a triangle differ: no kernel has these scores, and no pair is negative."""
+    phi = torch.full((3, 3), -0.6, dtype=D).fill_diagonal_(1.0)
+    phi[0, 1], phi[1, 0] = 2 * phi[0, 1], phi[1, 0] / 2
+    assert axioms.symmetric_cycle(phi) > 0.1 and axioms.irreducibility(phi) == 0
+
+
+@pytest.mark.parametrize(("dtype", "length"), [(D, 2.0**-41), (torch.float32, 2.0**-18)])
+def test_continuity_looks_at_a_billionth_of_the_line(dtype, length):
+    """Scores that rise from 0 to 1: over the last segment by its length."""
+    asked = []
+    line = lambda x: asked.append(len(x)) or x  # noqa: E731
+    zero, one = torch.zeros(1, dtype=dtype), torch.ones(1, dtype=dtype)
+    assert axioms.continuity(line, zero, one) == pytest.approx(length, rel=1e-6, abs=0)
+    assert asked[0] == 65 and set(asked[1:]) == {64}
+    asked.clear()
+    assert axioms.continuity(line, zero, one, halvings=3) == pytest.approx(1 / 64 / 8) and len(asked) == 4
+
+
+def test_defaults():
+    assert number_defaults(axioms.table) == number_defaults(axioms.symmetric_cycle) == {"seed": 0}
 
 
 def test_a_relu_network_jumps_and_a_smooth_one_does_not():

@@ -6,7 +6,7 @@ import torch
 from explainlib import Risk
 from explainlib.datasets import Examples
 from explainlib.models import logistic, mlp
-from explainlib.representers import gradient_cosine, random_scores, representer_points
+from explainlib.representers import gradient_cosine, random_scores, representer_points, surrogate_points
 from explainlib.training import minimise
 
 D = torch.float64
@@ -44,3 +44,19 @@ def test_a_vanished_gradient_is_near_nothing():
 def test_chance_is_reproducible():
     assert torch.equal(random_scores(2, 3, seed=4), random_scores(2, 3, seed=4))
     assert not torch.equal(random_scores(2, 3, seed=4), random_scores(2, 3, seed=5))
+    drawn = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=D)
+    assert torch.equal(random_scores(2, 3), drawn)
+    for sizes, name in (((0, 3), "t=0"), ((2, 0), "n=0")):
+        with pytest.raises(ValueError, match=name):
+            random_scores(*sizes)
+    assert random_scores(1, 1).shape == (1, 1)
+    with pytest.raises(ValueError, match="seed=-1"):
+        random_scores(2, 3, seed=-1)
+
+
+def test_a_last_layer_with_something_after_it_gives_no_output():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh()).double()
+    risk = Risk(model, TRAIN, l2=0.1)
+    for points in (representer_points, surrogate_points):
+        with pytest.raises(ValueError, match="something follows the last nn.Linear '0'.*kind='ntk'.*output=1"):
+            points(risk, TEST, output=1)

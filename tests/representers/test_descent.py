@@ -9,6 +9,7 @@ from explainlib.representers import (
     descent_importance,
     kernel,
     null_weights,
+    random_scores,
     representer_points,
     representer_scores,
     stopping_ridge,
@@ -17,7 +18,7 @@ from explainlib.representers import (
     target_importance,
     tracking_importance,
 )
-from tests.problems import classes, normal, relative_error, targets
+from tests.problems import classes, normal, number_defaults, relative_error, targets
 
 D = torch.float64
 TRAIN, TEST = targets(12, 4, 2), targets(5, 4, 2, seed=3)
@@ -109,6 +110,32 @@ def test_a_rate_that_diverges_is_refused_with_one_that_does_not():
     descent_importance(GRAM, TRAIN.y, loss="squared_error", lr=0.9 * bound, epochs=40)
     with pytest.raises(ValueError, match="the loss went from"):
         descent_importance(GRAM, TRAIN.y, loss="squared_error", lr=1e3, epochs=400)  # overflow
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_there_is_nothing_to_learn_at_the_target(loss):
+    for batch_size in (None, 12):
+        how = {"loss": loss, "lr": 0.1, "epochs": 3, "batch_size": batch_size}
+        assert descent_importance(GRAM, TRAIN.y, start=TRAIN.y, **how).abs().max() < 1e-12
+
+
+def test_a_loss_that_rises_by_a_fifth_is_refused():
+    """One point of K = 1: a step multiplies its error by 1 - 2 lr."""
+    one = torch.ones(1, 1, dtype=D)
+    with pytest.raises(ValueError, match=r"from 1 to 1.21: lr=1.05 is too large.*below 1 for"):
+        descent_importance(one, one, loss="squared_error", lr=1.05, epochs=1)
+    assert descent_importance(one, one, loss="squared_error", lr=0.95, epochs=1).item() == pytest.approx(1.9)
+
+
+def test_defaults():
+    assert number_defaults(descent_importance) == number_defaults(random_scores) == {"seed": 0}
+    assert number_defaults(surrogate_importance) == {"tolerance": 1e-9}
+    assert number_defaults(kernel) == {"damping": 0.0}
+
+
+def test_a_tolerance_that_cannot_be_met_is_said():
+    with pytest.raises(ValueError, match="did not converge.*raise l2"):
+        surrogate_importance(GRAM[:3, :3], TRAIN.y[:3], loss="cross_entropy", l2=0.1, tolerance=1e-40)
 
 
 @pytest.mark.parametrize("kind", ["last_layer", "ntk", "influence"])

@@ -135,6 +135,27 @@ def test_the_violated_axiom_is_named(change, axiom, words):
     assert error.value.axiom == axiom and f"{axiom} is violated" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("links", "cycle"),
+    [
+        ([(0, 1), (1, 2), (1, 3), (2, 3)], "2 -> 1 -> 3 -> 2"),
+        ([(0, 1), (1, 2), (2, 3), (1, 3)], "1 -> 2 -> 3 -> 1"),
+        ([(0, 1), (1, 2), (2, 3), (1, 4), (4, 5), (3, 5)], "3 -> 2 -> 1 -> 4 -> 5 -> 3"),
+        ([(i, i + 1) for i in range(5)] + [(0, 5)], "0 -> 1 -> 2 -> 3 -> 4 -> 5 -> 0"),
+        ([(i, i + 1) for i in range(6)] + [(0, 6)], "0 -> 1 -> 2 -> 3 -> 4 -> 5 -> ... -> 0"),
+    ],
+)
+def test_the_cycle_is_named_with_its_size(links, cycle):
+    """Of the links the last is the weakest, so that the path runs along the others; one way it is 1.5 times the other."""
+    phi = torch.eye(1 + max(max(link) for link in links), dtype=D)
+    for i, j in links[:-1]:
+        phi[i, j] = phi[j, i] = 0.4
+    i, j = links[-1]
+    phi[i, j], phi[j, i] = 0.3, 0.2
+    with pytest.raises(AxiomError, match=f"round the cycle {cycle} differ by 20.0% of their sum"):
+        representer_factors(phi)
+
+
 def test_what_the_measures_call_satisfied_has_factors():
     """Random kernels of any signature, each times positive importances: refused exactly where a minor is negative."""
     draw, seen = generator(3), set()

@@ -61,3 +61,16 @@ def test_where_it_is_not_taken():
     wide = normal(120, 60, seed=1)
     large = Risk(logistic(60, 3).double(), Examples(wide, wide[:, :3].argmax(1)), l2=0.01)
     assert remaining_inverse(large, rest, one, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("n", "features", "members", "taken"), [(48, 7, 1, True), (47, 7, 1, False), (12, 3, 6, True), (12, 3, 7, False)]
+)
+def test_it_is_taken_up_to_its_bounds(n, features, members, taken):
+    """In numbers the outputs of all groups four times, p^2 <= 4 n C; in flops p^2/3 + 2 m p <= 16 n of a group of m."""
+    x = normal(n, features, seed=1)
+    risk = Risk(logistic(features, 3).double(), Examples(x, x[:, :3].argmax(1)), l2=0.1)
+    rest = torch.ones(2, n, dtype=torch.float64)
+    rest[:, :members] = 0
+    found = remaining_inverse(risk, rest, torch.ones(2, 1, dtype=torch.float64), 0.0)
+    assert (found is not None) == taken
