@@ -15,11 +15,25 @@ TITLES = {
     "II": "II: which kernel? (importance: tracking)",
     "III": "III: which method?",
 }
+STOPS = {"early": "stopped early", "halfway": "halfway", "main": "trained out", "wide": "93k network"}
+SUMMED = ", summed over outputs"  # the kernel that the surrogate has
+IMPORTANCES = {
+    "tracking": "tracking, NTK final" + SUMMED,
+    "target": "target, NTK final" + SUMMED,
+    "surrogate": "surrogate, NTK final",
+    "random": "random",
+}
 DRAWN = ("tracking, NTK final", "TracInCP", "influence function", "surrogate, NTK final", "random")
 
 
 def representers(tables: Mapping[str, pandas.DataFrame]) -> Picture:
-    """Return AUC-DEL- with its intervals for each experiment, and five deletion curves."""
+    """Return AUC-DEL- with its intervals for each experiment, and five deletion curves with theirs.
+
+    Where networks were stopped several times, the first experiment is shown by stop, under one kernel.
+
+    Args:
+        tables: of the study.
+    """
     areas = tables["methods"][tables["methods"]["part"] == "main"]
     curves = tables["curves"][tables["curves"]["part"] == "main"]
     with style():
@@ -27,7 +41,11 @@ def representers(tables: Mapping[str, pandas.DataFrame]) -> Picture:
         grid = picture.subplots(2, 2)
         picture.subplots_adjust(left=0.2, right=0.985, bottom=0.08, top=0.95, wspace=0.6, hspace=0.36)
     limits = min(0.0, areas["auc_low"].min()), areas["auc_high"].max()
+    stops = [part for part in STOPS if part in set(tables["methods"]["part"])]
     for ax, name in zip(grid.flat, TITLES, strict=False):
+        if name == "I" and len(stops) > 1:
+            _stops(ax, tables["methods"], stops)
+            continue
         _areas(ax, areas[[name in where.split(", ") for where in areas["experiments"]]], TITLES[name], limits)
     _curves(grid[1, 1], curves)
     best = areas.loc[areas["auc"].idxmax()]
@@ -55,10 +73,31 @@ def _areas(ax: Axes, part: pandas.DataFrame, title: str, limits: tuple[float, fl
         ax.set_xlabel("mean rise of the logit (AUC-DEL$_-$)")
 
 
+def _stops(ax: Axes, methods: pandas.DataFrame, stops: list[str]) -> None:
+    """Draw the importances with one kernel, a group of intervals each stop, the first on top."""
+    with style():
+        for at, (series, (name, method)) in enumerate(zip(SERIES, IMPORTANCES.items(), strict=False)):
+            rows = methods[methods["method"] == method].set_index("part").loc[stops]
+            y = [len(stops) - 1 - i + 0.27 - 0.18 * at for i in range(len(stops))]
+            ax.hlines(y, rows["auc_low"], rows["auc_high"], color=series.colour, linewidth=2)
+            ax.plot(rows["auc"], y, color=series.colour, marker=series.marker, linestyle="", label=name)
+        ax.axvline(0.0, color="0.5", linewidth=1)
+        ax.set_yticks(range(len(stops)), [STOPS[part] for part in reversed(stops)])
+        ax.set_ylim(-0.6, len(stops) - 0.4)
+        right = ax.get_xlim()[1]
+        ax.set_xlim(right=1.45 * right)  # room for the legend
+        ax.set_title("I: which global importance? (one kernel)", loc="left")
+        ax.set_xlabel("mean rise of the logit (AUC-DEL$_-$)")
+        ax.legend(fontsize=9, loc="lower right")
+
+
 def _curves(ax: Axes, curves: pandas.DataFrame) -> None:
     with style():
         for series, method in zip(SERIES, DRAWN, strict=False):
             rows = curves[curves["method"] == method]
+            ax.fill_between(
+                100 * rows["share"], rows["low"], rows["high"], color=series.colour, alpha=0.15, linewidth=0
+            )
             ax.plot(
                 100 * rows["share"],
                 rows["change"],
