@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from explainlib.studies.claims import CLAIMS, VERDICTS
 from explainlib.studies.kept import FINISHED, kept_tables
-from explainlib.studies.record import as_csv, parse_table
+from explainlib.studies.record import as_csv, checksum, parse_table
 from explainlib.studies.scoreboard import (
     claims_by_run,
     earlier_verdicts,
@@ -117,10 +118,16 @@ def test_one_command_writes_it_all_again(tmp_path, monkeypatch):
     for path in paths:
         if path.suffix == ".csv":
             assert path.read_bytes() == (FINISHED / path.name).read_bytes(), path.name
-    table = pandas.read_csv(tmp_path / "representers-mnist-cpu-pairs.csv")
-    seen = (table["part"] == "main") & (table["b"] == "target, NTK final") & (table["a"] == "surrogate, NTK final")
+    path, record = (tmp_path / f"representers-mnist-cpu{end}" for end in ("-pairs.csv", ".json"))
+    table = pandas.read_csv(path)
+    seen = (table["part"] == "main") & table["b"].str.startswith("target, ") & (table["a"] == "surrogate, NTK final")
     table.loc[seen, ["a_minus_b", "low", "high"]] = [0.5, 0.4, 0.6]
-    table.to_csv(tmp_path / "representers-mnist-cpu-pairs.csv", index=False)
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match="another checksum"):
+        write_scoreboard(tmp_path)
+    known = json.loads(record.read_text())
+    known["tables"][path.name] = checksum(path.read_bytes())
+    record.write_text(json.dumps(known))
     write_scoreboard(tmp_path)
     again = pandas.read_csv(tmp_path / "representers-mnist-cpu-claims.csv").set_index("id")
     assert again.loc["P1", "verdict"] == "not held"
