@@ -103,3 +103,19 @@ def test_a_loose_tolerance_is_a_goal_and_not_an_excuse(k):
     rhs = normal(k, 60, seed=3)
     found = block_cg(lambda v: v @ matrix, rhs, tolerance=0.2)
     assert found.steps > 0 and found.converged and found.residual.max() <= 0.2
+
+
+def test_one_row_is_conjugate_gradients_with_its_steps_and_its_limit():
+    matrix, rhs = symmetric(torch.logspace(-2, 1, 60))[0], normal(1, 60, seed=3)
+    product = Counted(matrix)
+    made, plain = block_cg(product, rhs), cg(lambda v: v @ matrix, rhs)
+    assert made.steps == plain.steps and torch.equal(made.value, plain.value)
+    limited = Counted(matrix)
+    assert block_cg(limited, rhs, max_steps=5).steps == 5
+    assert limited.calls == cg_calls(matrix, rhs, 5) and product.calls == cg_calls(matrix, rhs, None)
+
+
+def cg_calls(matrix, rhs, max_steps):
+    product = Counted(matrix)
+    cg(product, rhs, max_steps=max_steps)
+    return product.calls

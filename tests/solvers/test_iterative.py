@@ -1,10 +1,13 @@
 """CG and LiSSA against direct solves, on easy, stiff, indefinite and noisy systems; and slip 13."""
 
+import sys
+
 import pytest
 import torch
 
 import explainlib as xl
 from explainlib.solvers import CG, Lissa, SolverError, SolverWarning, cg, inverse_curvature, lissa, preconditioner
+from explainlib.solvers.lissa import lissa_batches
 from tests.problems import classes, general, logistic_risk, network_risk, normal, relative_error
 from tests.solvers.test_direct import symmetric
 
@@ -269,3 +272,13 @@ def test_memory_never_mixes_options():
     weights[:20] = 3
     for other in (risk.reweighted(weights), risk.at(2 * risk.theta), risk.subset(list(range(9)))):
         assert relative_error(inverse_curvature(other, damping=0.1)(rhs).value, first) > 1e-3
+
+
+@pytest.mark.parametrize("every", [1, 8, 1000])
+def test_batches_that_diverge_are_told_however_seldom_the_iterate_is_looked_at(every, monkeypatch):
+    """On a GPU the iterate is looked at every few steps, and after the last one."""
+    module = sys.modules["explainlib.solvers.lissa"]  # a function has its name
+    monkeypatch.setattr(module, "steps_between_checks", lambda rhs: every)
+    grows = lambda seed: iter(lambda: lambda v: -0.5 * v, None)  # noqa: E731
+    found = lissa_batches(grows, torch.ones(1, 3, dtype=torch.float64), scale=1.0, damping=0.0, steps=20, repeats=1)
+    assert found.status == "diverged"
