@@ -260,3 +260,17 @@ def test_refuses(change, error, message):
 
 def test_describes_what_it_counts():
     assert sum(TwoLayer(36, 32, 5, torch.relu, eps=1e-5).sizes) == TwoLayer(36, 32, 5, torch.relu, eps=1e-5).q == 1413
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_parameters_ordered_by_unit_are_so_row_by_row_and_come_back_in_the_order_of_w(norm):
+    net, _, _ = problem(network(norm=norm))
+    rows = torch.randn(4, net.q).double()
+    u = torch.linalg.qr(torch.randn(net.classes, net.classes - 1).double())[0]
+    units, one_by_one = net.units(rows, u), [net.units(row, u) for row in rows]
+    for k, part in enumerate(units):
+        torch.testing.assert_close(part, torch.stack([each[k] for each in one_by_one]))
+    by_unit = torch.cat([torch.cat([units.x, units.v.mT], dim=-1).flatten(1), units.c], dim=1)
+    back = net.units(net.flat(by_unit, u), u)
+    for part, again in zip(units, back, strict=True):
+        torch.testing.assert_close(part, again)
