@@ -274,7 +274,8 @@ def work_the_panel():
         assert text(panel.locator(".xl-k")) != readout
         # the page holds back the slider's last value while the kernel works, but no click: wait for the last answer
         number = text(panel.locator(".xl-k .widget-readout"))
-        _until(lambda: re.search(rf"\b{number} of \d+ examples removed", text(panel)), 60, f"the answer for {number}")
+        answer = re.compile(rf"\b{number} of \d+ [^;]*; predicted")
+        _until(lambda: answer.search(text(panel)), 60, f"the answer for {number}")
         # the notebook's own cells may have asked for the truth; it has to go when the choice changes
         _until(lambda: "retrained" not in text(truth).lower(), 30, "no truth before anybody asked for it")
 
