@@ -31,7 +31,8 @@ def own_memory() -> float:
 def next_value(widget: ipywidgets.Widget) -> object:
     """Return another value than a widget has: the next one, the first after the last."""
     if hasattr(widget, "options"):
-        values = [value[1] if isinstance(value, tuple) else value for value in widget.options]
+        options = widget.options.items() if isinstance(widget.options, dict) else widget.options
+        values = [value[1] if isinstance(value, tuple) else value for value in options]
         return values[(values.index(widget.value) + 1) % len(values)]
     if isinstance(widget, ipywidgets.ToggleButton):
         return not widget.value
