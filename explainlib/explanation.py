@@ -142,9 +142,10 @@ class Explanation:
         rows = [self._html_row(test, top[test], bottom[test]) for test in range(min(SHOWN_TESTS, len(self.test)))]
         more = len(self.test) - len(rows)
         tail = f"<p>and {more} more test examples: see .plot(test=...) and .frame()</p>" if more else ""
+        said = html_literal(repr(self)).replace("\n", "<br>")
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("test", "most helpful", "most harmful"))
         return (
-            f"<p>{html_literal(repr(self))}</p><table><thead><tr>{head}</tr></thead>"
+            f"<p>{said}</p><table><thead><tr>{head}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>{tail}"
         )
 

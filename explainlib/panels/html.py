@@ -46,7 +46,8 @@ def prediction_table(columns: Sequence[PredictionColumn], classes: Sequence[str]
 
 
 def _left_out(count: int) -> str:
-    return f"<div style='font-size:12px;color:#555'>{count} below 1% not shown</div>" if count else ""
+    words = "1 class below 1% is" if count == 1 else f"{count} classes below 1% are"
+    return f"<div style='font-size:12px;color:#555'>{words} not shown</div>" if count else ""
 
 
 def _classes_to_list(columns: Sequence[PredictionColumn], label: int | None) -> list[int]:
