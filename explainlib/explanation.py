@@ -144,10 +144,7 @@ class Explanation:
         tail = f"<p>and {more} more test examples: see .plot(test=...) and .frame()</p>" if more else ""
         said = html_literal(repr(self)).replace("\n", "<br>")
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("test", "most helpful", "most harmful"))
-        return (
-            f"<p>{said}</p><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{''.join(rows)}</tbody></table>{tail}"
-        )
+        return f"<p>{said}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{tail}"
 
     def _html_row(self, test: int, top: list[int], bottom: list[int]) -> str:
         def cells(chosen: list[int]) -> str:
@@ -233,15 +230,15 @@ def explain(
         values,
         risk.train,
         test,
-        quantity="loss influence" if measure == "loss" else f"influence on {_measure_name(measure, output)}",
-        unit="test loss per unit of weight" if measure == "loss" else "the measure per unit of weight",
-        helpful="negative" if measure == "loss" else "positive",
         status=status,
+        **_quantity(measure, output),
     )
 
 
-def _measure_name(measure: str | LossFunction, output: int | None) -> str:
-    """Return how a measure other than the loss is called."""
-    if measure == "output":
-        return "the label's output" if output is None else f"output {output}"
-    return "the label's log-odds" if measure == "margin" else getattr(measure, "__name__", "a measure")
+def _quantity(measure: str | LossFunction, output: int | None) -> dict[str, str]:
+    """Return quantity, unit and helpful sign of the influence on a measure."""
+    if measure == "loss":
+        return {"quantity": "loss influence", "unit": "test loss per unit of weight", "helpful": "negative"}
+    names = {"output": "the label's output" if output is None else f"output {output}", "margin": "the label's log-odds"}
+    name = getattr(measure, "__name__", "a measure") if callable(measure) else names[measure]
+    return {"quantity": f"influence on {name}", "unit": "the measure per unit of weight", "helpful": "positive"}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -185,9 +183,3 @@ def digits_test():
 def numbers(text):
     """Return the signed changes that a panel's text shows in brackets."""
     return [float(n) for n in re.findall(r"\(([+-]\d+\.\d+)\)", text)]
-
-
-def number_defaults(function: Callable) -> dict[str, float]:
-    """Return the options of a function or class whose default is a number or a bool."""
-    options = inspect.signature(function).parameters.values()
-    return {o.name: o.default for o in options if isinstance(o.default, int | float)}

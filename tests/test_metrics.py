@@ -19,7 +19,7 @@ from explainlib.metrics import (
     linear_datamodeling_score,
     same_spearman_pair,
 )
-from tests.problems import number_defaults
+from tests.defaults import number_defaults
 
 
 def noisy_table(t: int = 6, n: int = 40, *, noise: float = 0.5, seed: int = 0, ties: bool = False):

@@ -6,7 +6,9 @@ import torch
 import explainlib as xl
 from explainlib.retraining import Retrained, RetrainingError, RetrainingWarning
 from explainlib.training import MinimiseError, ensembles, fresh_starts
-from tests.problems import classes, general, logistic_risk, network_risk, number_defaults, ridge_risk
+from tests.defaults import number_defaults
+from tests.interrupted import Interrupted
+from tests.problems import classes, general, logistic_risk, network_risk, ridge_risk
 
 leave_out = xl.retraining.leave_out
 
@@ -234,19 +236,6 @@ def test_scratch_asks_for_no_minimum_and_leaves_the_generator(recwarn):
     assert torch.equal(one.theta, two.theta) and not [w for w in recwarn if w.category is xl.NotAtMinimumWarning]
     leave_out(risk, [[0]], method="scratch", epochs=5)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-class Interrupted:
-    """A function that is interrupted at one call, like Ctrl-C, and counts its calls."""
-
-    def __init__(self, original, at):
-        self.original, self.at, self.calls = original, at, 0
-
-    def __call__(self, *arguments):
-        self.calls += 1
-        if self.calls == self.at:
-            raise KeyboardInterrupt
-        return self.original(*arguments)
 
 
 @pytest.mark.parametrize("method", ["newton", "scratch"])

@@ -13,6 +13,7 @@ from torch import nn
 import explainlib as xl
 from explainlib.memory import TooLargeError
 from explainlib.risk import minimum_tolerance, require_minimum
+from tests.defaults import number_defaults
 from tests.gate.nets import Broken, OffByOnePercent
 from tests.problems import (
     classes,
@@ -23,7 +24,6 @@ from tests.problems import (
     loop_gradients,
     network_risk,
     normal,
-    number_defaults,
     plain_objective,
     ridge_risk,
     targets,

@@ -7,13 +7,12 @@ import torch
 from torch import nn
 
 import explainlib as xl
-from explainlib import memory
 from explainlib.curvature import ekfac
 from explainlib.curvature.ekfac import Ekfac, UncoveredWarning
 from explainlib.curvature.gauss_newton import gauss_newton_blocks, gauss_newton_factor
 from explainlib.curvature.spectrum import lanczos
-from explainlib.memory import TooLargeError
 from tests.curvature.test_ekfac import Positions, convolutional, relative_error, words
+from tests.fits import fits_to_the_byte
 from tests.problems import classes, network_risk, normal, targets
 
 D = torch.float64
@@ -33,12 +32,7 @@ NEEDS = {
 def test_a_matrix_and_its_copies_have_to_fit(name, monkeypatch):
     """Three squares of p numbers; twice the rows of a factor, of which a softmax of three classes has two an example."""
     call, needed = NEEDS[name]
-    monkeypatch.setattr(memory, "SMALL", 0)
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed)
-    call()
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed - 1)
-    with pytest.raises(TooLargeError, match=r"p = \d+ parameters"):
-        call()
+    fits_to_the_byte(call, needed, monkeypatch, r"p = \d+ parameters")
 
 
 def deep(n=40):

@@ -4,7 +4,7 @@ import pytest
 
 from explainlib import influence
 from explainlib.influence.proximal import responses
-from tests.problems import number_defaults
+from tests.defaults import number_defaults
 
 PLAIN = {"damping": 0.0, "strict": False}
 SEEDED = {"seed": 0, **PLAIN}

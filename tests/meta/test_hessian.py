@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from explainlib.meta import Maml, meta_hessian
 from explainlib.meta.learner import Episode
 from explainlib.models import fc_bn
+from tests.interrupted import Interrupted
 from tests.meta.few_shot import DOUBLE, bn_maml, random_tasks, smooth_protonet, tanh_maml
 
 
@@ -65,22 +66,15 @@ def test_an_interrupted_hessian_goes_on(tmp_path, monkeypatch):
     learner, tasks = tanh_maml(), random_tasks(5)
     whole = meta_hessian(learner, learner.w0, tasks)
     monkeypatch.setattr("explainlib.meta.hessian.TASKS_PER_WRITE", 2)
-    calls, room = [], sys.modules["explainlib.meta.hessian"]
-    real = room._distribute
-
-    def counted(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(room, "_distribute", counted)
+    room = sys.modules["explainlib.meta.hessian"]
+    distribute = Interrupted(room._distribute, 2)
+    monkeypatch.setattr(room, "_distribute", distribute)
     with pytest.raises(KeyboardInterrupt):
         meta_hessian(learner, learner.w0, tasks, store=tmp_path / "h", route="general")
-    before = len(calls)
+    before = distribute.calls
     resumed = meta_hessian(learner, learner.w0, tasks, store=tmp_path / "h", route="general")
     torch.testing.assert_close(resumed, whole, rtol=1e-13, atol=1e-15)
-    assert len(calls) - before == 2, "of three pieces one was there"
+    assert distribute.calls - before == 2, "of three pieces one was there"
     with pytest.raises(ValueError, match="another computation"):
         meta_hessian(learner, learner.w0 + 1, tasks, store=tmp_path / "h")
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from explainlib.meta import leave_out, leave_tasks_out, train
+from tests.interrupted import Interrupted
 from tests.meta.few_shot import random_tasks, tanh_maml
 
 
@@ -46,20 +47,13 @@ def test_an_interrupted_call_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     options = {"batches": 7, "batch_size": 4, "lr": 0.01}
     whole = leave_tasks_out(learner, tasks, [[0]], **options)
     monkeypatch.setattr("explainlib.meta.leave_out.SAVE_EVERY", 3)
-    gradients, calls = leave_out._gradients, []
-
-    def failing(*given):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return gradients(*given)
-
-    monkeypatch.setattr("explainlib.meta.leave_out._gradients", failing)
+    gradients = Interrupted(leave_out._gradients, 5)
+    monkeypatch.setattr("explainlib.meta.leave_out._gradients", gradients)
     with pytest.raises(KeyboardInterrupt):
         leave_tasks_out(learner, tasks, [[0]], store=tmp_path / "s", **options)
     resumed = leave_tasks_out(learner, tasks, [[0]], store=tmp_path / "s", **options)
     assert torch.equal(resumed.w, whole.w) and torch.equal(resumed.whole, whole.whole)
-    assert len(calls) == 5 + 4, "three batches were done"
+    assert gradients.calls == 5 + 4, "three batches were done"
 
 
 def test_large_tasks_one_by_one_give_the_same(monkeypatch):

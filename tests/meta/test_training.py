@@ -8,6 +8,7 @@ import torch
 from explainlib.meta import Maml, minimise, train
 from explainlib.meta.minimise import _hessian as newton_hessian
 from explainlib.models import fc_bn
+from tests.interrupted import Interrupted
 from tests.meta.few_shot import DOUBLE, linear_protonet, random_tasks, smooth_protonet, tanh_maml
 
 
@@ -38,21 +39,14 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
     learner, tasks = tanh_maml(), random_tasks(12)
     options = {"batches": 9, "batch_size": 4, "seed": 3}
     whole = train(learner, tasks, **options)
-    calls, room = [], sys.modules["explainlib.meta.train"]
-    real = room._mean_gradient
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(room, "_mean_gradient", interrupted)
+    room = sys.modules["explainlib.meta.train"]
+    gradient = Interrupted(room._mean_gradient, 6)
+    monkeypatch.setattr(room, "_mean_gradient", gradient)
     with pytest.raises(KeyboardInterrupt):
         train(learner, tasks, store=tmp_path / "run", **options)
     resumed = train(learner, tasks, store=tmp_path / "run", **options)
     assert torch.equal(resumed.w, whole.w) and resumed.history == whole.history
-    assert len(calls) == 6 + 5, "it went on after the last saved batch"
+    assert gradient.calls == 6 + 5, "it went on after the last saved batch"
     with pytest.raises(ValueError, match="another computation"):
         train(learner, tasks, store=tmp_path / "run", **{**options, "seed": 4})
 

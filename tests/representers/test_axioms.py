@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from explainlib.representers import axioms, kernel
-from tests.problems import number_defaults
+from tests.defaults import number_defaults
 
 D = torch.float64
 G = torch.Generator().manual_seed(0)

@@ -18,7 +18,8 @@ from explainlib.representers import (
     target_importance,
     tracking_importance,
 )
-from tests.problems import classes, normal, number_defaults, relative_error, targets
+from tests.defaults import number_defaults
+from tests.problems import classes, normal, relative_error, targets
 
 D = torch.float64
 TRAIN, TEST = targets(12, 4, 2), targets(5, 4, 2, seed=3)

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 import explainlib as xl
-from explainlib import memory
-from explainlib.memory import TooLargeError
 from explainlib.solvers import Lissa, Neumann, cg, inverse, inverse_curvature, preconditioner
 from explainlib.solvers.block_cg import block_cg
 from explainlib.solvers.preconditioner import block_preconditioner
+from tests.fits import fits_to_the_byte
 from tests.problems import classes, logistic_risk, network_risk, normal
 
 D = torch.float64
@@ -120,14 +119,9 @@ def test_blocks_need_two_examples_a_feature(n, worth):
 def test_what_is_formed_has_to_fit(options, bytes_a_square, monkeypatch):
     """The matrix with its working copies, and its factor in float64."""
     risk = network_risk(n=40)
-    needed = bytes_a_square * risk.p**2
-    monkeypatch.setattr(memory, "SMALL", 0)
     monkeypatch.setattr(inverse, "ENTRIES", 10 * risk.p * risk.n_outputs)
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed)
-    inverse_curvature(risk.at(risk.theta), damping=0.1, **options)
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed - 1)
-    with pytest.raises(TooLargeError, match=f"p = {risk.p}"):
-        inverse_curvature(risk.at(risk.theta), damping=0.1, **options)
+    call = lambda: inverse_curvature(risk.at(risk.theta), damping=0.1, **options)  # noqa: E731
+    fits_to_the_byte(call, bytes_a_square * risk.p**2, monkeypatch, f"p = {risk.p}")
 
 
 @pytest.mark.parametrize("curvature", ["gauss_newton", "empirical_fisher"])

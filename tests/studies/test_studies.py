@@ -14,6 +14,7 @@ from explainlib.studies.group import study as group
 from explainlib.studies.influence import study as influence
 from explainlib.studies.record import PartialResults, job_minutes
 from explainlib.studies.runner import compute
+from tests.interrupted import Interrupted
 
 TOY = group.Config(
     seeds=1, limit=120, ridges=(1e-2, 1e-3), dampings=(0.0,), both=(0.5,), draws=1, synthetic=200, blobs=120,
@@ -24,20 +25,13 @@ TOY = group.Config(
 def test_an_interrupted_run_resumes_and_ends_with_the_same_tables(tmp_path, monkeypatch):
     folder, small = tmp_path / "partial", replace(TOY, networks=0)
     whole = compute(group, small, tmp_path / "whole")[0]
-    calls, selection = [], group.selection
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        return selection(*args)
-
-    monkeypatch.setattr(group, "selection", interrupted)
+    selection = Interrupted(group.selection, 1)
+    monkeypatch.setattr(group, "selection", selection)
     with pytest.raises(KeyboardInterrupt):
         compute(group, small, folder)
     assert {path.name for path in folder.glob("*.csv")} == {"synthetic-0.csv"}
     tables, _ = compute(group, small, folder)
-    assert len(calls) == 2
+    assert selection.calls == 2
     assert set(tables) == set(whole) == {"synthetic", "images", "selection", "cost", "claims"}
     for name, table in tables.items():
         columns = [column for column in table if not column.startswith("seconds")]

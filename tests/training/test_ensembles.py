@@ -7,6 +7,7 @@ from torch import nn
 import explainlib as xl
 from explainlib.training import Plateau, ensembles, fit_ensemble, fit_risks, fresh_starts
 from explainlib.training.stacked import ACTIVATIONS, StackedPerceptrons, layers_of, stack_networks
+from tests.interrupted import Interrupted
 from tests.problems import Renamed, classes, convolution, images, normal, relative_error, targets
 
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -268,25 +269,12 @@ def test_float32_stays_float32():
     assert got.theta.dtype == got.losses.dtype == torch.float32
 
 
-class Interrupted:
-    """A batch that is interrupted the second time it is trained, like Ctrl-C."""
-
-    def __init__(self, at):
-        self.calls, self.at, self.original = 0, at, ensembles.train_networks
-
-    def __call__(self, *arguments):
-        self.calls += 1
-        if self.calls == self.at:
-            raise KeyboardInterrupt
-        return self.original(*arguments)
-
-
 def test_an_interrupted_ensemble_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     risk = xl.Risk(perceptron(), TRAIN, l2=1e-2)
     call = dict(starts=fresh_starts(risk, range(6)), weights=weights(6), epochs=20, lr=0.05)
     monkeypatch.setattr(ensembles, "CACHED", 2 * ensembles.values_per_network(risk))
     want = fit_risks(risk, **call)
-    monkeypatch.setattr(ensembles, "train_networks", Interrupted(2))
+    monkeypatch.setattr(ensembles, "train_networks", Interrupted(ensembles.train_networks, 2))
     with pytest.raises(KeyboardInterrupt):
         fit_risks(risk, **call, store=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["batch-00000.safetensors", "fingerprint.json"]

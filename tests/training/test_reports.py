@@ -12,6 +12,7 @@ from explainlib.training.ensembles import statuses
 from explainlib.training.fingerprints import risk_fingerprint
 from explainlib.training.stacked import layers_of
 from explainlib.training.steps import Plateau, adam_state, stepper
+from tests.interrupted import Interrupted
 from tests.problems import classes, images, normal, ridge_risk
 
 D = torch.float64
@@ -143,25 +144,17 @@ def test_problems_are_solved_in_batches_of_bounded_size(together, monkeypatch):
 
 
 def test_an_interrupted_search_for_minima_goes_on(tmp_path, monkeypatch):
-    risk, calls = ridge_risk(), []
-    room = sys.modules["explainlib.training.minimise"]
-    solve = room.newton_batch
+    risk, room = ridge_risk(), sys.modules["explainlib.training.minimise"]
+    solve = Interrupted(room.newton_batch, 2)
     monkeypatch.setattr(room, "PROBLEMS_PER_FILE", 2)
-
-    def failing(*given):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return solve(*given)
-
-    monkeypatch.setattr(room, "newton_batch", failing)
+    monkeypatch.setattr(room, "newton_batch", solve)
     weights = 1 + torch.rand(5, risk.n, generator=torch.Generator().manual_seed(0), dtype=D)
     with pytest.raises(KeyboardInterrupt):
         minimise(risk, weights=weights, store=tmp_path)
     found = minimise(risk, weights=weights, store=tmp_path)
-    assert len(calls) == 2 + 2, "one of three files was there"
+    assert solve.calls == 2 + 2, "one of three files was there"
     again = minimise(risk, weights=weights, store=tmp_path)
-    assert len(calls) == 4 and torch.equal(again.theta, found.theta) and again.status == found.status
+    assert solve.calls == 4 and torch.equal(again.theta, found.theta) and again.status == found.status
     assert torch.equal(again.steps, found.steps) and torch.equal(again.gradient_norm, found.gradient_norm)
     for changed in ({"tolerance": 1e-9}, {"max_steps": 99}, {"weights": 2 * weights}):
         with pytest.raises(ValueError, match="another computation"):

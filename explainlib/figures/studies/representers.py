@@ -9,15 +9,14 @@ from matplotlib.axes import Axes
 
 from explainlib.figures.palette import SERIES, style
 from explainlib.figures.picture import Picture, literal, set_alt
+from explainlib.studies.representers import PARTS, SUMMED
 
 TITLES = {
     "I": "I: which global importance? (kernel: NTK final)",
     "II": "II: which kernel? (importance: tracking)",
     "III": "III: which method?",
 }
-STOPS = {"early": "stopped early", "halfway": "halfway", "main": "trained out", "wide": "93k network"}
-SUMMED = ", summed over outputs"  # the kernel that the surrogate has
-IMPORTANCES = {
+IMPORTANCES = {  # with the kernel that the surrogate has
     "tracking": "tracking, NTK final" + SUMMED,
     "target": "target, NTK final" + SUMMED,
     "surrogate": "surrogate, NTK final",
@@ -29,7 +28,7 @@ DRAWN = ("tracking, NTK final", "TracInCP", "influence function", "surrogate, NT
 def representers(tables: Mapping[str, pandas.DataFrame]) -> Picture:
     """Return AUC-DEL- with its intervals for each experiment, and five deletion curves with theirs.
 
-    Where networks were stopped several times, the first experiment is shown by stop, under one kernel.
+    The first experiment is shown under one kernel and by stop, in tables that have that kernel.
 
     Args:
         tables: of the study.
@@ -41,10 +40,9 @@ def representers(tables: Mapping[str, pandas.DataFrame]) -> Picture:
         grid = picture.subplots(2, 2)
         picture.subplots_adjust(left=0.2, right=0.985, bottom=0.08, top=0.95, wspace=0.6, hspace=0.36)
     limits = min(0.0, areas["auc_low"].min()), areas["auc_high"].max()
-    stops = [part for part in STOPS if part in set(tables["methods"]["part"])]
     for ax, name in zip(grid.flat, TITLES, strict=False):
-        if name == "I" and len(stops) > 1:
-            _stops(ax, tables["methods"], stops)
+        if name == "I" and IMPORTANCES["tracking"] in set(areas["method"]):
+            _importances(ax, tables["methods"])
             continue
         _areas(ax, areas[[name in where.split(", ") for where in areas["experiments"]]], TITLES[name], limits)
     _curves(grid[1, 1], curves)
@@ -73,8 +71,9 @@ def _areas(ax: Axes, part: pandas.DataFrame, title: str, limits: tuple[float, fl
         ax.set_xlabel("mean rise of the logit (AUC-DEL$_-$)")
 
 
-def _stops(ax: Axes, methods: pandas.DataFrame, stops: list[str]) -> None:
+def _importances(ax: Axes, methods: pandas.DataFrame) -> None:
     """Draw the importances with one kernel, a group of intervals each stop, the first on top."""
+    stops = [part for part in PARTS if part in set(methods["part"])]
     with style():
         for at, (series, (name, method)) in enumerate(zip(SERIES, IMPORTANCES.items(), strict=False)):
             rows = methods[methods["method"] == method].set_index("part").loc[stops]
@@ -82,7 +81,7 @@ def _stops(ax: Axes, methods: pandas.DataFrame, stops: list[str]) -> None:
             ax.hlines(y, rows["auc_low"], rows["auc_high"], color=series.colour, linewidth=2)
             ax.plot(rows["auc"], y, color=series.colour, marker=series.marker, linestyle="", label=name)
         ax.axvline(0.0, color="0.5", linewidth=1)
-        ax.set_yticks(range(len(stops)), [STOPS[part] for part in reversed(stops)])
+        ax.set_yticks(range(len(stops)), [PARTS[part] for part in reversed(stops)])
         ax.set_ylim(-0.6, len(stops) - 0.4)
         right = ax.get_xlim()[1]
         ax.set_xlim(right=1.45 * right)  # room for the legend

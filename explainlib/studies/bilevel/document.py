@@ -27,8 +27,7 @@ import numpy as np
 import pandas
 
 from explainlib.studies.bilevel.problem import PUBLISHED
-from explainlib.studies.claims import mean_interval
-from explainlib.studies.documents import Maker, Tables, interval_text, number_text, table_text
+from explainlib.studies.documents import Maker, Tables, mean_text, number_text, range_text, table_text
 
 AGAIN = "solved again"
 EDITS = {
@@ -192,22 +191,18 @@ def _by_seed(frame: pandas.DataFrame, values: pandas.Series) -> pandas.Series:
     return values.groupby(frame["seed"]).mean()
 
 
-def _interval(values: pandas.Series, form: str) -> str:
-    return interval_text(mean_interval(values.tolist()), form)
-
-
 def _gap(tables: Tables, words: str) -> str:
     inner, _, method = words.partition(" ")
     editing = _inner(tables["editing"], inner)
     rows = _method(editing[editing["count"] == editing["count"].max()], method)
-    return _interval(_by_seed(rows, (rows["accuracy"] - rows["accuracy_solved"]).abs()), ".3f")
+    return mean_text(_by_seed(rows, (rows["accuracy"] - rows["accuracy_solved"]).abs()), ".3f")
 
 
 def _cost(tables: Tables, words: str) -> str:
     inner, _, method = words.partition(" ")
     editing = _inner(tables["editing"], inner)
     own, again = (_method(editing, name) for name in (method, AGAIN))
-    return _interval(_by_seed(own, own["seconds"]) / _by_seed(again, again["seconds"]), ".0%")
+    return mean_text(_by_seed(own, own["seconds"]) / _by_seed(again, again["seconds"]), ".0%")
 
 
 def _once(tables: Tables, words: str) -> str:
@@ -223,11 +218,7 @@ def _example_cost(tables: Tables, words: str) -> str:
     for _, part in _runs(many[many["removed"] > 1]):
         for _, rows in part.groupby("part"):
             shares.append(_by_seed(rows, rows["seconds"] / rows["seconds_cold"]).mean())
-    return _ends(shares, ".0%")
-
-
-def _ends(values: list[float], form: str) -> str:
-    return f"{number_text(min(values), form)} to {number_text(max(values), form)}"
+    return range_text(shares, ".0%")
 
 
 def _length(tables: Tables, words: str) -> str:
@@ -235,26 +226,26 @@ def _length(tables: Tables, words: str) -> str:
     rows = _method(tables["editing"], words)
     error, cosine = rows["parameter_error"], rows["cosine"]
     lengths = cosine - (cosine**2 - (1 - error**2)).clip(lower=0) ** 0.5
-    return _ends(lengths.tolist(), ".1%")
+    return range_text(lengths.tolist(), ".1%")
 
 
 def _elsewhere(tables: Tables, words: str) -> str:
     editing = _inner(tables["editing"], words)
     one = _method(editing[editing["count"] == 1], AGAIN)["cold_differs"]
     far = one[one > SAME]
-    return f"{len(far)} of {len(one)} tasks, by {_ends(far.tolist(), '.0%')}"
+    return f"{len(far)} of {len(one)} tasks, by {range_text(far.tolist(), '.0%')}"
 
 
 def _oracle(tables: Tables, words: str) -> str:
     inner, share = words.split()
     rows = _inner(tables["harmful"], inner)
     rows = rows[rows["flipped"] == float(share)]
-    return _interval(_by_seed(rows, rows["accuracy_clean"] - rows["accuracy_before"]), "+.3f")
+    return mean_text(_by_seed(rows, rows["accuracy_clean"] - rows["accuracy_before"]), "+.3f")
 
 
 def _worst(tables: Tables, words: str) -> str:
     accuracies = tables["removal"].groupby("method")["accuracy"].mean()
-    return _ends([accuracies[method] for method in words.split("; ")], ".3f")
+    return range_text([accuracies[method] for method in words.split("; ")], ".3f")
 
 
 MAKERS: dict[str, Maker] = {

@@ -6,9 +6,12 @@ from explainlib.studies.documents.words import (
     WORDS,
     Maker,
     Tables,
+    column_text,
     fill_document,
     interval_text,
+    mean_text,
     number_text,
+    range_text,
     table_text,
 )
 
@@ -18,10 +21,13 @@ __all__ = [
     "WORDS",
     "Maker",
     "Tables",
+    "column_text",
     "fill_document",
     "fill_marks",
     "interval_text",
+    "mean_text",
     "number_text",
+    "range_text",
     "table_text",
     "unmarked",
 ]

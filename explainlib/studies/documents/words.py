@@ -18,7 +18,7 @@ values that other columns have, with "; " between them. How:
     share        of the rows in which the column is true
     rows         how many rows there are; the column is not looked at
     different    how many values there are
-    range        least to largest
+    range        least to largest, or the only value
     each         the mean of each seed, in order
     ends         least to largest of these
     interval     the mean over seeds with its 95% interval; a value "A minus B" takes the difference within each seed
@@ -30,7 +30,7 @@ Forms are Python's; the zero before the point is left out, and ``abs`` before a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 
 import numpy as np
@@ -111,22 +111,44 @@ def interval_text(values: Sequence[Real | np.ndarray], form: str) -> str:
     return number_text(mean, form) + ends
 
 
-def _named(among: Mapping[str, Tables] | Tables, name: str, kind: str) -> Tables | pandas.DataFrame:
-    if name not in among:
-        raise ValueError(f"there is no {kind} {name!r}; choose one of {', '.join(among)}.")
-    return among[name]
+def mean_text(values: Iterable[Real], form: str) -> str:
+    """Return the mean of one value a seed, with its 95% interval in brackets.
+
+    Args:
+        values: one a seed; missing ones are left out.
+        form: of each number.
+    """
+    known = [float(value) for value in values if value == value]
+    return interval_text(mean_interval(known), form)
 
 
-def _value(runs: Mapping[str, Tables], board: pandas.DataFrame, words: str) -> str:
-    parts = words.split(" ", 5)
-    if len(parts) < 5:
-        raise ValueError(f"the mark 'value {words}' is too short; name run, table, column, how and form.")
-    run, table, column, how, form = parts[:5]
-    frame = _named(_named(runs, run, "run"), table, "table")
-    where = dict(pair.partition("=")[::2] for pair in parts[5].split("; ")) if len(parts) == 6 else {}
+def range_text(values: Iterable[Real], form: str) -> str:
+    """Return the least to the largest, or the only value.
+
+    Args:
+        values: at least one.
+        form: of each.
+    """
+    known = list(values)
+    ends = [number_text(end, form) for end in (min(known), max(known))]
+    return ends[0] if len(known) == 1 else " to ".join(ends)
+
+
+def column_text(frame: pandas.DataFrame, words: str) -> str:
+    """Return what "value" makes of one table: the words are its column, how, the form, and the other columns' values.
+
+    Args:
+        frame: a table.
+        words: as in a mark, without the run and the table's name.
+    """
+    parts = words.split(" ", 3)
+    if len(parts) < 3:
+        raise ValueError(f"the words {words!r} are too few; name column, how and form.")
+    column, how, form = parts[:3]
+    where = dict(pair.partition("=")[::2] for pair in parts[3].split("; ")) if len(parts) == 4 else {}
     unknown = [name for name in (column, *where) if name not in frame]
     if unknown and not (how == "rows" and unknown == [column]):
-        raise ValueError(f"{table} has no column {unknown[0]!r}; choose one of {', '.join(frame)}.")
+        raise ValueError(f"there is no column {unknown[0]!r}; choose one of {', '.join(frame)}.")
     twice = [name for name, value in where.items() if MINUS in value and how in OVER_SEEDS]
     if twice:
         (name,), (first, second) = twice, where[twice[0]].split(MINUS)
@@ -138,8 +160,23 @@ def _value(runs: Mapping[str, Tables], board: pandas.DataFrame, words: str) -> s
     if how in OVER_SEEDS:
         return OVER_SEEDS[how](_by_seed(chosen, column, how), form)
     if how not in OVER_ROWS:
-        raise ValueError(f"the mark 'value {words}' has {how!r}; choose one of {', '.join([*OVER_ROWS, *OVER_SEEDS])}.")
+        known = ", ".join(["rows", *OVER_ROWS, *OVER_SEEDS])
+        raise ValueError(f"a column is not read by {how!r}; choose one of {known}.")
     return OVER_ROWS[how](chosen[column], form)
+
+
+def _named(among: Mapping[str, Tables] | Tables, name: str, kind: str) -> Tables | pandas.DataFrame:
+    if name not in among:
+        raise ValueError(f"there is no {kind} {name!r}; choose one of {', '.join(among)}.")
+    return among[name]
+
+
+def _value(runs: Mapping[str, Tables], board: pandas.DataFrame, words: str) -> str:
+    parts = words.split(" ", 2)
+    if len(parts) < 3:
+        raise ValueError(f"the mark 'value {words}' is too short; name run, table, column, how and form.")
+    run, table, rest = parts
+    return column_text(_named(_named(runs, run, "run"), table, "table"), rest)
 
 
 def _chosen(frame: pandas.DataFrame, where: Mapping[str, str]) -> pandas.DataFrame:
@@ -169,10 +206,6 @@ def _one(values: pandas.Series, form: str) -> str:
     return str(different[0]) if isinstance(different[0], str) else number_text(different[0], form)
 
 
-def _range(values: pandas.Series, form: str) -> str:
-    return f"{number_text(values.min(), form)} to {number_text(values.max(), form)}"
-
-
 OVER_ROWS: dict[str, Callable[[pandas.Series, str], str]] = {
     "one": _one,
     "mean": lambda values, form: number_text(values.mean(), form),
@@ -182,13 +215,13 @@ OVER_ROWS: dict[str, Callable[[pandas.Series, str], str]] = {
     "sum": lambda values, form: number_text(values.sum(), form),
     "share": lambda values, form: number_text(values.astype(bool).mean(), form),
     "different": lambda values, form: number_text(values.nunique(), form),
-    "range": _range,
+    "range": range_text,
 }
 OVER_SEEDS: dict[str, Callable[[pandas.Series, str], str]] = {
     "each": lambda values, form: ", ".join(number_text(value, form) for value in values),
-    "ends": _range,
-    "interval": lambda values, form: interval_text(mean_interval(values.dropna().tolist()), form),
-    "typical": lambda values, form: interval_text(mean_interval(values.dropna().tolist()), form),
+    "ends": range_text,
+    "interval": mean_text,
+    "typical": mean_text,
 }
 
 
@@ -210,7 +243,7 @@ def _effect(runs: Mapping[str, Tables], board: pandas.DataFrame, words: str) -> 
 def _ends(runs: Mapping[str, Tables], board: pandas.DataFrame, words: str) -> str:
     *where, form = words.split()
     row = _claim(runs, board, where)
-    return f"{number_text(row['low'], form)} to {number_text(row['high'], form)}"
+    return range_text((row["low"], row["high"]), form)
 
 
 def _verdict(runs: Mapping[str, Tables], board: pandas.DataFrame, words: str) -> str:

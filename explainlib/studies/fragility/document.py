@@ -21,7 +21,7 @@ from __future__ import annotations
 import pandas
 
 from explainlib.studies.claims import CLAIMS, Comparison
-from explainlib.studies.documents import Maker, Tables, interval_text, number_text, table_text
+from explainlib.studies.documents import Maker, Tables, interval_text, number_text, range_text, table_text
 from explainlib.studies.fragility import design
 from explainlib.studies.fragility.bench import KINDS
 from explainlib.studies.fragility.claims import MEASURE, fragility_evidence
@@ -85,7 +85,7 @@ def _slopes(tables: Tables, words: str) -> str:
         rows = rows[(rows["status"] == "compared") & rows["kind"].isin(kinds.split(", "))]
         slopes = rows.groupby(["kind", grows])["slope_highest_loss"].agg(["median", "size"])
         medians += slopes.loc[slopes["size"] >= LEAST, "median"].tolist()
-    return design.range_text(medians, form)
+    return range_text(medians, form)
 
 
 def _significant(tables: Tables, words: str) -> str:
@@ -133,7 +133,7 @@ def _steps(tables: Tables, words: str) -> str:
     column, form = words.split()
     rows = tables["ladder"]
     rows = rows[rows["step"].isin(FIRST_STEPS)]
-    return design.range_text((rows["gap"] / rows["size"] if column == "gap" else rows[column]).tolist(), form)
+    return range_text((rows["gap"] / rows["size"] if column == "gap" else rows[column]).tolist(), form)
 
 
 MAKERS: dict[str, Maker] = {

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import pandas
 
-from explainlib.studies.claims import mean_interval
-from explainlib.studies.documents import Maker, Tables, interval_text, number_text, table_text
+from explainlib.studies.documents import Maker, Tables, interval_text, mean_text, number_text, range_text, table_text
 from explainlib.studies.removal.agreement import PRUNED
 
 LABELS = {
@@ -60,7 +59,7 @@ def _scores(tables: Tables, words: str) -> str:
         cells = []
         for size in sizes:
             values = own[own["size"] == size]["lds"].tolist()
-            cells.append(interval_text(mean_interval(values), ".2f") if values else NONE)
+            cells.append(mean_text(values, ".2f") if values else NONE)
         rows.append([LABELS[method], *cells, _error(own[own["size"] == sizes[0]]["error"])])
     state = "after training" if words == "trained" else words
     return table_text([state, *_size_names(part), f"error, {sizes[0]} removed"], rows)
@@ -100,8 +99,7 @@ def _still(tables: Tables, words: str) -> str:
     state, _, form = words.rpartition(" ")
     part = tables["removal"]
     part = part[part["state"] == state]
-    share = part["gradient"] / part["gradient_of_a_task"]
-    return f"{number_text(share.min(), form)} to {number_text(share.max(), form)}"
+    return range_text(part["gradient"] / part["gradient_of_a_task"], form)
 
 
 MAKERS: dict[str, Maker] = {

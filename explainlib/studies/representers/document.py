@@ -14,7 +14,7 @@ import pandas
 
 from explainlib.studies.documents import MINUS, Maker, Tables, interval_text, number_text, table_text
 
-PARTS = {"early": "stopped early", "halfway": "halfway", "main": "trained out", "wide": "the 93k network"}
+PARTS = {"early": "stopped early", "halfway": "halfway", "main": "trained out", "wide": "93k network"}
 
 
 def _part(frame: pandas.DataFrame, part: str, **where: str) -> pandas.DataFrame:

@@ -23,11 +23,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas
 
-from explainlib.studies.documents import WORDS, Maker, Tables, number_text, table_text
+from explainlib.studies.documents import MINUS, Maker, Tables, column_text, number_text, range_text, table_text
 from explainlib.studies.tlxml.claims import PRUNED, least_correlation
 from explainlib.studies.tlxml.order_table import MIXTURE
 
-MINUS = " minus "
 NAMES = {"maml": "MAML", "protonet": "ProtoNet"}
 SHOWN = {
     "unpruned": "unpruned inverse",
@@ -60,16 +59,11 @@ def order_columns(table: pandas.DataFrame) -> pandas.DataFrame:
     )
 
 
-def _value(table: pandas.DataFrame, words: str) -> str:
-    """Return what the generic word makes of one table."""
-    return WORDS["value"]({"run": {"table": table}}, pandas.DataFrame(), f"run table {words}")
-
-
 def _ranks(tables: Tables, words: str) -> str:
     table, rows = tables["pruning"], []
     for method, name in SHOWN.items():
         where = f"learner=maml; method={method}"
-        rows.append([name, *(_value(table, f"{kind}_first each .0f {where}") for kind in TESTS)])
+        rows.append([name, *(column_text(table, f"{kind}_first each .0f {where}") for kind in TESTS)])
     return table_text(["", *TESTS.values()], rows)
 
 
@@ -78,7 +72,7 @@ def _agreement(tables: Tables, words: str) -> str:
     rows = []
     for tasks in sorted(table["tasks"].unique()):
         where = [f"tasks={tasks}; buffer={size}; kept={size}" for size in SIZES]
-        cells = [_value(table, f"{kind}_correlation mean .2f {at}") for kind in ("self", "unseen") for at in where]
+        cells = [column_text(table, f"{kind}_correlation mean .2f {at}") for kind in ("self", "unseen") for at in where]
         rows.append([str(tasks), *cells])
     first, *others = map(str, SIZES)
     kinds = ("repeated training tasks", "unseen tasks")
@@ -98,10 +92,10 @@ def _mixtures(tables: Tables, words: str) -> str:
         unseen, training = (part[part["kind"] == kind] for kind in ("unseen", "training"))
 
         def mean(rows: pandas.DataFrame, column: str, method: str) -> str:
-            return _value(rows, f"{column} mean .2f method={method}")
+            return column_text(rows, f"{column} mean .2f method={method}")
 
-        accuracy = [_value(part, f"accuracy_{name} mean .2f") for name in ("normal", "noise", "unseen")]
-        ends = _value(unseen, "share range .2f method=buffer")
+        accuracy = [column_text(part, f"accuracy_{name} mean .2f") for name in ("normal", "noise", "unseen")]
+        ends = column_text(unseen, "share range .2f method=buffer")
         rows.append(
             [NAMES[mixture["learner"]], f"{mixture['normal']} + {mixture['noise']}", _change(mixture)]
             + [", ".join(accuracy), f"{mean(unseen, 'share', 'buffer')} ({ends})"]
@@ -116,7 +110,7 @@ def _mixtures(tables: Tables, words: str) -> str:
 
 def _gain(tables: Tables, words: str) -> str:
     column, _, other = words.partition(MINUS)
-    return _value(tables["pruning"], f"{column} ends .0f learner=maml; method={PRUNED} minus {other}")
+    return column_text(tables["pruning"], f"{column} ends .0f learner=maml; method={PRUNED} minus {other}")
 
 
 def _eigenvalues(tables: Tables, words: str) -> str:
@@ -124,7 +118,7 @@ def _eigenvalues(tables: Tables, words: str) -> str:
     by_seed = [part["eigenvalue"].to_numpy() for _, part in tables["spectrum"].groupby("seed")]
     if which == "positive":
         counts = [int((values > NULL * abs(values).max()).sum()) for values in by_seed]
-        return f"{min(counts)} to {max(counts)}"
+        return range_text(counts, "d")
     if which == "null":
         counts = [int((abs(values) <= NULL * abs(values).max()).sum()) for values in by_seed]
         return str(min(counts))
@@ -154,7 +148,7 @@ def _order(tables: Tables, words: str) -> str:
             raise ValueError(f"no row of 'order' has {name}={value} beside the other values.")
     if how == "means":
         table, how = table.groupby(MIXTURE, as_index=False)[column].mean(), "range"
-    return _value(table, " ".join([column, how, form, *twice]))
+    return column_text(table, " ".join([column, how, form, *twice]))
 
 
 MAKERS: dict[str, Maker] = {

@@ -6,7 +6,7 @@ import pandas
 import pytest
 
 from explainlib.studies.bilevel import MAKERS
-from explainlib.studies.documents import fill_document
+from tests.studies.documents.filling import filled as filled_mark
 
 GIVEN = {"inner": "proximal", "accuracy_solved": 0.8}
 MADE = {"task influence": (0.03, 0.999, 1.0), "Gamma": (0.998, 0.6, 0.1), "direct": (1.0, float("nan"), 0.2)}
@@ -39,8 +39,7 @@ def runs():
 
 
 def filled(words, runs):
-    made = fill_document(f"<!--{words}-->x<!--/-->", runs, pandas.DataFrame(), MAKERS)
-    return made.removeprefix(f"<!--{words}-->").removesuffix("<!--/-->")
+    return filled_mark(words, runs, MAKERS)
 
 
 def lines(words, runs):
@@ -75,7 +74,7 @@ def test_distances_shares_and_lengths(runs):
     assert filled("gap digits proximal task influence", runs).startswith(".015 [")
     assert filled("cost digits proximal task influence", runs) == "25%"  # both seeds alike
     assert filled("once digits proximal direct", runs) == "5%"
-    assert filled("elsewhere digits proximal", runs) == "1 of 2 tasks, by 40% to 40%"
+    assert filled("elsewhere digits proximal", runs) == "1 of 2 tasks, by 40%"
     assert filled("length digits Gamma", runs) == ".3% to .3%"  # .998^2 = 1 + r^2 - 1.2 r
 
 

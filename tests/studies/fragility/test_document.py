@@ -5,17 +5,17 @@ from __future__ import annotations
 import pandas
 import pytest
 
-from explainlib.studies.documents import MARK, fill_document
+from explainlib.studies.documents import MARK
 from explainlib.studies.fragility import MAKERS
 from explainlib.studies.fragility.bench import KINDS
 from explainlib.studies.fragility.claims import MEASURE
 from explainlib.studies.fragility.design.document import TABLES
 from explainlib.studies.fragility.document import ROWS
+from tests.studies.documents.filling import filled as filled_mark
 
 
 def filled(words, **tables):
-    made = fill_document(f"<!--{words}-->x<!--/-->", {"run": tables}, pandas.DataFrame(), MAKERS)
-    return made.removeprefix(f"<!--{words}-->").removesuffix("<!--/-->")
+    return filled_mark(words, {"run": tables}, MAKERS)
 
 
 def repeats(**columns):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas
 import pytest
 
-from explainlib.studies.documents import fill_document
 from explainlib.studies.group import MAKERS
+from tests.studies.documents.filling import filled as filled_mark
 
 
 @pytest.fixture
@@ -16,8 +16,7 @@ def runs():
 
 
 def filled(words, runs):
-    made = fill_document(f"<!--{words}-->x<!--/-->", runs, pandas.DataFrame(), MAKERS)
-    return made.removeprefix(f"<!--{words}-->").removesuffix("<!--/-->")
+    return filled_mark(words, runs, MAKERS)
 
 
 def test_marks_read_what_they_name(runs):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas
 import pytest
 
-from explainlib.studies.documents import fill_document
 from explainlib.studies.removal import MAKERS
+from tests.studies.documents.filling import filled as filled_mark
 
 ROWS = pandas.DataFrame(
     [
@@ -33,9 +33,7 @@ QUESTIONS = pandas.DataFrame(
 
 
 def filled(words):
-    runs = {"small": {"removal": ROWS, "questions": QUESTIONS}}
-    made = fill_document(f"<!--{words}-->x<!--/-->", runs, pandas.DataFrame(), MAKERS)
-    return made.removeprefix(f"<!--{words}-->").removesuffix("<!--/-->")
+    return filled_mark(words, {"small": {"removal": ROWS, "questions": QUESTIONS}}, MAKERS)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas
 import pytest
 
-from explainlib.studies.documents import fill_document
 from explainlib.studies.representers import MAKERS
+from tests.studies.documents.filling import filled as filled_mark
 
 AREAS = {"auc": 1.5, "auc_low": 1.25, "auc_high": 1.75}
 
@@ -29,8 +29,7 @@ def runs():
 
 
 def filled(words, runs):
-    made = fill_document(f"<!--{words}-->x<!--/-->", runs, pandas.DataFrame(), MAKERS)
-    return made.removeprefix(f"<!--{words}-->").removesuffix("<!--/-->")
+    return filled_mark(words, runs, MAKERS)
 
 
 @pytest.mark.parametrize(

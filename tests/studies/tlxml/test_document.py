@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas
 import pytest
 
-from explainlib.studies.documents import fill_document
 from explainlib.studies.tlxml import MAKERS
+from tests.studies.documents.filling import filled as filled_mark
 
 COUNTS = {
     "512": [9, 8],
@@ -67,8 +67,7 @@ TABLES = {
 
 
 def filled(words):
-    made = fill_document(f"<!--{words}-->x<!--/-->", {"glyphs": TABLES}, pandas.DataFrame(), MAKERS)
-    return made.removeprefix(f"<!--{words}-->").removesuffix("<!--/-->")
+    return filled_mark(words, {"glyphs": TABLES}, MAKERS)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ The study's own words of a mark (``studies.documents``):
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import numpy as np
 import pandas
 
 from explainlib.studies.claims import mean_interval
-from explainlib.studies.documents import Maker, Tables, interval_text, number_text, table_text
+from explainlib.studies.documents import Maker, Tables, mean_text, number_text, range_text, table_text
 from explainlib.studies.fragility.design.averages import STATES
 from explainlib.studies.fragility.design.bayes import RIDGE
 from explainlib.studies.fragility.design.claims import average_gain, bayesian_gain
@@ -32,9 +32,8 @@ SPEARMAN = "spearman_highest_loss"
 WHOLE = "150 flowers"
 
 
-def _number(value: float | int) -> str:
-    """Return two digits, without the zero before the point."""
-    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.2f}").replace("-.00", ".00")
+def _number(value: Real) -> str:
+    return number_text(value, ".2f")
 
 
 def said(values: Sequence[float]) -> str:
@@ -215,17 +214,6 @@ def _made(tables: Tables, name: str) -> str:
     return TABLES[name](tables)
 
 
-def range_text(values: Sequence[float], form: str) -> str:
-    """Return the least to the largest, or the only one.
-
-    Args:
-        values: at least one.
-        form: of each.
-    """
-    texts = [number_text(end(values), form) for end in (min, max)]
-    return texts[0] if len(values) == 1 else " to ".join(texts)
-
-
 def _cells_range(tables: Tables, words: str) -> str:
     form, pairs = words.split(" ", 1)
     table = _compared(tables)
@@ -254,12 +242,12 @@ def _solved_over_trained(tables: Tables, words: str) -> str:
 
 def _bayesian_gain(tables: Tables, words: str) -> str:
     form, cost = words.split()
-    return interval_text(mean_interval(list(bayesian_gain(tables["bayes"], cost).values())), form)
+    return mean_text(bayesian_gain(tables["bayes"], cost).values(), form)
 
 
 def _average_gain(tables: Tables, words: str) -> str:
     form, ridge, a, b = words.split()
-    return interval_text(mean_interval(list(average_gain(tables["averages"], ridge != "none", a, b).values())), form)
+    return mean_text(average_gain(tables["averages"], ridge != "none", a, b).values(), form)
 
 
 MAKERS: dict[str, Maker] = {
