@@ -23,6 +23,7 @@ WITHOUT_LEARN2LEARN = $(LEARN2LEARN) did not build (it needs gcc and the headers
 # More arguments for JupyterLab (make lab), pytest (make test) or the notebook tool (make notebooks).
 ARGS ?=
 NOTEBOOK := notebooks/00_start_here.ipynb
+LAB_SETTINGS := docs/lab
 ROOT_FLAG := $(shell test "$$(id -u)" = 0 && echo --allow-root || true)
 
 # One thread a process: the tests run in two processes, and small problems are slower with more threads.
@@ -67,7 +68,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@touch $@
 
 lab: $(STAMP) ## open JupyterLab on the start notebook (ARGS="--no-browser --port 8899" passes more to it)
-	$(BIN)/jupyter lab $(ROOT_FLAG) --ServerApp.root_dir=. $(NOTEBOOK) $(ARGS)
+	$(BIN)/jupyter lab $(ROOT_FLAG) --ServerApp.root_dir=. --LabApp.app_settings_dir=$(CURDIR)/$(LAB_SETTINGS) $(NOTEBOOK) $(ARGS)
 
 panels: $(STAMP) ## serve all panels as pages, without the notebooks (ARGS="--ip 0.0.0.0" lets other machines in)
 	$(THREADS) $(BIN)/python -m explainlib panels $(ARGS)

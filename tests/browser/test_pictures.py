@@ -1,4 +1,4 @@
-"""Every still picture of every notebook is seen in JupyterLab as ``make lab`` starts it."""
+"""In JupyterLab as ``make lab`` starts it: every still picture is seen, and no line of code is cut."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import nbformat
 import pytest
 
 SEEN = "images => images.map(image => [image.getAttribute('alt') || image.src, image.complete && image.naturalWidth])"
+
+WIDTHS = "cells => cells.map(cell => [cell.scrollWidth, cell.clientWidth, cell.querySelectorAll('.cm-line').length])"
 
 
 def still_pictures(path):
@@ -47,3 +49,16 @@ def test_every_still_picture_is_seen(page, lab_as_started, repository):
         images = page.locator(".jp-MarkdownOutput img").evaluate_all(SEEN)
         assert {alt for alt, _ in images} >= set(pictures), name
         assert all(width for _, width in images), [alt for alt, width in images if not width]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.flaky(reruns=1)
+def test_no_line_of_code_scrolls_sideways(page, lab_as_started):
+    """A narrow window wraps the lines, by the settings in docs/lab."""
+    page.set_viewport_size({"width": 640, "height": 800})
+    page.goto(f"{lab_as_started}/lab/tree/notebooks/07_tlxml_distributions.ipynb?reset")
+    page.locator(".jp-CodeCell .cm-scroller").nth(3).wait_for(timeout=60_000)
+    page.wait_for_timeout(1500)
+    cells = page.locator(".jp-CodeCell .cm-scroller").evaluate_all(WIDTHS)
+    assert len(cells) >= 4 and max(lines for *_, lines in cells) >= 6, "nothing long is in sight"
+    assert all(needed <= there for needed, there, _ in cells), cells
