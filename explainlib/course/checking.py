@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-from explainlib.course.exercises import EXERCISES, Exercise, Unreadable, undisturbed
+from explainlib.course.exercises import EXERCISES, Exercise, Number, Unreadable, undisturbed
 from explainlib.course.ledger import record, wrong_tries
 
 
@@ -57,18 +57,25 @@ def check(exercise: str, answer: object) -> Verdict:
         return Verdict(str(exercise)[:40], False, said, compared=False)
     try:
         with undisturbed():
-            given = about.form.read(answer)
-            right = about.form.same(given, about.form.read(about.answer()))
-            text = "" if right else _hint(about, given)
+            given, computed = about.form.read(answer), about.form.read(about.answer())
+            right = about.form.same(given, computed)
+            text = "" if right else _hint(about, given, computed)
     except Unreadable as error:
         return Verdict(exercise, False, str(error), compared=False)
     record(exercise, right)
     return Verdict(exercise, right, text)
 
 
-def _hint(about: Exercise, given: object) -> str:
-    """Return the hint of the typical mistake that gives this answer; of none, the exercise's own next hint."""
+def _hint(about: Exercise, given: object, computed: object) -> str:
+    """Return that a right number was rounded, or the hint of the typical mistake, or the exercise's own next hint."""
+    if isinstance(about.form, Number) and (digits := about.form.rounded(given, computed)):
+        return f"Close: {_digits(digits)} not enough. The check takes {about.form.words}; give the number unrounded."
     for mistake in about.mistakes:
         if about.form.same(given, about.form.read(mistake.answer())):
             return mistake.hint
     return about.hints[min(wrong_tries(about.id), len(about.hints) - 1)]
+
+
+def _digits(number: int) -> str:
+    """Return a number of significant digits as the subject of a sentence, with its verb."""
+    return "one significant digit is" if number == 1 else f"{number} significant digits are"

@@ -51,6 +51,24 @@ def test_the_right_answer_and_each_typical_mistake(name):
     assert [row["tries"] for row in xl.report().rows()] == [1], "the first answer was right, later ones do not count"
 
 
+@pytest.mark.parametrize("name", [name for name, each in EXERCISES.items() if isinstance(each.form, Number)])
+def test_a_rounded_answer_is_called_close(name):
+    right = float(computed(EXERCISES[name].answer))
+    for digits, said in ((1, "one significant digit is"), (2, "2 significant digits are")):
+        given = float(f"{right:.{digits}g}")
+        verdict = xl.check(name, given)
+        accurate = abs(given - right) <= EXERCISES[name].form.tolerance * abs(right)
+        shorter = digits == 2 and given == float(f"{right:.1g}")
+        assert verdict.right == accurate
+        assert accurate or shorter or verdict.text.startswith(f"Close: {said} not enough"), verdict
+        assert "Close" not in xl.check(name, given * 1.6).text, "another number is no rounding"
+
+
+def test_tolerances_are_said_in_percent():
+    assert Number(2e-3).words == "a number, within 0.2%" and Number().words == "a number, within 1%"
+    assert Numbers((2,), 1e-6).words == "numbers of shape [2], within 0.0001% of its norm"
+
+
 NONSENSE = [
     None, ..., float("nan"), float("inf"), [], "", "word", {}, object(), 1j, True, b"1", [[1, 2], [3]], ["a", "b"],
     torch.zeros(3, 3, 3), numpy.array([float("nan")]), [1.0, None], int, torch.zeros(0),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 NUMBERS = "biuf"  # numpy's kinds of real numbers
+ROUNDED = 3  # significant digits to which people round
 
 
 class Unreadable(ValueError):
@@ -44,6 +45,11 @@ def _array(answer: object, expected: str) -> Tensor:
     return numbers
 
 
+def _percent(share: float) -> str:
+    """Return a small share in percent, such as "0.1%"."""
+    return f"{100 * share:.3g}%"
+
+
 @dataclass(frozen=True)
 class Number:
     """One real number, right within a relative tolerance."""
@@ -53,7 +59,7 @@ class Number:
     @property
     def words(self) -> str:
         """What is expected."""
-        return f"a number, within {self.tolerance:.0%}"
+        return f"a number, within {_percent(self.tolerance)}"
 
     def read(self, answer: object) -> float:
         """Return the number; a tensor, array or list of one element will do."""
@@ -65,6 +71,10 @@ class Number:
     def same(self, one: float, other: float) -> bool:
         """Return whether two numbers agree within the tolerance, relative to the computed one."""
         return abs(one - other) <= self.tolerance * abs(other)
+
+    def rounded(self, one: float, other: float) -> int | None:
+        """Return to how many significant digits ``other`` was rounded to give ``one``; None if it is no rounding."""
+        return next((digits for digits in range(1, ROUNDED + 1) if float(f"{other:.{digits}g}") == one), None)
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Numbers:
     @property
     def words(self) -> str:
         """What is expected."""
-        accuracy = f"within {self.tolerance:.0%} of its norm" if self.tolerance else "all of them exactly"
+        accuracy = f"within {_percent(self.tolerance)} of its norm" if self.tolerance else "all of them exactly"
         return f"numbers of shape {list(self.shape)}, {accuracy}"
 
     def read(self, answer: object) -> Tensor:
