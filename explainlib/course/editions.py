@@ -1,7 +1,7 @@
 """Editions of the notebooks: the student's, without solutions and outcomes, and the solutions, to run and read.
 
 The instructor's edition is the committed one. Both others are made from it, so that there is one source; they stand in
-folders of their own, with the pictures they show.
+folders of their own, with the pictures and pages that they link to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BANNER = (
 ANSWER_LINE = "**My prediction:** *double-click here and write it down before you run the next cell.*"
 WORK = '# Exercise {0}: put what you found in the place of the dots.\nanswer = ...\n\nxl.check("{0}", answer)'
 INVITATION = "# Your answer here."
-PICTURE = re.compile(r"(!\[[^\]]*\]\()(?!\w+:)([^)]+)(\))")
+FILE = re.compile(r"(\]\()(?!\w+:)([^)#]+\.(?:png|md))(\))")
 BLOCK_END = re.compile(r"\n\n(?=#|\*\*Run\b|<details)")
 HEADING = re.compile(r"\*\*(\d\d\.\d+) ")
 # What the instructor's edition says of its own cells, and what a student's says instead.
@@ -123,8 +123,8 @@ def _renumbered(notebook: NotebookNode, cells: Sequence[NotebookNode]) -> Notebo
     return notebook
 
 
-def with_pictures(notebook: NotebookNode, source: Path, target: Path) -> NotebookNode:
-    """Copy the pictures that a notebook takes from files into ``target/pictures``, and point to the copies.
+def with_files(notebook: NotebookNode, source: Path, target: Path) -> NotebookNode:
+    """Copy the pictures and pages that a notebook links to below ``target``, and point to the copies.
 
     Args:
         notebook: changed in place, and returned.
@@ -132,20 +132,23 @@ def with_pictures(notebook: NotebookNode, source: Path, target: Path) -> Noteboo
         target: the folder of the edition.
 
     Raises:
-        FileNotFoundError: a picture that is not there.
+        FileNotFoundError: a link to a file that is not there.
     """
 
     def moved(link: re.Match) -> str:
         path = source / link.group(2)
         if not path.is_file():
-            raise FileNotFoundError(f"{link.group(2)}, a picture of the notebook, is not in {source}; repair the link.")
-        (target / "pictures").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target / "pictures" / path.name)
-        return f"{link.group(1)}pictures/{path.name}{link.group(3)}"
+            raise FileNotFoundError(
+                f"{link.group(2)}, which a notebook links to, is no file in {source}; mend the link."
+            )
+        folder = "pages" if path.suffix == ".md" else "pictures"
+        (target / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / folder / path.name)
+        return f"{link.group(1)}{folder}/{path.name}{link.group(3)}"
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = PICTURE.sub(moved, cell.source)
+            cell.source = FILE.sub(moved, cell.source)
     return notebook
 
 

@@ -20,7 +20,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from explainlib.course.anatomy import complaints, hidden_outputs
-from explainlib.course.editions import refuse_folders, solutions_edition, student_edition, with_pictures
+from explainlib.course.editions import refuse_folders, solutions_edition, student_edition, with_files
 from explainlib.storage import write_text
 
 KEPT_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
@@ -192,6 +192,6 @@ def editions(
     written = []
     for folder, edition in zip(folders, (partial(student_edition, graded=graded), solutions_edition), strict=True):
         for path in found if folder is not None else ():
-            made = with_pictures(edition(nbformat.read(path, as_version=4)), path.parent, folder)
+            made = with_files(edition(nbformat.read(path, as_version=4)), path.parent, folder)
             written.append(write(made, folder / path.name))
     return written

@@ -26,6 +26,7 @@ from explainlib.storage import write_text
 REVEAL = "https://unpkg.com/reveal.js@4.0.2"  # nbconvert's own default; a folder with a copy works offline
 HEADING = re.compile(r"^(#+)\s+\S")
 FENCE = re.compile(r"^\s*(?:```|~~~)")
+MARKDOWN = re.compile(r"(\]\()(\.\./[^)#]+\.md)(\))")
 STILL = re.compile(r"(!\[[^\]]*\]\()([^()\s:]+\.png)(\))")  # a still picture beside the notebooks
 LINK = re.compile(r"(\]\()([^()\s/]+)\.ipynb(\))")
 PAGE = 24  # lines that a slide holds
@@ -140,9 +141,10 @@ def _described(deck: NotebookNode) -> NotebookNode:
 
 
 def _linked(deck: NotebookNode, names: set[str], here: Path, folder: Path) -> NotebookNode:
-    """Take still pictures in, and let links to notebooks lead to their slides, or to the notebook if it has none."""
+    """Take still pictures in; links lead to the slides of a notebook, to itself if it has none, and to pages."""
     for cell in (cell for cell in deck.cells if cell.cell_type == "markdown"):
         cell.source = LINK.sub(lambda found: found[1] + _target(found[2], names, here, folder) + found[3], cell.source)
+        cell.source = MARKDOWN.sub(lambda found: found[1] + _from(folder, here / found[2]) + found[3], cell.source)
         stills = {name: here / name for _, name, _ in STILL.findall(cell.source) if (here / name).is_file()}
         for name, path in stills.items():
             cell.source = cell.source.replace(f"({name})", f"(attachment:{path.name})")
@@ -154,4 +156,9 @@ def _linked(deck: NotebookNode, names: set[str], here: Path, folder: Path) -> No
 def _target(name: str, names: set[str], here: Path, folder: Path) -> str:
     if name in names:
         return f"{name}.slides.html"
-    return Path(os.path.relpath(here / f"{name}.ipynb", folder)).as_posix()
+    return _from(folder, here / f"{name}.ipynb")
+
+
+def _from(folder: Path, path: Path) -> str:
+    """Return the link to a file, from a page in the folder."""
+    return Path(os.path.relpath(path, folder)).as_posix()

@@ -81,6 +81,8 @@ def test_pictures_come_along_and_links_work(written):
                 assert not link.startswith("..") and (folder / link).is_file(), f"{path.name}: {link}"
                 found += link.endswith(".png")
     assert found >= 12
+    glossary = (written / "student" / "pages" / "glossary.md").read_text()
+    assert glossary.startswith("# Glossary") and "](" not in glossary, "its own links would lead nowhere"
     assert not list((written / "student").rglob("*solution*"))
 
 

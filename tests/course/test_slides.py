@@ -66,7 +66,7 @@ def lecture(tmp_path):
     (tmp_path / "docs" / "still.png").write_bytes(base64.b64decode(PIXEL))
     picture = new_output("display_data", data={"image/png": PIXEL, "text/plain": "Picture: a & b"})
     cells = [
-        text("# Lecture\n\n[next](02_b.ipynb) and [the rest](03_c.ipynb)\n\n![A still](../docs/still.png)"),
+        text("# Lecture\n\n[next](02_b.ipynb) and [the rest](03_c.ipynb), in [words](../docs/words.md)\n\n![A still](../docs/still.png)"),
         new_code_cell("print(12345)", outputs=[picture, new_output("stream", text="12345")], execution_count=1),
     ]
     (tmp_path / "notebooks").mkdir()
@@ -81,6 +81,7 @@ def test_a_page_holds_its_pictures_and_leads_to_other_slides(lecture):
     page = first.read_text()
     assert (first.name, second.name) == ("01_a.slides.html", "02_b.slides.html")
     assert 'href="02_b.slides.html"' in page and 'href="../../notebooks/03_c.ipynb"' in page
+    assert 'href="../../docs/words.md"' in page
     assert "../docs/still.png" not in page and page.count(f"data:image/png;base64,{PIXEL}") == 2
     assert 'alt="Picture: a &amp; b"' in page and "No description" not in page
     assert "reveal.js@" in page and "12345" in page and 'class="nv"' not in page
