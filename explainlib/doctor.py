@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +37,7 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s#;]+)")
 REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)[^;]*(?:;.*extra == ['\"](\w+)['\"])?")
 HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
 MARKS = {True: "ok ", False: "gap"}
+DATA = "data "  # how the subject of a data set begins
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,10 @@ def data_findings() -> list[Finding]:
     """Return one finding for each registered data set."""
     from explainlib import datasets
 
+    entries = {entry.name: entry for entry in [*datasets.pool_catalogue(), *datasets.catalogue()]}  # one line a name
     return [
-        Finding(f"data {entry.name}", entry.found or "not found", "" if entry.found else entry.how)
-        for entry in [*datasets.catalogue(), *(e for e in datasets.pool_catalogue() if e.name != "digits")]
+        Finding(f"{DATA}{name}", entry.found or "not found", "" if entry.found else entry.how)
+        for name, entry in entries.items()
     ]
 
 
@@ -224,6 +227,15 @@ def report(device: str = "auto") -> str:
         device: the one asked for, as in ``compute.chosen_device``.
     """
     found = findings(device)
-    gaps = sum(not finding.ok for finding in found)
-    closing = "Nothing is missing." if not gaps else f"{gaps} gap{'s' * (gaps > 1)}; each names what to do."
-    return shorten("\n".join([*map(str, found), closing]))
+    return shorten("\n".join([*map(str, found), _closing([each for each in found if not each.ok])]))
+
+
+def _closing(gaps: Sequence[Finding]) -> str:
+    """Return the last line: how many gaps there are, and whether a notebook stops at them."""
+    if not gaps:
+        return "Nothing is missing."
+    data = sum(gap.subject.startswith(DATA) for gap in gaps)
+    said = f"{len(gaps)} gap{'s' * (len(gaps) > 1)}; each names what to do."
+    if data == len(gaps):
+        return f"{said} All are data that no notebook needs."
+    return f"{said} {data} of them are data that no notebook needs." if data else said

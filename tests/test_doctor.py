@@ -38,7 +38,7 @@ def test_report_names_everything_it_looks_at():
         "data mnist:",
     ):
         assert f"] {subject}" in text
-    assert doctor.__doc__ and text.splitlines()[-1].endswith(("missing.", "what to do."))
+    assert doctor.__doc__ and text.splitlines()[-1].startswith(("Nothing is missing.", "1 gap; ")) or " gaps; " in text
 
 
 def test_learn2learn_is_not_imported():
@@ -88,6 +88,27 @@ def test_outside_the_repository_the_remedy_is_pip(monkeypatch, tmp_path):
     assert doctor.in_repository(tmp_path) and doctor.install_command("voila", tmp_path) == "make env"
 
 
+def test_the_last_line_says_which_gaps_stop_nobody(monkeypatch):
+    ok, data, package = (
+        doctor.Finding("python", "3.11"),
+        doctor.Finding("data x", "not found", "put it there"),
+        doctor.Finding("torch", "not installed", "make env"),
+    )
+    for found, said in (
+        ([ok], "Nothing is missing."),
+        ([ok, data], "1 gap; each names what to do. All are data that no notebook needs."),
+        ([package, data, data], "3 gaps; each names what to do. 2 of them are data that no notebook needs."),
+        ([package, ok], "1 gap; each names what to do."),
+    ):
+        monkeypatch.setattr(doctor, "findings", lambda device, found=found: found)
+        assert doctor.report().splitlines()[-1] == said
+
+
+def test_every_data_set_has_one_line():
+    subjects = [finding.subject for finding in doctor.data_findings()]
+    assert len(subjects) == len(set(subjects)) >= 12
+
+
 def test_no_finding_of_an_installed_package_names_make(monkeypatch, tmp_path):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
@@ -129,7 +150,7 @@ def test_reports_hide_where_this_machine_keeps_things(monkeypatch):
 def test_missing_data_are_a_gap(monkeypatch):
     entry = SimpleNamespace(name="mnist", found=None, how="fetch it")
     monkeypatch.setattr(datasets, "catalogue", lambda: [entry])
-    monkeypatch.setattr(datasets, "pool_catalogue", lambda: [SimpleNamespace(name="digits", found="embedded", how="")])
+    monkeypatch.setattr(datasets, "pool_catalogue", lambda: [SimpleNamespace(name="mnist", found="embedded", how="")])
     assert doctor.data_findings() == [doctor.Finding("data mnist", "not found", "fetch it")]
 
 

@@ -66,7 +66,9 @@ def lecture(tmp_path):
     (tmp_path / "docs" / "still.png").write_bytes(base64.b64decode(PIXEL))
     picture = new_output("display_data", data={"image/png": PIXEL, "text/plain": "Picture: a & b"})
     cells = [
-        text("# Lecture\n\n[next](02_b.ipynb) and [the rest](03_c.ipynb), in [words](../docs/words.md)\n\n![A still](../docs/still.png)"),
+        text(
+            "# Lecture\n\n[next](02_b.ipynb) and [the rest](03_c.ipynb), in [words](../docs/words.md)\n\n![A still](../docs/still.png)"
+        ),
         new_code_cell("print(12345)", outputs=[picture, new_output("stream", text="12345")], execution_count=1),
     ]
     (tmp_path / "notebooks").mkdir()
