@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import explainlib as xl
 from explainlib.curvature.empirical_fisher import empirical_fisher_factor, empirical_fisher_operator
-from explainlib.curvature.gauss_newton import gauss_newton_factor
+from explainlib.curvature.gauss_newton import gauss_newton_blocks, gauss_newton_factor
 from tests.problems import (
     convolution,
     dense_gauss_newton,
@@ -188,3 +188,13 @@ def test_float32_gives_float32(matrix, name):
     got = matrix(coarse)
     assert got.dtype == torch.float32 and relative_error(got.double(), matrix(risk)) < 1e-5
     assert curvature.top_eigenvalues(coarse, 1).dtype == torch.float32
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_blocks_are_the_diagonal_blocks_of_the_matrix(weighted):
+    risk = somewhere(logistic_risk(20))
+    risk = risk.reweighted(torch.linspace(0.5, 2, risk.n).double()) if weighted else risk
+    places = risk.head.matrix(torch.arange(float(risk.p)).double()).long()  # [C, d]: where output c's parameters stand
+    matrix = curvature.gauss_newton(risk)
+    blocks = torch.stack([matrix[place][:, place] for place in places])
+    assert torch.allclose(gauss_newton_blocks(risk), blocks, rtol=1e-12)

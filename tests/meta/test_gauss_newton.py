@@ -6,6 +6,7 @@ from torch.func import grad, jacrev
 
 import explainlib as xl
 from explainlib.datasets import Tasks
+from explainlib.derivatives import vmap
 from explainlib.meta import Maml, ProtoNet, gauss_newton_buffer, gauss_newton_rows
 from explainlib.meta.gauss_newton import filled_buffer, float64_gram, leading_rows, softmax_factors
 from explainlib.meta.gauss_newton.rows import task_rows
@@ -217,3 +218,19 @@ def test_bad_sizes_are_refused(options, says):
     learner = tanh_maml()
     with pytest.raises((ValueError, TypeError, ImportError), match=says):
         gauss_newton_buffer(learner, learner.w0, random_tasks(3), **options)
+
+
+@pytest.mark.parametrize(("tasks_in_memory", "size"), [(96, 2), (95, 1), (1, 1)])
+def test_a_batch_of_rows_takes_a_share_of_the_memory(tasks_in_memory, size, monkeypatch):
+    """A task has 12 queries, whose rows are taken together: 4 x 12 times the memory of its loss."""
+    learner, tasks, seen = tanh_maml(), random_tasks(3), []
+    want = gauss_newton_rows(learner, learner.w0, tasks)
+
+    def recorded(function, in_dims=0, **options):
+        seen.append(options.get("chunk_size"))
+        return vmap(function, in_dims, **options)
+
+    monkeypatch.setattr("explainlib.meta.gauss_newton.rows.vmap", recorded)
+    monkeypatch.setattr(Maml, "chunk", lambda self, tasks: tasks_in_memory)
+    torch.testing.assert_close(gauss_newton_rows(learner, learner.w0, tasks), want)
+    assert [chunk for chunk in seen if chunk is not None] == [size]

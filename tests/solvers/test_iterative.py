@@ -244,17 +244,14 @@ def test_preconditioner_is_the_inverse_hessian_or_nothing():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_blocks_are_the_diagonal_blocks_of_the_matrix(weighted):
-    from explainlib.curvature.gauss_newton import gauss_newton_blocks
-
+def test_without_room_for_the_matrix_its_diagonal_blocks_are_inverted(weighted):
     risk, rhs = logistic_risk(), normal(3, 12)
     risk = risk.reweighted(torch.linspace(0.5, 2, risk.n).double()) if weighted else risk
     as_matrix = risk.head.matrix(torch.arange(12.0).double()).long()  # [C, d]: where output c's parameters stand
     damped = xl.curvature.gauss_newton(risk) + 0.2 * torch.eye(12).double()
     want = torch.zeros_like(rhs)
-    for c, place in enumerate(as_matrix):
+    for place in as_matrix:
         block = damped[place][:, place]
-        assert torch.allclose(gauss_newton_blocks(risk)[c] + 0.2 * torch.eye(4).double(), block)
         want[:, place] = torch.linalg.solve(block, rhs[:, place].T).T
     assert torch.allclose(preconditioner(risk, damping=0.2, up_to=5)(rhs), want)
     product = xl.curvature.hessian_product
