@@ -220,7 +220,7 @@ def test_bad_sizes_are_refused(options, says):
         gauss_newton_buffer(learner, learner.w0, random_tasks(3), **options)
 
 
-@pytest.mark.parametrize(("tasks_in_memory", "size"), [(96, 2), (95, 1), (1, 1)])
+@pytest.mark.parametrize(("tasks_in_memory", "size"), [(96, 2), (95, 1), (47, 1)])
 def test_a_batch_of_rows_takes_a_share_of_the_memory(tasks_in_memory, size, monkeypatch):
     """A task has 12 queries, whose rows are taken together: 4 x 12 times the memory of its loss."""
     learner, tasks, seen = tanh_maml(), random_tasks(3), []
@@ -233,4 +233,4 @@ def test_a_batch_of_rows_takes_a_share_of_the_memory(tasks_in_memory, size, monk
     monkeypatch.setattr("explainlib.meta.gauss_newton.rows.vmap", recorded)
     monkeypatch.setattr(Maml, "chunk", lambda self, tasks: tasks_in_memory)
     torch.testing.assert_close(gauss_newton_rows(learner, learner.w0, tasks), want)
-    assert [chunk for chunk in seen if chunk is not None] == [size]
+    assert set(seen) - {None} == {size}
