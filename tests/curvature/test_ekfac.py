@@ -240,8 +240,9 @@ def test_what_has_no_block_is_left_out_with_a_warning_as_if_not_trained():
     test = classes(4, seed=5)
     want = xl.influence.loss_influence(own, test, curvature="ekfac")
     assert relative_error(xl.influence.loss_influence(risk, test, curvature=ekfac), want) < 1e-12
-    with pytest.raises(UncoveredError, match="place is none; choose others with Risk"):
+    with pytest.raises(UncoveredError, match="place is none; choose others with Risk") as raised:
         Ekfac(risk)
+    assert raised.value.covered == ["layer.weight", "layer.bias"], "the remedy names those that have a block"
     with pytest.raises(UncoveredError, match="place is none.*curvature='gauss_newton'"):
         xl.influence.loss_influence(risk, test, curvature="ekfac")
 
