@@ -1,23 +1,33 @@
-"""Threads, denormals and devices: a suitable thread count, denormals flushed, both restored afterwards.
+"""Threads, denormals, freed memory and devices: a suitable thread count, denormals flushed, both restored afterwards.
 
 Two traps are bigger than any algorithm here. torch's thread pool can make small double-backward work 20 times slower
 than one thread; and trained models have many gradients below the smallest normal number (denormals), on which a
 processor is 20 to 30 times slower. Every compute entry point therefore runs inside ``settings``: denormals count as
 zero, small problems use one thread, and the caller finds both as they were.
 
+A third one: glibc gives freed arrays of some hundred KB back to the system at once, and each new one begins with a
+page fault for every 4 KB, which took half of the time of batched derivatives. The first entry point therefore asks
+glibc to keep up to ``KEPT`` freed bytes in the process. It stays so; whoever set ``MALLOC_TRIM_THRESHOLD_``,
+``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES`` keeps the own choice.
+
 Set the environment variable ``EXPLAINLIB_THREADS`` to choose the thread count for all problems yourself.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import torch
 
+KEPT = 2**26  # freed bytes that stay with the process
+TRIM_THRESHOLD, MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -1, -3, 2**25  # of mallopt, in glibc's malloc.h
+OWN_CHOICES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 SMALL_WORK = 20_000_000  # examples x parameters; below this, waking a second thread costs more than it brings
 
 P = ParamSpec("P")
@@ -53,6 +63,18 @@ def threads_for(work: int) -> int:
     return 1 if work < SMALL_WORK else torch.get_num_threads()
 
 
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed memory, once a process; return whether it was asked and agreed.
+
+    False where malloc is another one, or where the user's environment has set it.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in OWN_CHOICES):
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)) and bool(mallopt(TRIM_THRESHOLD, KEPT))
+
+
 @contextmanager
 def settings(work: int = 0) -> Iterator[None]:
     """Flush denormals and use ``threads_for(work)`` inside the block; restore both at its end, errors included.
@@ -65,6 +87,7 @@ def settings(work: int = 0) -> Iterator[None]:
         with torch.inference_mode(False), torch.enable_grad():
             yield
         return
+    keep_freed_memory()
     threads, flushed = torch.get_num_threads(), flushes_denormals()
     wanted = threads_for(work)
     _inside = True
