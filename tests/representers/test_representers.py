@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import brentq
 from torch import nn
 from torch.func import functional_call, jacrev
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from explainlib import NotAtMinimumWarning, Risk
 from explainlib.curvature import empirical_fisher, gauss_newton, hessian
@@ -20,6 +21,7 @@ from explainlib.representers import (
     target_importance,
     tracking_importance,
 )
+from explainlib.representers.importance import probabilities
 from explainlib.solvers import SolverError
 from explainlib.training import Trajectory, fit, minimise
 from tests.problems import normal, relative_error
@@ -162,6 +164,41 @@ def test_surrogate_is_optimal(loss):
     for seed in range(3):
         step = 1e-3 * torch.randn(9, 3, generator=torch.Generator().manual_seed(seed), dtype=D)
         assert objective(alpha + step) >= objective(alpha)
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+@pytest.mark.parametrize("l2", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("rank", [6, 60])
+def test_the_surrogate_satisfies_its_equation(outputs, l2, rank):
+    """Eq. (6), and the same alpha from steps that solve dense equations, also where K has a null space."""
+    root, f = normal(60, rank, seed=1), 3 * normal(60, outputs, seed=2)
+    gram, ridge = root @ root.T, 60 * l2
+    alpha = surrogate_importance(gram, f, loss="cross_entropy", l2=l2, tolerance=1e-11)
+    wanted = probabilities(f)
+    assert (alpha + (probabilities(gram @ alpha) - wanted) / ridge).norm() < 1e-10 * alpha.norm()
+    dense = alpha + 1e-4 * normal(60, outputs, seed=3)
+    for _ in range(30):
+        s = probabilities(gram @ dense)
+        curved = torch.diag_embed(s) - s[:, :, None] * s[:, None]
+        system = torch.einsum("nce,nm->ncme", curved, gram).reshape(60 * outputs, -1) / ridge + torch.eye(60 * outputs)
+        dense = dense - torch.linalg.solve(system, (dense + (s - wanted) / ridge).flatten()).view_as(dense)
+    assert relative_error(alpha, dense) < 1e-9
+
+
+def test_the_surrogate_forms_nothing_of_all_examples_and_outputs(monkeypatch):
+    """400 examples of 10 outputs: a matrix of 4,000 x 4,000 would be 128 MB, and nothing is larger than K."""
+    root, sizes = normal(400, 20, seed=1), []
+    gram = root @ root.T
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            sizes.extend(part.numel() for part in (out if isinstance(out, tuple | list) else [out]) if isinstance(part, torch.Tensor))  # fmt: skip
+            return out
+
+    with Sizes():
+        surrogate_importance(gram, 3 * normal(400, 10, seed=2), loss="cross_entropy", l2=1e-3)
+    assert 10_000 < max(sizes) <= 400 * 400
 
 
 def test_one_output_is_a_logistic_regression():
