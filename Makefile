@@ -83,7 +83,7 @@ site: $(SITE_STAMP) ## build the course, its documentation and the reference as 
 
 test: $(STAMP) ## run every check: style, tests, doctests, all notebooks against their saved outputs, browser
 	$(BIN)/ruff check .
-	$(THREADS) $(BIN)/python -m pytest tests explainlib notebooks -n 3 --dist loadfile --durations 15 -rs \
+	$(THREADS) $(BIN)/python -m pytest tests explainlib notebooks -n 2 --dist loadfile --durations 15 -rs \
 		--nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(ARGS)
 
 notebooks: $(STAMP) ## run all notebooks again and save their outputs

@@ -12,7 +12,6 @@ Source of the defect: github.com/pytorch/pytorch, issues 175754 (layer norm) and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -22,14 +21,9 @@ from explainlib.derivatives.fused_norms import fused_batch_norm, is_second_order
 
 
 def normalise(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
-    """Return x with mean 0 and variance 1 over ``dims``, in plain operations.
-
-    A mean is a sum divided afterwards, so that its derivatives divide the few sums and not all of x.
-    """
-    dims = tuple(dims)
-    count = math.prod(x.shape[d] for d in dims)
-    centred = x - x.sum(dims, keepdim=True) / count
-    return centred * (centred.square().sum(dims, keepdim=True) / count + eps).rsqrt()
+    """Return x with mean 0 and variance 1 over ``dims``, in plain operations."""
+    centred = x - x.mean(tuple(dims), keepdim=True)
+    return centred * (centred.square().mean(tuple(dims), keepdim=True) + eps).rsqrt()
 
 
 def scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None, *, channel: int | None = None) -> Tensor:

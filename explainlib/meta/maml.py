@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -66,25 +65,13 @@ class Maml(Learner):
 
     def support_loss(self, theta: Float[Tensor, " P"], task: Episode) -> Float[Tensor, ""]:
         """Return the mean cross-entropy of the support at theta."""
-        return self._support_loss(self.parameters.named(theta), task)
+        return cross_entropy(self.parameters.outputs(theta, task.support_x), task.support_y)
 
     def adapted_one(self, w: Float[Tensor, " q"], task: Episode) -> Float[Tensor, " P"]:
         """Return A(w) for one task."""
-        return torch.cat([part.flatten() for part in self._adapted(w, task).values()])
-
-    def loss_one(self, w: Float[Tensor, " q"], task: Episode, ways: int) -> Float[Tensor, ""]:
-        """Return L(w) of one task."""
-        return cross_entropy(self.parameters.call(self._adapted(w, task), task.query_x), task.query_y)
-
-    def _support_loss(self, named: dict[str, Tensor], task: Episode) -> Float[Tensor, ""]:
-        return cross_entropy(self.parameters.call(named, task.support_x), task.support_y)
-
-    def _adapted(self, w: Float[Tensor, " q"], task: Episode) -> dict[str, Tensor]:
-        """Return A(w) by name: in one vector, each higher derivative would cut it and fill the rest with zeros."""
-        theta = self.parameters.named(w)
+        theta = w
         for _ in range(self.steps):
-            gradients = grad(self._support_loss)(theta, task)
-            theta = {name: part - self.inner_lr * gradients[name] for name, part in theta.items()}
+            theta = theta - self.inner_lr * grad(self.support_loss)(theta, task)
         return theta
 
     def outputs_one(self, theta: Float[Tensor, " P"], task: Episode, ways: int) -> Float[Tensor, "r C"]:

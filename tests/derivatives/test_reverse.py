@@ -42,24 +42,3 @@ def test_a_gradient_without_an_outer_one_keeps_no_graph(enabled):
     x = torch.ones(2, requires_grad=True)
     with second_order_norms(), torch.set_grad_enabled(enabled):
         assert grad(cubic)(x, 1.0).requires_grad == enabled, "it has a graph where something outside asks for it"
-
-
-def test_a_gradient_in_tensors_by_name():
-    """A tensor that the function does not read has a gradient of zeros, as torch.func gives it."""
-    at = {
-        "a": torch.tensor([1.0, -2.0]).double(),
-        "b": torch.tensor([3.0]).double(),
-        "unread": torch.ones(2, 2).double(),
-    }
-
-    def value(named, factor):
-        return factor * (named["a"].square().sum() * named["b"]).sum()
-
-    for slopes in both(lambda: grad(value)(at, 2.0)):
-        assert list(slopes) == list(at) and not any(slope.requires_grad for slope in slopes.values())
-        assert torch.equal(slopes["a"], 12 * at["a"]) and torch.equal(slopes["b"], torch.tensor([10.0]).double())
-        assert torch.equal(slopes["unread"], torch.zeros(2, 2).double())
-    twice = {name: part.clone().requires_grad_() for name, part in at.items()}
-    for slopes in both(lambda: grad(value)(twice, 2.0)):
-        (second,) = torch.autograd.grad(slopes["a"].sum(), twice["b"])
-        assert float(second) == pytest.approx(4 * float(at["a"].sum()))
