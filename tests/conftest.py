@@ -1,7 +1,8 @@
 """What all tests share: shapes in signatures are checked while they run, figures need no screen, one thread a process.
 
-The import hook makes beartype check every jaxtyping signature of explainlib. It has to be installed before explainlib
-is imported, and it lives only here: notebooks and users import the package without it.
+The import hook makes beartype check every jaxtyping signature of explainlib, on the calls that ``sampled_checks``
+chooses. It has to be installed before explainlib is imported, and it lives only here: notebooks and users import the
+package without it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ import pytest
 import torch._dynamo  # noqa: F401  torch loads it in the first forward, where the gate watches every call of it: a minute
 from jaxtyping import install_import_hook
 
+from tests import sampled_checks
+
 # Imported before the hook, explainlib would run unchecked; `already` lets test_environment say so.
 already = "explainlib" in sys.modules
+sampled_checks.install()
 install_import_hook("explainlib", "beartype.beartype")
 matplotlib.use("Agg")
 
@@ -33,6 +37,12 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.path.suffix == ".ipynb" and "import_learn2learn" in item.path.read_text():
                 item.add_marker(pytest.mark.skip(reason="learn2learn is not installed"))
+
+
+@pytest.fixture(autouse=True)
+def checks_begin_again():
+    """The first calls of every test are checked."""
+    sampled_checks.new_test()
 
 
 @pytest.fixture(scope="session")
