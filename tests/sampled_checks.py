@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import jaxtyping
 
+# Who asks for the code of a function, or for the caller's line, looks through the wrappers of type checkers.
+__name__ = "jaxtyping.sampled_checks"
 CHECKED, DEFINED, EVERY = 10, 1, 200
 
 _calls: Counter = Counter()

@@ -17,7 +17,7 @@ def influence_bars(
     *,
     k: int = 5,
     labels: Sequence[str] | None = None,
-    unit: str = "influence on the test loss",
+    unit: str = "influence on the test loss, per unit of weight",
     helpful: str = "negative",
     ax: Axes | None = None,
 ) -> Axes:

@@ -24,6 +24,7 @@ from explainlib.checks import (
     require_tensor,
 )
 from explainlib.risk import Risk
+from explainlib.solvers.solution import steps_between_checks
 from explainlib.training import Trajectory
 
 LOSSES = ("cross_entropy", "squared_error")
@@ -219,17 +220,18 @@ def _newton_step(
     step, left, of_left = torch.zeros_like(residual), residual, gram @ residual
     direction, of_direction = left, of_left  # each with K times it
     energy, goal = (left * of_left).sum(), tolerance * residual.norm()
-    for _ in range(INNER_STEPS):
+    every = steps_between_checks(residual)
+    for number in range(INNER_STEPS):
         moved = direction + curved(of_direction)
         curvature = (of_direction * moved).sum()
-        if not curvature > 0 or curved(of_left).norm() <= goal:
+        if number % every == 0 and not (curvature > 0 and curved(of_left).norm() > goal):
             break
-        t = energy / curvature
+        t = torch.where(curvature > 0, energy / curvature, 0.0)
         step, left = step + t * direction, left - t * moved
         of_left = gram @ left
         energy, before = (left * of_left).sum(), energy
-        direction = left + energy / before * direction
-        of_direction = of_left + energy / before * of_direction
+        ratio = torch.where(before > 0, energy / before, 0.0)
+        direction, of_direction = left + ratio * direction, of_left + ratio * of_direction
     return step + left
 
 
