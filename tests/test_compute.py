@@ -135,9 +135,8 @@ def test_the_report_is_a_sentence(monkeypatch):
 FAULTS = """
 import resource, torch
 from explainlib import compute
-if {inside}:
-    with compute.settings():
-        pass
+with compute.settings():
+    pass
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     held = [torch.ones(200_000, dtype=torch.float64) for _ in range(8)]
@@ -149,13 +148,18 @@ print(faults, compute.keep_freed_memory())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
 def test_freed_memory_is_used_again_unless_the_user_has_chosen():
-    """Eight arrays of 1.6 MB are 3,125 pages; all of them fault again where the memory was given back."""
+    """Eight arrays of 1.6 MB are 3,125 pages; all of them fault again where the memory was given back.
+
+    Without either it depends: glibc raises its thresholds where somebody has freed something larger before.
+    """
     plain = {name: value for name, value in os.environ.items() if name not in compute.OWN_CHOICES}
     own = {**plain, "MALLOC_TRIM_THRESHOLD_": "131072"}
     seen = {}
-    for name, inside, environment in (("outside", False, plain), ("inside", True, plain), ("own choice", True, own)):
-        run = subprocess.run([sys.executable, "-c", FAULTS.format(inside=inside)], env=environment, capture_output=True, text=True, check=True)  # fmt: skip
+    for name, environment in (("kept", plain), ("own choice", own)):
+        run = subprocess.run(
+            [sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True
+        )
         faults, kept = run.stdout.split()
         seen[name] = int(faults), kept == "True"
-    assert seen["outside"][0] > 2000 and seen["own choice"][0] > 2000 and not seen["own choice"][1]
-    assert seen["inside"][0] < 100 and seen["inside"][1]
+    assert seen["kept"][0] < 100 and seen["kept"][1]
+    assert seen["own choice"][0] > 2000 and not seen["own choice"][1]
