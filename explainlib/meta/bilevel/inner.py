@@ -99,14 +99,19 @@ def _solve_heads(problem: Problem, lam: Tensor, batch: WeightedTask, theta: Tens
     head, strength, centre = problem.linear, problem.strength, problem.centre(lam)
     phi = features(problem, lam, batch.support_x)
 
+    def by_example(function: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, rows: Tensor) -> Tensor:
+        """Return a function of single examples for those of all tasks at once."""
+        flat = function(outputs.flatten(0, 1), batch.support_y[rows].flatten(0, 1))
+        return flat.unflatten(0, outputs.shape[:2])
+
     def values(rows: Tensor, theta: Tensor) -> Tensor:
         outputs = phi[rows] @ head.matrix(theta).mT
-        losses = vmap(problem.loss.value)(outputs, batch.support_y[rows])
+        losses = by_example(problem.loss.value, outputs, rows)
         return (batch.training[rows] * losses).sum(1) + strength / 2 * (theta - centre).square().sum(1)
 
     def gradients(rows: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         outputs = phi[rows] @ head.matrix(theta).mT
-        errors = vmap(problem.loss.gradient)(outputs, batch.support_y[rows])
+        errors = by_example(problem.loss.gradient, outputs, rows)
         loss_gradient = head.flat((batch.training[rows][..., None] * errors).mT @ phi[rows])
         return loss_gradient + strength * (theta - centre), outputs
 
