@@ -6,9 +6,9 @@ processor is 20 to 30 times slower. Every compute entry point therefore runs ins
 zero, small problems use one thread, and the caller finds both as they were.
 
 A third one: glibc gives freed arrays of some hundred KB back to the system at once, and each new one begins with a
-page fault for every 4 KB, which took half of the time of batched derivatives. The first entry point therefore asks
-glibc to keep up to ``KEPT`` freed bytes in the process. It stays so; whoever set ``MALLOC_TRIM_THRESHOLD_``,
-``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES`` keeps the own choice.
+page fault for every 4 KB: a fifth to a third of the time of batched derivatives where it was measured. The first entry
+point therefore asks glibc to keep up to ``KEPT`` freed bytes in the process. It stays so; whoever set
+``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES`` keeps the own choice.
 
 Set the environment variable ``EXPLAINLIB_THREADS`` to choose the thread count for all problems yourself.
 """

@@ -209,7 +209,8 @@ def _newton_step(
     """Solve (I + S K/ridge) step = residual to |error of the equation| <= tolerance |residual|, S = diag(s) - s s^T.
 
     K (I + S K/ridge) is symmetric positive semi-definite, so these are conjugate gradients for it with the
-    preconditioner K^-1, which is never applied: one product with K a step, and nothing of size nC x nC. They do not see
+    preconditioner K^-1, which ``solvers.cg`` would have to apply and which cancels here: one product with K a step, and
+    nothing of size nC x nC. They do not see
     the null space of K, on which the matrix is the identity: what is left of the residual is added at the end, and the
     error of the equation is then S K left/ridge.
     """
@@ -242,12 +243,10 @@ def require_gram(gram: Tensor) -> Float[Tensor, "n n"]:
     rounding = 1e3 * torch.finfo(gram.dtype).eps * gram.abs().max()
     if (gram - gram.T).abs().max() > rounding:
         raise ValueError("gram is not symmetric; pass kernel(model, train.x, train.x).")
-    shifted = gram + len(gram) * rounding * torch.eye(len(gram)).to(gram)
-    # a tenth of the time of its eigenvalues, which are asked where this fails
-    if (
-        int(torch.linalg.cholesky_ex(shifted).info)
-        and (least := torch.linalg.eigvalsh(gram)[0]) < -len(gram) * rounding
-    ):
+    slack = len(gram) * rounding
+    # a Cholesky factor costs less than the eigenvalues, which are asked where it does not exist
+    shifted = gram + slack * torch.eye(len(gram)).to(gram)
+    if int(torch.linalg.cholesky_ex(shifted).info) and (least := torch.linalg.eigvalsh(gram)[0]) < -slack:
         raise ValueError(
             f"gram has the eigenvalue {float(least):.1e}, so it is no kernel: a curvature with negative eigenvalues? "
             "make it by kernel(..., curvature='gauss_newton'), or with more damping there."
