@@ -43,8 +43,12 @@ INSIDE = {
         "frame", "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
         "harmful", "representer", "task_removal", "distributions", "scoreboard",
     ],
+    "solvers": [
+        "remedies", "solution", "dense", "cg", "block_cg", "preconditioner", "eigenbasis", "low_rank", "grams", "arnoldi",
+        "series", "configured", "inverse",
+    ],
     "training": [
-        "steps", "starts", "trajectory", "weighted", "stacked", "fingerprints", "minima", "minimise", "fit", "fused", "ensembles",
+        "steps", "starts", "trajectory", "weighted", "stacked", "minima", "minimise", "fit", "fused", "ensembles",
         "without", "variational",
     ],
     "studies": [

@@ -167,7 +167,7 @@ def test_the_callers_model_is_bit_identical_afterwards(parameters):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("place", ["explainlib.losses.CrossEntropy.value", "explainlib.risk.Parameters.outputs"])
+@pytest.mark.parametrize("place", ["explainlib.losses.CrossEntropy.value", "explainlib.risk.risk.Parameters.outputs"])
 def test_also_after_an_error_in_the_middle(monkeypatch, error, place):
     model = xl.models.mlp([3, 4, 3], "tanh", dtype=torch.float64)
     train, before, state = classes(12), snapshot(model), (torch.get_num_threads(), xl.compute.flushes_denormals())

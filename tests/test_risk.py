@@ -84,7 +84,7 @@ def test_gradients_add_up_to_the_gradient(risk):
 
 def test_parts_change_nothing(risk, monkeypatch):
     whole = (risk.value(), risk.gradient(), risk.outputs(), risk.loss_gradients())
-    monkeypatch.setattr("explainlib.risk.PART", 4)
+    monkeypatch.setattr("explainlib.risk.risk.PART", 4)
     monkeypatch.setattr(xl.Risk, "_gradient_chunk", lambda self: 4)
     for a, b in zip(whole, (risk.value(), risk.gradient(), risk.outputs(), risk.loss_gradients()), strict=True):
         assert torch.allclose(a, b, atol=1e-13)
@@ -93,7 +93,7 @@ def test_parts_change_nothing(risk, monkeypatch):
 @pytest.mark.parametrize("n, sizes", [(8, [8]), (9, [4, 4, 1])])
 def test_several_parts_are_half_as_large(n, sizes, monkeypatch):
     """Two of several parts may be in memory at once."""
-    monkeypatch.setattr("explainlib.risk.PART", 8)
+    monkeypatch.setattr("explainlib.risk.risk.PART", 8)
     assert [len(y) for _, y, _ in logistic_risk(n=n).parts()] == sizes
 
 
@@ -189,7 +189,7 @@ def test_the_bound_itself_counts_as_a_minimum(dtype, bound, monkeypatch):
     risk = xl.Risk(nn.Linear(1, 1, bias=False).to(dtype), train, loss="squared_error")
     assert minimum_tolerance(risk) == bound
     at = risk.at(torch.tensor([0.25], dtype=dtype))
-    monkeypatch.setattr("explainlib.risk.minimum_tolerance", lambda risk: 0.5)
+    monkeypatch.setattr("explainlib.risk.risk.minimum_tolerance", lambda risk: 0.5)
     assert require_minimum(at, strict=True) == 0.5
 
 

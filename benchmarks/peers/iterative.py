@@ -10,7 +10,7 @@ import explainlib as xl
 from benchmarks.peers import problems
 from benchmarks.peers.race import OWN, Action, Bar, Problem, Race, Side
 from explainlib.curvature.hessian import hessian_operator
-from explainlib.solvers.lissa import lissa
+from explainlib.solvers.series import lissa
 
 RANK, TOLERANCE = 50, 1e-4
 

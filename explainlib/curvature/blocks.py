@@ -41,6 +41,26 @@ class KroneckerFit:
         self.S = [like.new_zeros(o, o) for o, _ in shapes]
         self.values = [like.new_zeros(shape) for shape in shapes]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what was summed so far, and the eigenvectors once they are taken."""
+        found = {f"values.{k}": value for k, value in enumerate(self.values)}
+        if hasattr(self, "sides"):
+            return found | {
+                f"sides.{k}.{i}": _transposed(t) for k, side in enumerate(self.sides) for i, t in enumerate(side)
+            }
+        return found | {f"{name}.{k}": t for name in "AS" for k, t in enumerate(getattr(self, name))}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take what ``tensors`` returned."""
+        groups = range(len(self.values))
+        self.values = [tensors[f"values.{k}"] for k in groups]
+        if "sides.0.0" in tensors:
+            # eigenvectors as eigh gives them, by columns: products round by the order in memory
+            self.sides = [tuple(_transposed(tensors[f"sides.{k}.{i}"]) for i in range(4)) for k in groups]
+            del self.A, self.S
+        else:
+            self.A, self.S = ([tensors[f"{name}.{k}"] for k in groups] for name in "AS")
+
     def row_bytes(self, calls: list[LayerCall]) -> int:
         """Return the bytes of inputs and output gradients by position of the examples in the calls."""
         return sum(a.nbytes + g.nbytes for a, g in self.layer.positions(calls))
@@ -95,6 +115,20 @@ class EmbeddingFit:
         self.counts, self.values = like.new_zeros(tokens), like.new_zeros(width, tokens)
         self.S = like.new_zeros(width, width)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what was summed so far, and the eigenvectors once they are taken."""
+        found = {"counts": self.counts, "values": self.values}
+        return found | ({"S": self.S} if hasattr(self, "S") else {"along_s": self.along_s, "turned": self.outputs.T})
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take what ``tensors`` returned."""
+        self.counts, self.values = tensors["counts"], tensors["values"]
+        if "S" in tensors:
+            self.S = tensors["S"]
+        else:
+            self.along_s, self.outputs = tensors["along_s"], tensors["turned"].T
+            del self.S
+
     def row_bytes(self, calls: list[LayerCall]) -> int:
         """Return the bytes of tokens and output gradients of the examples in the calls."""
         return sum(call.input.nbytes + call.gradient.nbytes for call in self._own(calls))
@@ -145,6 +179,16 @@ class NormFit:
         self.dense = size <= DENSE_UP_TO
         self.outputs, self.sum = None, like.new_zeros(size, size if self.dense else 1)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what was summed so far, and the eigenvectors once they are taken."""
+        return {"sum": self.sum} if self.outputs is None else {"sum": self.sum, "turned": self.outputs.T}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take what ``tensors`` returned."""
+        self.sum = tensors["sum"]
+        if "turned" in tensors:
+            self.outputs = tensors["turned"].T
+
     def row_bytes(self, calls: list[LayerCall]) -> int:
         """Return the bytes of the gradients of the examples in the calls."""
         return self._rows(calls).nbytes
@@ -173,6 +217,11 @@ class NormFit:
             ((module, attribute),) = parameter.sites
             parts.append(sum(affine_gradients(call, attribute) for call in calls if call.layer is module))
         return torch.cat(parts, dim=1)
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    """Return a matrix transposed, a vector as it is."""
+    return tensor.T if tensor.ndim == 2 else tensor
 
 
 Fit = KroneckerFit | EmbeddingFit | NormFit

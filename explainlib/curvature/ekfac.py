@@ -9,7 +9,9 @@ independent of output gradients, as in linear least squares) it is exact.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -24,13 +26,16 @@ from explainlib.layerwise.gradient_matrix import checked_plan
 from explainlib.layerwise.recording import LayerCall, forward_pass
 from explainlib.memory import memory_limit, require_memory, slices
 from explainlib.progress import tqdm
-from explainlib.risk import Risk
+from explainlib.risk import Risk, risk_fingerprint
+from explainlib.storage import Store
 
 LABELS = ("exact", "sampled", "data")
 EXACT_UP_TO = 16  # backward passes an example; above, labels are sampled
 PASS = 128  # most examples in one forward and backward pass
 COPIES = 4  # bytes of work per byte of a layer's inputs and gradients by position
 PASS_BYTES = 4  # bytes that a pass needs per byte that it records
+STAGES = ("factors", "eigenvalues")
+KEPT_EVERY = 30.0  # seconds between two states of a fit in its store
 
 
 class UncoveredWarning(UserWarning):
@@ -51,6 +56,8 @@ class Ekfac:
         memory: bytes of working memory; None is a quarter of free memory.
         uncovered: of parameters without a block (bare parameters, recurrent layers, shared weights): "raise", or "warn"
             to leave them out, once with a warning, as if they were not chosen: products have zeros there.
+        store: a folder for the fit: read if it is there, and an interrupted one goes on, to the same bits; another
+            computation is refused.
 
     Attributes:
         blocks: one for each layer (for each group of a grouped convolution).
@@ -60,8 +67,8 @@ class Ekfac:
 
     Raises:
         UncoveredError: nothing that has a block, or with "raise" a parameter without one.
-        ValueError: negative example weights, or (exact, sampled) a loss that is not
-            convex in the outputs.
+        ValueError: negative example weights, (exact, sampled) a loss that is not convex in the outputs, or a store of
+            another computation.
 
     Source: George et al. 2018; Grosse et al. 2023. Convolutions as in Grosse & Martens 2016:
     positions count as independent in A and S, but not in Lambda. Deviation: "exact" samples no labels.
@@ -83,6 +90,7 @@ class Ekfac:
         seed: int = 0,
         memory: int | float | None = None,
         uncovered: str = "raise",
+        store: str | Path | None = None,
     ) -> None:
         require_choice("labels", labels, (*LABELS, None))
         require_choice("uncovered", uncovered, ("raise", "warn"))
@@ -99,7 +107,9 @@ class Ekfac:
             fits, self.left_out = block_fits(plan, risk.n, float(risk.weights_or_ones().sum()), risk.theta)
             self._require_coverage(risk, uncovered)
             recorded = [module for module in plan.layers if any(_holds(fit, module) for fit in fits)]
-            _fit(risk, fits, recorded, _Cotangents(risk, self.labels, seed), memory_limit(memory, risk.theta.device))
+            kept = None if store is None else _fit_store(store, risk, self.labels, seed)
+            most = memory_limit(memory, risk.theta.device)
+            _fit(risk, fits, recorded, _Cotangents(risk, self.labels, seed), most, kept)
         self.blocks: tuple[Block, ...] = tuple(block for fit in fits for block in fit.blocks())
 
     def _require_coverage(self, risk: Risk, uncovered: str) -> None:
@@ -145,6 +155,13 @@ class Ekfac:
         return out
 
 
+def _fit_store(folder: str | Path, risk: Risk, labels: str, seed: int) -> Store:
+    """Return the store of a fit; the seed counts where labels are drawn."""
+    options = {"computed": "EK-FAC", "labels": labels, "seed": seed if labels == "sampled" else None}
+    sources = {"theta": risk.theta, "weights": risk.weights_or_ones()}
+    return Store(folder, risk_fingerprint(risk, risk.theta, sources, options))
+
+
 def _holds(fit: Fit, module: nn.Module) -> bool:
     """Return whether a fit is of a layer."""
     if isinstance(fit, KroneckerFit):
@@ -152,27 +169,59 @@ def _holds(fit: Fit, module: nn.Module) -> bool:
     return any(site is module for p in getattr(fit, "parameters", None) or [fit.parameter] for site, _ in p.sites)
 
 
-def _fit(risk: Risk, fits: Sequence[Fit], layers: list[nn.Module], cotangents: _Cotangents, memory: int) -> None:
+def _fit(
+    risk: Risk,
+    fits: Sequence[Fit],
+    layers: list[nn.Module],
+    cotangents: _Cotangents,
+    memory: int,
+    store: Store | None,
+) -> None:
     """Fill the fits by two passes over the data: one for the factors, one for the eigenvalues."""
 
     def calls(part: slice) -> list[LayerCall]:
         forward = forward_pass(risk.parameters, risk.theta, risk.train.x[part], layers)
         return forward.backward(cotangents.of(part, forward.outputs.detach()))
 
-    first = calls(slice(0, 1))
-    recorded = sum(call.input.nbytes + call.gradient.nbytes for call in first)
-    one = PASS_BYTES * recorded + COPIES * max(fit.row_bytes(first) for fit in fits)
-    size = max(1, min(PASS, memory // one))
-    for part in tqdm(slices(risk.n, size), desc="EK-FAC factors", delay=2.0, leave=False):
-        found, weights = calls(part), None if risk.weights is None else risk.weights[part]
-        for fit in fits:
-            fit.add_factors(found, weights)
-    for fit in fits:
-        fit.diagonalise()
-    for part in tqdm(slices(risk.n, size), desc="EK-FAC eigenvalues", delay=2.0, leave=False):
-        found = calls(part)
-        for fit in fits:
-            fit.add_eigenvalues(found)
+    stage, done, size = _restored(store, fits, risk.theta)
+    if size == 0:
+        first = calls(slice(0, 1))
+        recorded = sum(call.input.nbytes + call.gradient.nbytes for call in first)
+        one = PASS_BYTES * recorded + COPIES * max(fit.row_bytes(first) for fit in fits)
+        size = max(1, min(PASS, memory // one))
+    for number, name in list(enumerate(STAGES))[stage:]:
+        parts = [part for part in slices(risk.n, size) if part.start >= done]
+        last = time.monotonic()
+        for part in tqdm(parts, desc=f"EK-FAC {name}", delay=2.0, leave=False):
+            found, weights = calls(part), None if risk.weights is None else risk.weights[part]
+            for fit in fits:
+                fit.add_factors(found, weights) if name == "factors" else fit.add_eigenvalues(found)
+            if store is not None and time.monotonic() - last > KEPT_EVERY:
+                _keep(store, fits, number, part.stop, size)
+                last = time.monotonic()
+        done = 0
+        if name == "factors":
+            for fit in fits:
+                fit.diagonalise()
+        if store is not None:
+            _keep(store, fits, number + 1, 0, size)
+
+
+def _keep(store: Store, fits: Sequence[Fit], stage: int, done: int, size: int) -> None:
+    """Replace what is stored by the sums so far: the stage, the examples done in it, and those of one pass."""
+    sums = {f"{k}.{name}": tensor for k, fit in enumerate(fits) for name, tensor in fit.tensors().items()}
+    store.save("fit", {"state": torch.tensor([stage, done, size]), **sums})
+
+
+def _restored(store: Store | None, fits: Sequence[Fit], like: Tensor) -> tuple[int, int, int]:
+    """Fill the fits from the store; return the stage, the examples done in it, and those of one pass; zeros if new."""
+    if store is None or "fit" not in store:
+        return 0, 0, 0
+    found = store.load("fit", like.device)
+    for k, fit in enumerate(fits):
+        fit.restore({name.removeprefix(f"{k}."): t for name, t in found.items() if name.startswith(f"{k}.")})
+    stage, done, size = found["state"].tolist()
+    return stage, done, size
 
 
 class _Cotangents:

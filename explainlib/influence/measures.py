@@ -69,7 +69,7 @@ def require_measure(
     measure: str | LossFunction,
     output: int | None,
     *,
-    loss: Loss,
+    loss: Loss | None,
     parameters: Parameters,
     theta: Float[Tensor, " p"],
     test: Examples,
@@ -79,7 +79,7 @@ def require_measure(
     Args:
         measure: "loss", "output", "margin", or a callable, which is compared with finite differences.
         output: for "output": c; None is the output of each example's label, or the only one.
-        loss: what "loss" means.
+        loss: what "loss" means; None where there is no such measure.
         parameters: of the model.
         theta: its parameters.
         test: the examples to be measured.
@@ -88,7 +88,8 @@ def require_measure(
         TypeError, ValueError: an unknown measure, an output outside the model's or for another measure, "margin"
             without labels, a callable that mixes examples, has another shape or has wrong derivatives.
     """
-    name = measure if callable(measure) else require_choice("measure", measure, MEASURES)
+    offered = MEASURES if loss is not None else MEASURES[1:]
+    name = measure if callable(measure) else require_choice("measure", measure, offered)
     if output is not None and name != "output":
         given = repr(measure) if isinstance(measure, str) else "a callable"
         raise ValueError(f"output={output!r} belongs to measure='output', and measure is {given}; pass one of the two.")

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from explainlib import compute
 from explainlib.checks import require_indices, require_nonnegative
-from explainlib.curvature.ekfac import Ekfac
 from explainlib.datasets import Examples
 from explainlib.influence.measures import measure_gradients, require_measure
 from explainlib.influence.products import training_gradients, training_products
@@ -26,9 +25,10 @@ from explainlib.layerwise import per_example
 from explainlib.losses import Loss, LossFunction
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
+from explainlib.solvers.configured import LowRankSolver, Solver
 from explainlib.solvers.dense import Keep
 from explainlib.solvers.grams import GramInverse
-from explainlib.solvers.inverse import OFFERS, Curvature, LowRankSolver, Solver, inverse_curvature
+from explainlib.solvers.inverse import OFFERS, Curvature, curvature_name, inverse_curvature
 
 NEED_A_MINIMUM = (
     "hessian",
@@ -53,8 +53,9 @@ def parameter_influence(
     Args:
         risk: at a minimum; otherwise a warning with |gradient|, or with ``strict`` an error.
         indices: distinct training examples; None takes all n.
-        curvature: "hessian", "gauss_newton", "empirical_fisher", "identity" (plain gradients), "ekfac", or an
-            ``xl.curvature.Ekfac`` fitted before.
+        curvature: "hessian", "gauss_newton", "empirical_fisher", "identity" (plain gradients), "ekfac", an
+            ``xl.curvature.Ekfac`` fitted before, or a fitted inverse (``xl.solvers.inverse_curvature(risk, ...)``),
+            which has its own solver, damping and keep.
         solver: "dense", "cg", "lissa", "neumann", "low_rank", "arnoldi", or a configured object such as
             ``xl.solvers.Lissa(batch_size=50)``; EK-FAC needs none.
         damping: absolute, >= 0, added to the curvature's diagonal.
@@ -83,7 +84,7 @@ def parameter_influence(
         1.0
     """
     chosen = None if indices is None else require_indices(indices, risk.n)
-    if curvature in NEED_A_MINIMUM:
+    if curvature_name(curvature) in NEED_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
     rows = risk.loss_gradients(None if chosen is None else risk.train[chosen])
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
@@ -147,14 +148,14 @@ def loss_influence(
     """
     risk.require_examples(test, "test")
     measured = require_measure(measure, output, loss=risk.loss, parameters=risk.parameters, theta=risk.theta, test=test)
-    if curvature in NEED_A_MINIMUM:
+    if curvature_name(curvature) in NEED_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
     if store is None and _through_grams(risk, curvature, solver, damping, keep):
         return -_between_grams(risk, test, measured, curvature, damping, on_failure)
 
     def solve() -> Float[Tensor, "t p"]:
         inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
-        by_layers = isinstance(curvature, Ekfac) or curvature == "ekfac"  # without materialised training gradients
+        by_layers = curvature_name(curvature) == "ekfac"  # without materialised training gradients
         if by_layers or measured is not risk.loss:
             rows = per_example(measure_gradients(risk.parameters, risk.theta, test, measured, memory=memory))
         else:
@@ -170,7 +171,7 @@ def loss_influence(
 def _through_grams(risk: Risk, curvature: Curvature, solver: str | Solver, damping: float, keep: Keep) -> bool:
     """Return whether Gram matrices suffice: a low-rank curvature of fewer rows than parameters, inverted whole."""
     rows = {"empirical_fisher": risk.n, "gauss_newton": risk.n * risk.n_outputs}
-    if isinstance(curvature, Ekfac) or curvature not in rows or keep is not None:
+    if not isinstance(curvature, str) or curvature not in rows or keep is not None:
         return False
     if not (solver == "low_rank" or isinstance(solver, LowRankSolver)):
         return False

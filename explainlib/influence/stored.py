@@ -19,9 +19,9 @@ from explainlib.influence.products import training_products
 from explainlib.losses import Loss
 from explainlib.memory import slices
 from explainlib.progress import tqdm
-from explainlib.risk import Risk
+from explainlib.risk import Risk, risk_fingerprint
+from explainlib.solvers.inverse import FittedInverse
 from explainlib.storage import Store
-from explainlib.training.fingerprints import risk_fingerprint
 
 ROWS = 1024  # training examples of one file
 
@@ -36,7 +36,8 @@ def influence_store(
         risk: the problem.
         test: the tests.
         measured: their measure.
-        options: curvature, solver, damping and keep; an ``Ekfac`` enters by its eigenvalues.
+        options: curvature, solver, damping and keep; an ``Ekfac`` enters by its eigenvalues, a fitted inverse by its
+            problem and its own options.
 
     Raises:
         ValueError: a folder of another computation; the message says what differs.
@@ -49,6 +50,11 @@ def influence_store(
     if isinstance(fitted, Ekfac):
         sources["curvature"] = fitted.eigenvalues
         said["curvature"] = f"Ekfac, labels {fitted.labels}"
+    if isinstance(fitted, FittedInverse):
+        own = fitted.risk
+        sources |= {"fit.x": own.train.x, "fit.y": own.train.y, "fit.weights": own.weights_or_ones()}
+        said["fit.l2"] = float(own.l2)
+        said["curvature"] = f"{fitted.curvature}, {fitted.solver!r}, damping {fitted.damping!r}, keep {fitted.keep!r}"
     return Store(folder, risk_fingerprint(risk, risk.theta, sources, {**said, "measure": measured.name, "rows": ROWS}))
 
 

@@ -11,7 +11,7 @@ an example moves one output through another. The last layer's is 0 for c != d.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 from explainlib import compute
 from explainlib.checks import require_choice, require_nonnegative, require_tensor
+from explainlib.datasets import Examples
 from explainlib.gate import admit
-from explainlib.layerwise import gradients, gram, per_example, product
+from explainlib.influence.measures import measure_gradients, require_measure
+from explainlib.layerwise import GradientSource, gradients, gram, per_example, product
+from explainlib.losses import LossFunction
 from explainlib.memory import alternatives
 from explainlib.modules import last_linear
 from explainlib.params import Parameters
@@ -47,11 +50,12 @@ class NoReadoutError(ValueError):
 @compute.entry
 def kernel(
     model: nn.Module,
-    x: Tensor,
-    z: Tensor,
+    x: Tensor | Examples,
+    z: Tensor | Examples,
     *,
     kind: str = "ntk",
     output: int | str | None = None,
+    measure: str | LossFunction | None = None,
     risk: Risk | None = None,
     curvature: str = "gauss_newton",
     damping: float = 0.0,
@@ -61,12 +65,14 @@ def kernel(
 
     Args:
         model: any module without randomness; not changed. For kind "influence" it is ignored: the risk has its own.
-        x: t explained inputs.
-        z: n training inputs.
+        x: t explained inputs; with ``measure`` examples, whose targets it reads.
+        z: n training inputs, or examples.
         kind: "last_layer", "ntk" or "influence".
         output: an int gives that output's kernel [t, n]; None the sum over outputs; "each" all of them [t, n, C];
             "cross" those between all outputs [t, n, C, C], first x's, then z's. The last-layer kernel is the same for
             every output: None and an int give it once, "each" repeats it, "cross" has it on the diagonal.
+        measure: None for the outputs; "output" (its own label's, or ``output``), "margin", for kind "influence" "loss",
+            or a callable, as in ``loss_influence``: K = grad m(x) . grad m(z), or grad m(x)^T H^+ grad m(z) [t, n].
         risk: for "influence": its theta, chosen parameters, weights and curvature are used.
         curvature: for "influence": "hessian", "gauss_newton" (both with the ridge) or "empirical_fisher" (without).
         damping: for "influence": added to the curvature, >= 0.
@@ -94,7 +100,16 @@ def kernel(
     if (kind == "influence") != (risk is not None):
         raise ValueError("kind='influence' needs risk=, which says of what H is the curvature; other kinds take none.")
     if kind == "influence":
-        return _influence(risk, x, z, output, curvature, require_nonnegative("damping", float(damping)))
+        require_nonnegative("damping", float(damping))
+    if measure is not None:
+        network = Parameters(model, parameters, x=_with_targets(x, "x").x) if risk is None else risk.parameters
+        return _of_measures(network, (x, _with_targets(z, "z")), measure, output, kind, risk, curvature, float(damping))
+    if isinstance(x, Examples) or isinstance(z, Examples):
+        raise TypeError(
+            "only a measure reads targets; pass measure=, or the inputs alone, kernel(model, test.x, train.x)."
+        )
+    if kind == "influence":
+        return _influence(risk, x, z, output, curvature, float(damping))
     require_tensor("x", x), require_tensor("z", z)
     if kind == "last_layer" and isinstance(model, nn.Module) and last_linear(model) is None:
         raise NoReadoutError("the model has no nn.Linear")
@@ -201,13 +216,7 @@ def _influence(
     risk: Risk, x: Tensor, z: Tensor, output: int | str | None, curvature: str, damping: float
 ) -> Float[Tensor, "t n"] | Float[Tensor, "t n C"] | Float[Tensor, "t n C C"]:
     sides = [x] if z is x else [x, z]
-    require_choice("curvature", curvature, ("hessian", "gauss_newton", "empirical_fisher"))
-    offers = ("curvature", "damping")
-    if curvature != "hessian" and risk.p > risk.n * risk.n_outputs:
-        between = GramInverse(risk, curvature=curvature, damping=damping, offers=offers).between
-    else:
-        solve = inverse_curvature(risk, curvature=curvature, damping=damping, offers=offers)
-        between = lambda left, right: product(right, solve(per_example(left)).require_converged("raise").value).T  # noqa: E731
+    between = _between(risk, curvature, damping)
     chosen = chosen_outputs(output, risk.n_outputs)
     if output == "cross":
         made = [gradients(risk.parameters, risk.theta, each, every_cotangent(len(each), risk)) for each in sides]
@@ -218,3 +227,49 @@ def _influence(
         return between(made[0], made[-1])
 
     return combine_outputs([one(c) for c in chosen], output)
+
+
+def _between(
+    risk: Risk, curvature: str, damping: float
+) -> Callable[[GradientSource, GradientSource], Float[Tensor, "t n"]]:
+    """Return (G, G') -> G H^+ G'^T, through Gram matrices where that is less work."""
+    require_choice("curvature", curvature, ("hessian", "gauss_newton", "empirical_fisher"))
+    offers = ("curvature", "damping")
+    if curvature != "hessian" and risk.p > risk.n * risk.n_outputs:
+        return GramInverse(risk, curvature=curvature, damping=damping, offers=offers).between
+    solve = inverse_curvature(risk, curvature=curvature, damping=damping, offers=offers)
+    return lambda left, right: product(right, solve(per_example(left)).require_converged("raise").value).T
+
+
+def _of_measures(
+    network: Parameters,
+    sides: tuple[Examples, Examples],
+    measure: str | LossFunction,
+    output: int | str | None,
+    kind: str,
+    risk: Risk | None,
+    curvature: str,
+    damping: float,
+) -> Float[Tensor, "t n"]:
+    """Return the kernel of one number an example, from its gradient alone."""
+    if kind == "last_layer":
+        raise ValueError("the last-layer kernel is of features, which no measure changes; pass kind='ntk'.")
+    if isinstance(output, str):
+        raise ValueError(
+            f"output={output!r} is of kernels without a measure; pass an output's number, or measure=None."
+        )
+    theta = network.theta if risk is None else risk.theta
+    made = []
+    for name, side in zip(("x", "z"), sides, strict=True):
+        admit(network, side.x, name=name) if risk is None else risk.require_examples(side, name)
+        how = {"loss": None if risk is None else risk.loss, "parameters": network, "theta": theta, "test": side}
+        made.append(measure_gradients(network, theta, side, require_measure(measure, output, **how)))
+    return gram(*made) if risk is None else _between(risk, curvature, damping)(*made)
+
+
+def _with_targets(examples: Tensor | Examples, name: str) -> Examples:
+    if not isinstance(examples, Examples):
+        raise TypeError(
+            f"a measure reads targets, and {name} is a {type(examples).__name__}; pass xl.datasets.Examples(x, y)."
+        )
+    return examples

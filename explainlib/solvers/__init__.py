@@ -2,14 +2,14 @@
 
 from explainlib.solvers.arnoldi import DominantEigenpairs, dominant_eigenpairs
 from explainlib.solvers.cg import cg
+from explainlib.solvers.configured import CG, Arnoldi, Dense, Lissa, LowRankSolver, Neumann
 from explainlib.solvers.dense import Factor
 from explainlib.solvers.eigenbasis import ekfac_solve
 from explainlib.solvers.grams import GramInverse
-from explainlib.solvers.inverse import CG, Arnoldi, Dense, Lissa, LowRankSolver, Neumann, inverse_curvature
-from explainlib.solvers.lissa import lissa, lissa_batches
+from explainlib.solvers.inverse import FittedInverse, inverse_curvature
 from explainlib.solvers.low_rank import LowRank
-from explainlib.solvers.neumann import neumann, neumann_sums
 from explainlib.solvers.preconditioner import preconditioner
+from explainlib.solvers.series import lissa, lissa_batches, neumann, neumann_sums
 from explainlib.solvers.solution import STATUSES, Solution, SolverError, SolverWarning
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Dense",
     "DominantEigenpairs",
     "Factor",
+    "FittedInverse",
     "GramInverse",
     "Lissa",
     "LowRank",

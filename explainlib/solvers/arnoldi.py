@@ -21,6 +21,7 @@ from torch import Tensor
 from explainlib.checks import require_count
 from explainlib.solvers.remedies import Remedies
 from explainlib.solvers.solution import Solution, overall_status, row_statuses
+from explainlib.storage import Store
 
 Operator = Callable[[Float[Tensor, "k p"]], Float[Tensor, "k p"]]
 REORTHOGONALISE = 0.7  # a vector shortened below this is orthogonalised a second time (lost digits)
@@ -70,7 +71,13 @@ class DominantEigenpairs:
 
 
 def dominant_eigenpairs(
-    product: Operator, like: Float[Tensor, " p"], k: int, *, steps: int | None = None, seed: int = 0
+    product: Operator,
+    like: Float[Tensor, " p"],
+    k: int,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    saved: Store | None = None,
 ) -> DominantEigenpairs:
     """Return the k algebraically largest eigenpairs of a symmetric operator, never one <= 0, by Arnoldi iteration.
 
@@ -81,6 +88,7 @@ def dominant_eigenpairs(
         steps: iterations, m products and (m + k) p numbers in memory; None takes max(2 k + 20, 4 k), never more than p,
             and from 2 k + 20 on stops as soon as all k pairs are accurate to rounding.
         seed: of the start vector.
+        saved: an opened ``Store`` of this product, for the vectors found so far; an interrupted iteration goes on.
 
     Returns:
         DominantEigenpairs; exact to rounding with steps = p, otherwise see ``accuracy``.
@@ -104,7 +112,15 @@ def dominant_eigenpairs(
     m = min(p, max(2 * k + 20, 4 * k)) if steps is None else min(p, require_count("steps", steps))
     if m < k:
         raise ValueError(f"steps={steps} iterations cannot find k={k} eigenvalues; pass steps of at least k.")
-    basis, projected, remainder = _krylov(product, like, m, seed, pairs=k if steps is None else None)
+    make = lambda: _eigenpairs(*_krylov(product, like, m, seed, k if steps is None else None, saved), k)  # noqa: E731
+    found = make() if saved is None else saved.cached("eigenpairs", make, like.device)
+    return DominantEigenpairs(product, found["values"], found["vectors"], found["accuracy"], int(found["steps"]))
+
+
+def _eigenpairs(
+    basis: Float[Tensor, "m p"], projected: Float[Tensor, "m m"], remainder: float, k: int
+) -> dict[str, Tensor]:
+    """Return the k largest eigenpairs on the span of a basis, with their accuracy and the steps taken."""
     m = len(basis)
     values, small = torch.linalg.eigh((projected + projected.T) / 2)
     top = values[-1].clamp(min=torch.finfo(values.dtype).tiny)
@@ -114,11 +130,12 @@ def dominant_eigenpairs(
     values, small = values[kept], small[:, kept]
     # A V s - lambda V s = V (T s - lambda s) + remainder s_m, and the remainder is orthogonal to V
     inside, outside = (projected @ small - small * values).norm(dim=0), remainder * small[-1].abs()
-    return DominantEigenpairs(product, values, small.T @ basis, torch.hypot(inside, outside) / top, m)
+    accuracy = torch.hypot(inside, outside) / top
+    return {"values": values, "vectors": small.T @ basis, "accuracy": accuracy, "steps": torch.tensor(m)}
 
 
 def _krylov(
-    product: Operator, like: Tensor, m: int, seed: int, pairs: int | None
+    product: Operator, like: Tensor, m: int, seed: int, pairs: int | None, store: Store | None
 ) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m m"], float]:
     """Return the orthonormal rows V, V A V^T, and the length of what A makes of the last row outside the span.
 
@@ -131,23 +148,43 @@ def _krylov(
     eps = torch.finfo(like.dtype).eps
     start = draw()
     basis[0] = start / start.norm()
-    largest = 0.0
-    for j in range(m):
+    first, largest, restarts = _resumed(store, basis, projected)
+    for _ in range(restarts):
+        draw()
+    for j in range(first, m):
         moved = product(basis[j : j + 1])[0]
         size = float(moved.norm())
         if not math.isfinite(size):
             raise ValueError("the curvature's product holds NaN or infinity; look for overflow in the model's outputs.")
         largest = max(largest, size)
         following, projected[: j + 1, j], length = _orthogonal(moved, basis[: j + 1])
-        if j + 1 == m or (pairs is not None and _accurate(projected[: j + 1, : j + 1], length, pairs)):
+        # a repeated eigenvalue may be missing from pairs that look accurate
+        wanted = None if restarts else pairs
+        if j + 1 == m or (wanted is not None and _accurate(projected[: j + 1, : j + 1], length, wanted)):
             break
         if length > 10 * like.numel() ** 0.5 * eps * largest:
             projected[j + 1, j] = length
         else:  # the span is invariant: restart orthogonal to it
             following, _, length = _orthogonal(draw(), basis[: j + 1])
-            pairs = None  # a repeated eigenvalue may be missing from pairs that look accurate
+            restarts += 1
         basis[j + 1] = following / length
+        if store is not None and (j + 1) % EVERY == 0:
+            new = {"rows": basis[j + 2 - EVERY : j + 2], "projected": projected[: j + 2, : j + 2]}
+            state = torch.tensor([largest, restarts], dtype=torch.float64)
+            store.save(f"arnoldi-{j + 1:06d}", {**new, "state": state})
     return basis[: j + 1], projected[: j + 1, : j + 1], length
+
+
+def _resumed(store: Store | None, basis: Float[Tensor, "m p"], projected: Float[Tensor, "m m"]) -> tuple:
+    """Fill basis and projection as far as they are stored; return (next step, largest product, restarts)."""
+    done, largest, restarts = 0, 0.0, 0
+    while store is not None and done + EVERY < len(basis) and f"arnoldi-{done + EVERY:06d}" in store:
+        done += EVERY
+        found = store.load(f"arnoldi-{done:06d}", basis.device)
+        basis[done + 1 - EVERY : done + 1] = found["rows"]
+        projected[: done + 1, : done + 1] = found["projected"]
+        largest, restarts = float(found["state"][0]), int(found["state"][1])
+    return done, largest, restarts
 
 
 def _accurate(projected: Float[Tensor, "m m"], remainder: float, pairs: int) -> bool:

@@ -5,207 +5,65 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.checks import require_choice, require_count, require_nonnegative, require_positive
+from explainlib.checks import require_choice, require_nonnegative
 from explainlib.curvature.ekfac import Ekfac
-from explainlib.curvature.empirical_fisher import (
-    empirical_fisher,
-    empirical_fisher_factor,
-    empirical_fisher_operator,
-)
-from explainlib.curvature.gauss_newton import gauss_newton, gauss_newton_factor, gauss_newton_operator
-from explainlib.curvature.hessian import hessian, hessian_operator
 from explainlib.curvature.kronecker import UncoveredError
-from explainlib.curvature.spectrum import lanczos
-from explainlib.memory import require_memory
-from explainlib.risk import Risk
-from explainlib.solvers.arnoldi import dominant_eigenpairs
-from explainlib.solvers.block_cg import block_cg
-from explainlib.solvers.cg import Operator, cg
-from explainlib.solvers.dense import Factor, Keep, require_keep
+from explainlib.risk import Risk, risk_fingerprint
+from explainlib.solvers.configured import MATRICES, SOLVERS, STORED, Dense, Inverse, LowRankSolver, Solver
+from explainlib.solvers.dense import Keep, require_keep
 from explainlib.solvers.eigenbasis import ekfac_solve
-from explainlib.solvers.lissa import lissa, lissa_batches
-from explainlib.solvers.low_rank import LowRank, gram_floor
-from explainlib.solvers.neumann import MARGIN, SCALE_TOLERANCE, neumann
-from explainlib.solvers.preconditioner import CACHE_UP_TO, block_preconditioner
 from explainlib.solvers.remedies import risk_remedies
 from explainlib.solvers.solution import Solution
+from explainlib.storage import Store
 
-MATRICES = {"hessian": hessian, "gauss_newton": gauss_newton, "empirical_fisher": empirical_fisher}
-OPERATORS: dict[str, Callable[[Risk], Operator]] = {
-    "hessian": hessian_operator,
-    "gauss_newton": gauss_newton_operator,
-    "empirical_fisher": empirical_fisher_operator,
-}
-FACTOR_BYTES = 24  # float64 numbers of a matrix, its factor and a work array
-ENTRIES = 2**24  # numbers of a factor's rows in one block
 CURVATURES = (*MATRICES, "identity", "ekfac")
 OFFERS = ("curvature", "solver", "damping", "keep")
-Curvature = str | Ekfac
-Inverse = Callable[[Float[Tensor, "k p"]], Solution]
 
 
-@dataclass(frozen=True)
-class Dense:
-    """Materialise the matrix once and factor it; p^2 numbers in memory, p^3 operations."""
+@dataclass(frozen=True, eq=False)
+class FittedInverse:
+    """b -> (curvature + damping I)^+ b of one risk, fitted once for many calls; made by ``inverse_curvature``.
 
-    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse, factored; the factor is cached by the risk, up to 8,000 parameters."""
-        size = risk.p**2 * (3 * risk.theta.element_size() + FACTOR_BYTES)
-        what = f"the {curvature.replace('_', ' ')} matrix of p = {risk.p:,} parameters and its factor"
-        require_memory(what, size, risk.theta.device)
-        make = lambda: Factor(MATRICES[curvature](risk), damping=damping, keep=keep)  # noqa: E731
-        if risk.p > CACHE_UP_TO:
-            return make().solve
-        return risk.cached(("factor", curvature, damping, keep), make).solve
+    ``loss_influence(risk, test, curvature=fitted)`` and its relatives take it in the place of a name; its solver,
+    damping and kept eigenvalues are then those of the fit.
 
-
-@dataclass(frozen=True)
-class CG:
-    """Conjugate gradients with products alone; needs a positive definite damped curvature.
-
-    Several right-hand sides share their search directions (``solvers.block_cg``), unless a trained final layer alone
-    has a preconditioner.
+    Attributes:
+        risk: where it was fitted.
+        curvature: its name.
+        solver: configured.
+        damping: absolute.
+        keep: the kept eigenvalues, as in ``Factor``.
+        solve: rows b [k, p] -> ``Solution``.
     """
 
-    tolerance: float | None = None
-    max_steps: int | None = None
+    risk: Risk = field(repr=False)
+    curvature: str
+    solver: Solver
+    damping: float
+    keep: Keep
+    solve: Inverse = field(repr=False)
 
-    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse; each call iterates."""
-        _refuse_keep(keep, "cg")
-        product = OPERATORS[curvature](risk)
-        blocks = None if curvature == "empirical_fisher" else block_preconditioner(risk, damping=damping)
-        damped, options = lambda v: product(v) + damping * v, {"tolerance": self.tolerance, "max_steps": self.max_steps}
-        if blocks is None:
-            return lambda rhs: block_cg(damped, rhs, **options)
-        return lambda rhs: cg(damped, rhs, preconditioner=blocks, **options)
+    def __call__(self, rhs: Float[Tensor, "k p"]) -> Solution:
+        """Return the solution for rows b [k, p]."""
+        return self.solve(rhs)
 
 
-@dataclass(frozen=True)
-class Lissa:
-    """The Neumann series, on all examples or on random batches of ``batch_size``.
-
-    ``scale`` None takes 1.1 times the top eigenvalue of the damped curvature, three times it on batches. ``steps`` None
-    reduces the transient to ``tolerance``: log(1/tolerance) scale / (l2 + damping) steps, at most 20,000.
-    """
-
-    scale: float | None = None
-    batch_size: int | None = None
-    steps: int | None = None
-    repeats: int = 10
-    tolerance: float = 1e-6
-    seed: int = 0
-
-    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse; each call iterates."""
-        _refuse_keep(keep, "lissa")
-        operator = OPERATORS[curvature]
-        whole = operator(risk)
-        scale = self.scale
-        if scale is None:
-            top = float(lanczos(whole, risk.theta, 1, tolerance=SCALE_TOLERANCE))
-            scale = (1.1 if self.batch_size is None else 3.0) * (top + damping)
-        require_positive("scale", scale)
-        if self.batch_size is None:
-            most = 20_000 if self.steps is None else self.steps
-            return lambda rhs: lissa(whole, rhs, scale=scale, damping=damping, tolerance=self.tolerance, max_steps=most)
-        floor = damping + (0.0 if curvature == "empirical_fisher" else risk.l2)
-        if self.steps is None and floor == 0:
-            raise ValueError(
-                "LiSSA on batches cannot tell when to stop without l2 or damping; pass damping > 0, or "
-                "xl.solvers.Lissa(steps=..., batch_size=...)."
-            )
-        size = require_count("batch_size", self.batch_size)
-        steps = self.steps or min(20_000, math.ceil(scale / floor * math.log(1 / max(self.tolerance, 1e-4))))
-        return lambda rhs: lissa_batches(
-            lambda seed: _batches(risk, operator, size, seed),
-            rhs, scale=scale, damping=damping, steps=steps, repeats=self.repeats, seed=self.seed,
-        )  # fmt: skip
+Curvature = str | Ekfac | FittedInverse
 
 
-@dataclass(frozen=True)
-class LowRankSolver:
-    """Woodbury on the smaller side of the per-example factor; exact for Gauss-Newton and empirical Fisher."""
-
-    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse, with its eigenvectors computed."""
-        if curvature == "empirical_fisher":
-            rows, shift = risk.n, damping
-        else:
-            rows, shift = risk.n * risk.n_outputs, damping + risk.l2
-        factor = empirical_fisher_factor if curvature == "empirical_fisher" else gauss_newton_factor
-        if rows < risk.p:
-            return LowRank(factor(risk), shift=shift, keep=keep).solve
-        require_memory(f"{curvature} of p = {risk.p:,} parameters, summed", risk.p**2 * FACTOR_BYTES, risk.theta.device)
-        floor = gram_floor(risk.theta.dtype, risk.p)
-        return LowRank(_accumulated_gram(risk, factor), shift=shift, keep=keep, square=True, floor=floor).solve
-
-
-@dataclass(frozen=True)
-class Neumann:
-    """The Neumann series, to ``tolerance`` or to a depth of ``steps``; see ``solvers.neumann``.
-
-    ``scale`` None takes 1.1 times the top eigenvalue of the damped curvature.
-    """
-
-    scale: int | float | None = None
-    steps: int | None = None
-    tolerance: int | float = 1e-6
-    max_steps: int = 20_000
-
-    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse; each call sums the series."""
-        _refuse_keep(keep, "neumann")
-        product = OPERATORS[curvature](risk)
-        scale = self.scale
-        if scale is None:
-            top = float(lanczos(product, risk.theta, 1, tolerance=SCALE_TOLERANCE)) + damping
-            scale = MARGIN * top if top > 0 else 1.0  # not positive definite: the series diverges
-        options = {"scale": scale, "damping": damping, "tolerance": self.tolerance}
-        return lambda rhs: neumann(product, rhs, max_steps=self.max_steps, steps=self.steps, **options)
-
-
-@dataclass(frozen=True)
-class Arnoldi:
-    """The inverse on the ``k`` dominant eigenvectors, found in ``steps`` iterations; see ``solvers.arnoldi``.
-
-    An int ``keep`` replaces k; with fewer than k parameters all are kept.
-    """
-
-    k: int = 50
-    steps: int | None = None
-    seed: int = 0
-
-    def prepare(self, risk: Risk, curvature: str, damping: float, keep: Keep) -> Inverse:
-        """Return the inverse, with its eigenvectors computed."""
-        if keep is not None and not isinstance(keep, int):
-            raise ValueError(
-                f"keep={keep!r} needs the whole spectrum, which arnoldi does not look for; pass a count, or "
-                "solver='dense'."
-            )
-        product = OPERATORS[curvature](risk)
-        kept = min(self.k, risk.p) if keep is None else keep
-        damped = lambda v: product(v) + damping * v  # noqa: E731
-        return dominant_eigenpairs(damped, risk.theta, kept, steps=self.steps, seed=self.seed).solve
-
-
-Solver = Dense | CG | Lissa | Neumann | LowRankSolver | Arnoldi
-SOLVERS: dict[str, type] = {
-    "dense": Dense,
-    "cg": CG,
-    "lissa": Lissa,
-    "neumann": Neumann,
-    "low_rank": LowRankSolver,
-    "arnoldi": Arnoldi,
-}
+def curvature_name(curvature: Curvature) -> str:
+    """Return the name of a curvature: its own, "ekfac" for an ``Ekfac``, and that of the fit for a fitted inverse."""
+    if isinstance(curvature, FittedInverse):
+        return curvature.curvature
+    return "ekfac" if isinstance(curvature, Ekfac) else curvature
 
 
 def inverse_curvature(
@@ -216,22 +74,29 @@ def inverse_curvature(
     damping: float = 0.0,
     keep: Keep = None,
     offers: Sequence[str] = OFFERS,
-) -> Inverse:
+    store: str | Path | None = None,
+) -> FittedInverse:
     """Return b -> (curvature + damping I)^+ b on rows b [k, p]; what can be factored is factored once, in this call.
 
     Args:
         risk: gives the curvature, at its theta.
         curvature: "hessian", "gauss_newton" (both with the ridge), "empirical_fisher" (without), "identity", "ekfac"
-            (with the ridge; fitted once per risk), or a fitted ``Ekfac``.
+            (with the ridge; fitted once per risk), a fitted ``Ekfac``, or an inverse that was fitted before at the same
+            parameters, which is returned.
         solver: "dense", "cg", "lissa", "neumann", "low_rank", "arnoldi", or one of their configured objects, e.g.
             ``Lissa(batch_size=50)``. With EK-FAC "dense" divides in its eigenbasis.
         damping: absolute, >= 0.
         keep: dense and low_rank only, and a count for arnoldi; see ``kept_eigenvalues``.
         offers: which of the four options above the called function has; a message names no other.
+        store: a folder for the fit of "dense" (the matrix), "low_rank" (its factor) and "arnoldi" (the vectors found so
+            far): a later process reads it, an interrupted one goes on, another computation is refused. EK-FAC has its
+            own: ``xl.curvature.Ekfac(risk, store=...)``.
 
     Raises:
-        ValueError: an unknown name, or a combination without meaning.
+        ValueError: an unknown name, a combination without meaning, or an inverse fitted at other parameters.
     """
+    if isinstance(curvature, FittedInverse):
+        return _require_fit_of(risk, curvature, solver, damping, keep, store)
     if not isinstance(curvature, Ekfac):
         require_choice("curvature", curvature, CURVATURES)
     require_nonnegative("damping", damping)
@@ -242,19 +107,67 @@ def inverse_curvature(
         raise TypeError(
             f"solver is a {type(solver).__name__}; pass one of {', '.join(map(repr, SOLVERS))} or xl.solvers.CG()."
         )
-    if curvature == "identity":
+    kind = curvature_name(curvature)
+    kept = _fit_store(risk, kind, solver, damping, keep, store)
+    if kind == "identity":
         if keep is not None:
             raise ValueError(f"keep={keep!r} chooses eigenvalues, and those of the identity are all 1; drop keep.")
-        return lambda rhs: Solution(rhs / (1 + damping), "converged", 0, rhs.new_zeros(len(rhs)))
-    if isinstance(curvature, Ekfac) or curvature == "ekfac":
-        kind, solve = "ekfac", _ekfac_inverse(risk, curvature, solver, damping, keep)
+        solve = lambda rhs: Solution(rhs / (1 + damping), "converged", 0, rhs.new_zeros(len(rhs)))  # noqa: E731
+        return FittedInverse(risk, kind, solver, damping, keep, solve)
+    if kind == "ekfac":
+        solve = _ekfac_inverse(risk, curvature, solver, damping, keep)
     else:
         _require_factor(risk, curvature, solver, offers)
-        kind, solve = curvature, solver.prepare(risk, curvature, damping, keep)
+        solve = solver.prepare(risk, curvature, damping, keep, **({} if kept is None else {"store": kept}))
     name = next(name for name, made in SOLVERS.items() if type(solver) is made)
     ridge = getattr(risk, "has_ridge", True)
     remedies = risk_remedies(risk.theta.dtype, offers=offers, curvature=kind, solver=name, has_ridge=ridge)
-    return lambda rhs: replace(solve(rhs), remedies=remedies)
+    return FittedInverse(risk, kind, solver, damping, keep, lambda rhs: replace(solve(rhs), remedies=remedies))
+
+
+def _require_fit_of(
+    risk: Risk, fitted: FittedInverse, solver: str | Solver, damping: float, keep: Keep, store: str | Path | None
+) -> FittedInverse:
+    """Return a fitted inverse that belongs to these parameters, and to which no other option was passed."""
+    given = {"solver": solver, "damping": damping, "keep": keep, "store": store}
+    unchanged = {"solver": ("dense", fitted.solver), "damping": (0.0, fitted.damping), "keep": (None, fitted.keep)}
+    for name, value in given.items():
+        if value not in unchanged.get(name, (None,)):
+            raise ValueError(
+                f"{name}={value!r} cannot change an inverse that is fitted already; pass it to "
+                f"xl.solvers.inverse_curvature(risk, ..., {name}={value!r})."
+            )
+    own = fitted.risk
+    same = own.parameters.names == risk.parameters.names and own.theta.shape == risk.theta.shape
+    if not same or own.theta.dtype != risk.theta.dtype or not torch.equal(own.theta, risk.theta.to(own.theta.device)):
+        raise ValueError(
+            "the inverse was fitted at other parameters than this risk's; fit it again with "
+            "xl.solvers.inverse_curvature(risk, ...)."
+        )
+    return fitted
+
+
+def _fit_store(
+    risk: Risk, kind: str, solver: Solver, damping: float, keep: Keep, folder: str | Path | None
+) -> Store | None:
+    """Return the store of a fit."""
+    if folder is None:
+        return None
+    if kind == "ekfac":
+        raise ValueError("store= keeps no EK-FAC; pass curvature=xl.curvature.Ekfac(risk, store=...).")
+    if kind == "identity" or not isinstance(solver, STORED):
+        what = "the identity" if kind == "identity" else f"solver={type(solver).__name__}"
+        raise ValueError(
+            f"{what} computes nothing in advance that a store could keep; drop store here, and keep the scores with "
+            "loss_influence(..., store=...)."
+        )
+    options = {"curvature": kind, "solver": repr(solver), "damping": float(damping), "keep": _plain(keep)}
+    sources = {"theta": risk.theta, "weights": risk.weights_or_ones()}
+    return Store(folder, risk_fingerprint(risk, risk.theta, sources, {"computed": "inverse curvature", **options}))
+
+
+def _plain(keep: Keep) -> float | str | None:
+    return keep if keep is None or isinstance(keep, int | float | str) else repr(keep)
 
 
 def _require_factor(risk: Risk, curvature: str, solver: Solver, offers: Sequence[str]) -> None:
@@ -288,24 +201,3 @@ def _fit_ekfac(risk: Risk) -> Ekfac:
         return Ekfac(risk)
     except UncoveredError as error:
         raise UncoveredError(error.outside, error.covered, otherwise="pass curvature='gauss_newton'") from None
-
-
-def _accumulated_gram(risk: Risk, factor: Callable[[Risk], Float[Tensor, "r p"]]) -> Float[Tensor, "p p"]:
-    """Return A^T A in float64, its factor A computed for some examples at a time."""
-    total = torch.zeros(risk.p, risk.p, dtype=torch.float64, device=risk.theta.device)
-    step = max(1, ENTRIES // (risk.p * risk.n_outputs))
-    for part in torch.arange(risk.n).split(step):
-        rows = factor(risk.subset(part)).double()  # 1/n is 1 over the number of the subset
-        total += rows.T @ rows * (len(part) / risk.n)
-    return total
-
-
-def _refuse_keep(keep: Keep, who: str) -> None:
-    if keep is not None:
-        raise ValueError(f"keep={keep!r} needs eigenvalues, which {who} does not look for; use solver='dense'.")
-
-
-def _batches(risk: Risk, operator: Callable[[Risk], Operator], size: int, seed: int) -> Iterator[Operator]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield operator(risk.subset(torch.randint(risk.n, (size,), generator=generator)))

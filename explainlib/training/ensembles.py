@@ -28,9 +28,8 @@ from explainlib.checks import (
 from explainlib.datasets import Examples
 from explainlib.losses import Loss, LossFunction
 from explainlib.progress import tqdm
-from explainlib.risk import Risk, minimum_tolerance
+from explainlib.risk import Risk, minimum_tolerance, risk_fingerprint
 from explainlib.storage import Store, Tensors
-from explainlib.training.fingerprints import risk_fingerprint
 from explainlib.training.fused import fused_training
 from explainlib.training.stacked import Stacked, stack_networks, values_per_network
 from explainlib.training.starts import starts_or_fresh

@@ -24,11 +24,10 @@ from explainlib.checks import (
     require_tensor,
 )
 from explainlib.progress import tqdm
-from explainlib.risk import Risk
+from explainlib.risk import Risk, risk_fingerprint
 from explainlib.solvers.cg import Operator, cg
 from explainlib.solvers.preconditioner import preconditioner
 from explainlib.storage import Store, Tensors
-from explainlib.training.fingerprints import risk_fingerprint
 from explainlib.training.minima import OFFERS, STATUSES, Minima, report
 from explainlib.training.weighted import WeightedRisks, weighted_risks
 

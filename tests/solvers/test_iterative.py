@@ -7,7 +7,7 @@ import torch
 
 import explainlib as xl
 from explainlib.solvers import CG, Lissa, SolverError, SolverWarning, cg, inverse_curvature, lissa, preconditioner
-from explainlib.solvers.lissa import lissa_batches
+from explainlib.solvers.series import lissa_batches
 from tests.problems import classes, general, logistic_risk, network_risk, normal, relative_error
 from tests.solvers.test_direct import symmetric
 

@@ -20,11 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from explainlib import Risk
+from explainlib.curvature import Ekfac
 from explainlib.datasets import Examples, Tasks
 from explainlib.influence import TaskInfluence, loss_influence
 from explainlib.meta import Maml, leave_tasks_out, meta_hessian, train
 from explainlib.metrics.deletion import retrained_changes
 from explainlib.retraining import leave_out
+from explainlib.solvers import Arnoldi, inverse_curvature
 from explainlib.training import fit_ensemble, fit_risks, fresh_starts, minimise
 
 DOUBLE = torch.float64
@@ -139,6 +141,15 @@ def _scores(risk: Risk, store: Path | None) -> Tensor:
     return loss_influence(risk, test, curvature="gauss_newton", solver="cg", damping=0.1, store=store)
 
 
+def _ekfac(risk: Risk, store: Path | None) -> Tensor:
+    return Ekfac(risk, store=store).inverse_product(noise(2, risk.p, seed=9), damping=0.1)
+
+
+def _solved(risk: Risk, store: Path | None) -> Tensor:
+    options = {"curvature": "gauss_newton", "solver": Arnoldi(k=4), "damping": 0.1}
+    return inverse_curvature(risk, **options, store=store)(noise(2, risk.p, seed=9)).value
+
+
 def _trained(learner: Maml, tasks: Tasks, store: Path | None, batches: int, seed: int, augment: float) -> Tensor:
     options = {"batches": batches, "batch_size": 3, "lr": 0.05, "seed": seed, "augment": rotation_by(augment)}
     return train(learner, tasks, store=store, **options).w
@@ -170,6 +181,8 @@ CASES: dict[str, tuple[Call, dict[str, object]]] = {
     ),
     "metrics.retrained_changes": _on_risk(_deleted, seed=0),
     "influence.loss_influence": _on_risk(_scores),
+    "curvature.Ekfac": _on_risk(_ekfac),
+    "solvers.inverse_curvature": _on_risk(_solved),
     "meta.train": _on_learner(_trained, batches=6, seed=0, augment=0.1),
     "meta.meta_hessian": _on_learner(_hessian),
     "meta.leave_tasks_out": _on_learner(_left_out, batches=6, seed=0),
@@ -192,6 +205,9 @@ def many_files() -> None:
     sys.modules["explainlib.meta.hessian"].TASKS_PER_WRITE = 2
     sys.modules["explainlib.meta.train"].SAVE_EVERY = 2
     sys.modules["explainlib.influence.stored"].ROWS = 3
+    sys.modules["explainlib.curvature.ekfac"].PASS = 3
+    sys.modules["explainlib.curvature.ekfac"].KEPT_EVERY = -1.0
+    sys.modules["explainlib.solvers.arnoldi"].EVERY = 2
 
 
 def _in_a_child(work: Callable[[], object]) -> int:

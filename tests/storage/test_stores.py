@@ -26,17 +26,14 @@ NAMES = {k: name for k, name in enumerate(CASES)}
 
 @pytest.fixture(scope="module", autouse=True)
 def several_files():
-    rooms = {
-        "training.minimise": "PROBLEMS_PER_FILE",
-        "training.ensembles": "CACHED",
-        "meta.hessian": "TASKS_PER_WRITE",
-    }
-    rooms |= {"meta.train": "SAVE_EVERY", "influence.stored": "ROWS"}
-    before = {room: getattr(sys.modules[f"explainlib.{room}"], name) for room, name in rooms.items()}
+    places = [("training.minimise", "PROBLEMS_PER_FILE"), ("training.ensembles", "CACHED")]
+    places += [("meta.hessian", "TASKS_PER_WRITE"), ("meta.train", "SAVE_EVERY"), ("influence.stored", "ROWS")]
+    places += [("curvature.ekfac", "PASS"), ("curvature.ekfac", "KEPT_EVERY"), ("solvers.arnoldi", "EVERY")]
+    before = {(room, name): getattr(sys.modules[f"explainlib.{room}"], name) for room, name in places}
     many_files()
     yield
-    for room, name in rooms.items():
-        setattr(sys.modules[f"explainlib.{room}"], name, before[room])
+    for (room, name), value in before.items():
+        setattr(sys.modules[f"explainlib.{room}"], name, value)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +103,8 @@ def test_a_damaged_or_shortened_file_is_refused(copy, name):
 def test_a_file_of_another_store_is_refused(copy, tmp_path, name):
     folder, result = copy(name)
     computed(name, tmp_path / "other", options=CHANGED["options"])
-    first = {"influence.TaskInfluence": "gradients", "meta.meta_hessian": "curvature"}.get(name)
+    firsts = {"influence.TaskInfluence": "gradients", "meta.meta_hessian": "curvature"}
+    first = (firsts | {"solvers.inverse_curvature": "eigenpairs"}).get(name)
     ours = folder / f"{first}.safetensors" if first else min(folder.glob("*.safetensors"))
     shutil.copy(tmp_path / "other" / ours.name, ours)
     with pytest.raises(ValueError, match="damaged or was copied"):
@@ -239,7 +237,7 @@ def test_a_stored_influence_wants_its_own_learner(copy):
 def with_a_store():
     """The public functions that take ``store``, found by looking."""
     found = set()
-    for room in ("training", "retraining", "metrics", "meta", "influence"):
+    for room in ("training", "retraining", "metrics", "meta", "influence", "curvature", "solvers"):
         module = import_module(f"explainlib.{room}")
         for name, value in vars(module).items():
             if (

@@ -111,7 +111,7 @@ def test_parts_of_weighted_risks(monkeypatch):
     risk = network_risk()
     weights, theta = random_weights(2, risk.n), normal(2, risk.p)
     whole = WeightedRisks(risk, weights).gradients(theta)
-    monkeypatch.setattr("explainlib.risk.PART", 5)
+    monkeypatch.setattr("explainlib.risk.risk.PART", 5)
     assert torch.allclose(WeightedRisks(risk, weights).gradients(theta), whole, atol=1e-13)
 
 

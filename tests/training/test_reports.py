@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import explainlib as xl
+from explainlib.risk import risk_fingerprint
 from explainlib.training import fit, minima, minimise
 from explainlib.training.ensembles import statuses
-from explainlib.training.fingerprints import risk_fingerprint
 from explainlib.training.stacked import layers_of
 from explainlib.training.steps import Plateau, adam_state, stepper
 from tests.interrupted import Interrupted

@@ -25,8 +25,8 @@ from explainlib.meta.bilevel import ROWS, Bilevel, CgInverse, MakeInverse, Probl
 from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.solvers.cg import cg
 from explainlib.solvers.dense import Factor
-from explainlib.solvers.neumann import neumann
 from explainlib.solvers.remedies import Remedies
+from explainlib.solvers.series import neumann
 from explainlib.solvers.solution import Solution
 
 Operator = Callable[[Float[Tensor, "k q"]], Float[Tensor, "k q"]]

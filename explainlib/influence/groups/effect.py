@@ -34,7 +34,7 @@ from explainlib.memory import alternatives
 from explainlib.progress import tqdm
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.cg import cg
-from explainlib.solvers.inverse import Curvature, Inverse, Solver, inverse_curvature
+from explainlib.solvers.inverse import Curvature, Inverse, Solver, curvature_name, inverse_curvature
 from explainlib.solvers.preconditioner import preconditioner
 from explainlib.solvers.remedies import DENSE_INDEFINITE, risk_remedies
 from explainlib.training.variational import ElboRisk
@@ -97,14 +97,15 @@ def removal_effect(
     require_nonnegative("damping", damping)
     checked = require_groups(groups, risk.n)
     _require_ridge_alone(risk, order)
-    if curvature != "hessian" and order != 1:
+    kind = curvature_name(curvature)
+    if kind != "hessian" and order != 1:
         raise ValueError(f"order={order!r} is made of Hessians; pass curvature='hessian', or order=1.")
     if third_derivative and order != 2:
         raise ValueError(f"third_derivative=True belongs to order=2, got order={order!r}; leave it out.")
     rest = removal_weights(risk, checked, weighting)
     gradient_norm = (
         require_minimum(risk, strict=strict, user="group influence")
-        if curvature == "hessian"
+        if kind == "hessian"
         else float(risk.gradient().norm())
     )
     batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1)))

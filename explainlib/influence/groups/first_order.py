@@ -23,7 +23,7 @@ from explainlib.losses import LossFunction
 from explainlib.memory import alternatives
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.dense import Keep
-from explainlib.solvers.inverse import Curvature, Solver, inverse_curvature
+from explainlib.solvers.inverse import Curvature, Solver, curvature_name, inverse_curvature
 
 
 @alternatives("pass solver='cg' (no p x p matrix), curvature='ekfac', fewer tests, or a Risk(..., parameters='last')")
@@ -78,7 +78,7 @@ def removal_loss_change(
     risk.require_examples(test, "test")
     measured = require_measure(measure, output, loss=risk.loss, parameters=risk.parameters, theta=risk.theta, test=test)
     checked = require_groups(groups, risk.n)
-    if curvature == "hessian":
+    if curvature_name(curvature) == "hessian":
         require_minimum(risk, strict=strict, user="group influence")
     rest = removal_weights(risk, checked, weighting)
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)

@@ -13,7 +13,7 @@ from torch import Tensor
 from explainlib.datasets import Tasks, flip_task_labels
 from explainlib.meta.bilevel import InnerState
 from explainlib.metrics import fidelity, mislabel_auc
-from explainlib.solvers.neumann import neumann
+from explainlib.solvers.series import neumann
 from explainlib.studies.bilevel.problem import (
     SolvedLearner,
     edited_parameters,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from explainlib import curvature, solvers
+from explainlib import curvature, influence, solvers
 from explainlib.layerwise import gradients
 from tests.device.calls.problems import D, normal, risk
 from tests.device.table import call
@@ -50,7 +50,7 @@ def eigenpairs(device):
     return found.values, found.vectors.abs(), found.accuracy, found.solve(rhs).value
 
 
-@call("solvers.inverse_curvature", "solvers.CG", "solvers.Arnoldi", "solvers.Dense", "solvers.Lissa", "solvers.LowRankSolver", "solvers.Neumann", "solvers.CG.prepare", "solvers.Arnoldi.prepare", "solvers.Dense.prepare", "solvers.Lissa.prepare", "solvers.LowRankSolver.prepare", "solvers.Neumann.prepare", "solvers.preconditioner", "solvers.ekfac_solve")  # fmt: skip
+@call("solvers.inverse_curvature", "solvers.FittedInverse", "solvers.FittedInverse.solve", "solvers.CG", "solvers.Arnoldi", "solvers.Dense", "solvers.Lissa", "solvers.LowRankSolver", "solvers.Neumann", "solvers.CG.prepare", "solvers.Arnoldi.prepare", "solvers.Dense.prepare", "solvers.Lissa.prepare", "solvers.LowRankSolver.prepare", "solvers.Neumann.prepare", "solvers.preconditioner", "solvers.ekfac_solve")  # fmt: skip
 def inverses(device):
     found = []
     for kind in ("softmax", "fitted"):
@@ -68,6 +68,8 @@ def inverses(device):
                 r, solver=solvers.Lissa(batch_size=5, steps=6, repeats=2, scale=3.0), damping=0.1
             )(rhs).value
         )
+        fitted = solvers.inverse_curvature(r, curvature="gauss_newton", damping=0.1)
+        found += [fitted(rhs).value, influence.loss_influence(r, r.train[:2], curvature=fitted)]
         found.append(solvers.preconditioner(r, damping=0.1)(rhs))
         found.append(solvers.ekfac_solve(curvature.Ekfac(r), rhs, damping=0.1).value)
     return found

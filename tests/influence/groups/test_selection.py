@@ -107,7 +107,7 @@ def test_parts_of_the_training_set_and_batches_of_groups_change_nothing(monkeypa
     w = normal(2, risk.n, seed=6)
     quadratic = GroupQuadratic(risk, test)
     whole = quadratic.product(w), second_order_influence(risk, test, GROUPS)
-    monkeypatch.setattr("explainlib.risk.PART", 7)
+    monkeypatch.setattr("explainlib.risk.risk.PART", 7)
     monkeypatch.setattr("explainlib.influence.groups.quadratic.ENTRIES", 1)
     assert torch.allclose(quadratic.product(w), whole[0], rtol=1e-10)
     assert torch.allclose(second_order_influence(risk, test, GROUPS), whole[1], rtol=1e-10)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from explainlib.risk import Risk
+from explainlib.risk.risk import Risk
 from explainlib.storage import fingerprint, probe_entry
 
 EXAMPLES = 4  # of the probes

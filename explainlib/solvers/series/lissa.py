@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from explainlib.progress import tqdm
-from explainlib.solvers.neumann import REMEDIES, Operator, neumann
+from explainlib.solvers.series.neumann import REMEDIES, Operator, neumann
 from explainlib.solvers.solution import Solution, steps_between_checks
 
 GROWTH = 1e6  # relative to the right-hand side: above it the iteration has diverged
