@@ -48,21 +48,38 @@ def write_new(text: str, path: Path) -> bool:
     return True
 
 
+def write_by(write: Callable[[Path], None], path: Path, size: int) -> Path:
+    """Write a file atomically by a function that writes to a path; errors as in ``write_bytes``.
+
+    Args:
+        write: writes the whole file to the path it is given.
+        path: where the file goes.
+        size: bytes needed, for the message.
+    """
+    _place(write, path, os.replace, size)
+    return path
+
+
 def _write_then_rename(data: bytes, path: Path, take_name: Callable[[str, Path], None]) -> None:
+    _place(lambda name: name.write_bytes(data), path, take_name, len(data))
+
+
+def _place(write: Callable[[Path], None], path: Path, take_name: Callable[[str, Path], None], size: int) -> None:
+    """Write a temporary file in the same folder, bring it to the disk, and let it take its name."""
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        os.close(handle)
+        write(Path(name))
+        with open(name, "rb+") as file:  # ``write`` may have put another file in its place
             os.fsync(file.fileno())  # otherwise a crash could leave an empty file under the new name
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # temporary files are private
         take_name(name, path)
     except OSError as error:
-        raise _with_remedy(error, path, len(data)) from error
+        raise _with_remedy(error, path, size) from error
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)

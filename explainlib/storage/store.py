@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from explainlib.storage.files import write_bytes, write_new
+from explainlib.storage.files import write_by, write_new
 from explainlib.storage.fingerprints import CODE, PROBE, agree
 from explainlib.storage.tensors import digest
 
@@ -124,7 +126,15 @@ class Store:
         """
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         seal = {"computation": self._mark, "name": name, "seal": self._seal(name, plain)}
-        write_bytes(safetensors.torch.save(plain, metadata=seal), self.path(name))
+
+        def write(path: Path) -> None:  # from the tensors' own memory: no copy of large ones
+            try:
+                safetensors.torch.save_file(plain, path, metadata=seal)
+            except safetensors.SafetensorError as error:
+                code = re.search(r"os error (\d+)", str(error))
+                raise (OSError(int(code[1]), os.strerror(int(code[1]))) if code else error) from error
+
+        write_by(write, self.path(name), sum(tensor.nbytes for tensor in plain.values()))
 
     def load(self, name: str, device: torch.device | str = "cpu") -> Tensors:
         """Return the tensors of a name.

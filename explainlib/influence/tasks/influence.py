@@ -134,7 +134,12 @@ class TaskInfluence:
         self._check_stationarity(gradients, strict)
         self._check_augmentation(learner, tasks)
         options = {"l2": l2, "damping": damping, "processes": processes, "store": self.store, **sizes}
-        self._set_spectrum(task_spectrum(learner, w, tasks, curvature, **options), gradients)
+        if self.store is not None:
+            del gradients  # not held beside the curvature's rows
+        spectrum = task_spectrum(learner, w, tasks, curvature, **options)
+        self._set_spectrum(
+            spectrum, gradients if self.store is None else self.store.load("gradients", w.device)["value"]
+        )
         if self.store is not None and "influence" not in self.store:  # a finished store may be read-only
             self.store.save("influence", {"w": w, "group": self.group, "norm": torch.tensor(self.gradient_norm)})
 
