@@ -24,7 +24,7 @@ MATHEMATICS = (
 )
 SOURCED = {
     "curvature/hessian.py": ["hessian"], "curvature/gauss_newton.py": ["gauss_newton"],
-    "curvature/empirical_fisher.py": ["empirical_fisher"], "solvers/lissa.py": ["lissa"],
+    "curvature/empirical_fisher.py": ["empirical_fisher"], "solvers/series/lissa.py": ["lissa"],
     "solvers/low_rank.py": ["LowRank"], "influence/single.py": ["parameter_influence", "loss_influence"],
     "influence/groups/effect.py": ["removal_effect"], "influence/groups/trust.py": ["series_trust"],
     "influence/groups/quadratic.py": ["second_order_influence", "GroupQuadratic"],

@@ -88,8 +88,9 @@ def require_measure(
         TypeError, ValueError: an unknown measure, an output outside the model's or for another measure, "margin"
             without labels, a callable that mixes examples, has another shape or has wrong derivatives.
     """
-    offered = MEASURES if loss is not None else MEASURES[1:]
-    name = measure if callable(measure) else require_choice("measure", measure, offered)
+    if measure == "loss" and loss is None:
+        raise ValueError("measure='loss' needs a loss; pass risk=, 'output', 'margin' or a callable.")
+    name = measure if callable(measure) else require_choice("measure", measure, MEASURES)
     if output is not None and name != "output":
         given = repr(measure) if isinstance(measure, str) else "a callable"
         raise ValueError(f"output={output!r} belongs to measure='output', and measure is {given}; pass one of the two.")

@@ -99,7 +99,7 @@ def _deaths() -> tuple[type[Exception], ...]:
 def _pool(processes: int | str | Client) -> tuple[Run, int, Callable[[], None]]:
     """Return (how blocks are computed, how many at once, what ends it)."""
     if isinstance(processes, int):
-        return _joblib(processes), processes, lambda: None
+        return _joblib(processes), processes, _end_workers
     client, close = _client(processes)
     width = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
     return _dask(client), width, close
@@ -115,6 +115,13 @@ def _joblib(processes: int) -> Run:
             yield from parallel(joblib.delayed(_one)(function, place, block) for place, block in places)
 
     return run
+
+
+def _end_workers() -> None:
+    """End joblib's workers, which would keep their memory for minutes."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown()
 
 
 def _dask(client: Client) -> Run:

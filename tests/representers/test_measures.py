@@ -79,7 +79,7 @@ def test_one_output_of_a_regression():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"measure": "loss"}, "measure='loss' is unknown; choose one of 'output'"),
+        ({"measure": "loss"}, "measure=.loss. needs a loss; pass risk="),
         ({"measure": "margin", "kind": "last_layer"}, "features, which no measure changes"),
         ({"measure": "output", "output": "each"}, "kernels without a measure"),
         ({"measure": "margin", "output": 1}, "belongs to measure='output'"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import explainlib as xl
-from explainlib.solvers import Lissa, Neumann, cg, inverse, inverse_curvature, preconditioner
+from explainlib.solvers import Lissa, Neumann, cg, configured, inverse_curvature, preconditioner
 from explainlib.solvers.block_cg import block_cg
 from explainlib.solvers.preconditioner import block_preconditioner
 from tests.fits import fits_to_the_byte
@@ -17,7 +17,7 @@ D = torch.float64
 
 
 def top(risk, curvature="hessian"):
-    return float(torch.linalg.eigvalsh(inverse.MATRICES[curvature](risk))[-1])
+    return float(torch.linalg.eigvalsh(configured.MATRICES[curvature](risk))[-1])
 
 
 def scale_in(solution):
@@ -79,9 +79,9 @@ def test_the_default_tolerance_is_that_of_the_dtype(solve, dtype, tolerance):
 def test_a_factor_is_kept_up_to_a_size(up_to, formed, monkeypatch):
     risk, made, rhs = logistic_risk(), [], normal(1, 12)
     risk = risk.at(risk.theta)
-    hessian = inverse.MATRICES["hessian"]
-    monkeypatch.setattr(inverse, "CACHE_UP_TO", risk.p + up_to)
-    monkeypatch.setitem(inverse.MATRICES, "hessian", lambda r: made.append(1) or hessian(r))
+    hessian = configured.MATRICES["hessian"]
+    monkeypatch.setattr(configured, "CACHE_UP_TO", risk.p + up_to)
+    monkeypatch.setitem(configured.MATRICES, "hessian", lambda r: made.append(1) or hessian(r))
     first, second = (inverse_curvature(risk, damping=0.1)(rhs).value for _ in range(2))
     assert torch.equal(first, second) and len(made) == formed
 
@@ -119,7 +119,7 @@ def test_blocks_need_two_examples_a_feature(n, worth):
 def test_what_is_formed_has_to_fit(options, bytes_a_square, monkeypatch):
     """The matrix with its working copies, and its factor in float64."""
     risk = network_risk(n=40)
-    monkeypatch.setattr(inverse, "ENTRIES", 10 * risk.p * risk.n_outputs)
+    monkeypatch.setattr(configured, "ENTRIES", 10 * risk.p * risk.n_outputs)
     call = lambda: inverse_curvature(risk.at(risk.theta), damping=0.1, **options)  # noqa: E731
     fits_to_the_byte(call, bytes_a_square * risk.p**2, monkeypatch, f"p = {risk.p}")
 
@@ -130,6 +130,6 @@ def test_a_factor_is_summed_over_parts_of_bounded_size(curvature, monkeypatch):
     want = inverse_curvature(risk, solver="low_rank", curvature=curvature, damping=0.1)(normal(2, risk.p)).value
     subset = xl.Risk.subset
     monkeypatch.setattr(xl.Risk, "subset", lambda self, rows: parts.append(len(rows)) or subset(self, rows))
-    monkeypatch.setattr(inverse, "ENTRIES", 7 * risk.p * risk.n_outputs)
+    monkeypatch.setattr(configured, "ENTRIES", 7 * risk.p * risk.n_outputs)
     got = inverse_curvature(risk, solver="low_rank", curvature=curvature, damping=0.1)(normal(2, risk.p)).value
     assert parts == [7, 7, 7, 7, 7, 5] and torch.allclose(got, want, rtol=1e-9)

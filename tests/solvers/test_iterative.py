@@ -274,7 +274,7 @@ def test_memory_never_mixes_options():
 @pytest.mark.parametrize("every", [1, 8, 1000])
 def test_batches_that_diverge_are_told_however_seldom_the_iterate_is_looked_at(every, monkeypatch):
     """On a GPU the iterate is looked at every few steps, and after the last one."""
-    module = sys.modules["explainlib.solvers.lissa"]  # a function has its name
+    module = sys.modules["explainlib.solvers.series.lissa"]  # a function has its name
     monkeypatch.setattr(module, "steps_between_checks", lambda rhs: every)
     grows = lambda seed: iter(lambda: lambda v: -0.5 * v, None)  # noqa: E731
     found = lissa_batches(grows, torch.ones(1, 3, dtype=torch.float64), scale=1.0, damping=0.0, steps=20, repeats=1)

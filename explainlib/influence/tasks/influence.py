@@ -137,9 +137,8 @@ class TaskInfluence:
         if self.store is not None:
             del gradients  # not held beside the curvature's rows
         spectrum = task_spectrum(learner, w, tasks, curvature, **options)
-        self._set_spectrum(
-            spectrum, gradients if self.store is None else self.store.load("gradients", w.device)["value"]
-        )
+        gradients = gradients if self.store is None else self.store.load("gradients", w.device)["value"]
+        self._set_spectrum(spectrum, gradients)
         if self.store is not None and "influence" not in self.store:  # a finished store may be read-only
             self.store.save("influence", {"w": w, "group": self.group, "norm": torch.tensor(self.gradient_norm)})
 

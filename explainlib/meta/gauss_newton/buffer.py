@@ -57,12 +57,18 @@ class Buffer:
     def captured(self) -> float:
         """The share of the trace of M G that is in the buffer; above 1 by the estimate's error only."""
         whole = self.trace + self.lost
-        return float(self.rows.double().square().sum()) / whole if whole else 1.0
+        return float(float64_squares(self.rows).sum()) / whole if whole else 1.0
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the buffer for a store."""
         numbers = (self.added, self.done, self.trace, self.lost)
         return {"rows": self.rows, "numbers": torch.tensor(numbers, dtype=torch.float64)}
+
+    def moved_to(self, workspace: Float[Tensor, "n q"]) -> Buffer:
+        """Return the buffer with its rows in the first ones of a workspace; the others are no longer held."""
+        rows = workspace[: len(self.rows)]
+        rows.copy_(self.rows)
+        return replace(self, rows=rows)
 
     @staticmethod
     def of(tensors: dict[str, Tensor]) -> Buffer:
@@ -136,14 +142,13 @@ def filled_buffer(
     learner.require_tasks(tasks)
     require_buffer(size, compress, tasks)
     require_count("block", block)
-    if store is not None and "buffer" in store:
-        buffer = Buffer.of(store.load("buffer", w.device))
-    else:
-        buffer = Buffer(w.new_zeros(0, learner.q))
     per_task = rows_of_a_task(tasks) if compress is None else min(compress, rows_of_a_task(tasks))
     what = f"a buffer of {size:,} and {block * per_task:,} new rows of q = {learner.q:,} parameters"
     require_memory(what, 3 * (size + block * per_task) * learner.q * w.element_size(), w.device)
     workspace = w.new_empty(size + block * per_task, learner.q)
+    buffer = Buffer(w.new_zeros(0, learner.q))
+    if store is not None and "buffer" in store:
+        buffer = Buffer.of(store.load("buffer", w.device)).moved_to(workspace)
     steps = range(buffer.done, len(tasks), block)
     new = _new_rows(learner, w, tasks, steps, block, compress, processes)
     for step, found in enumerate(tqdm(new, desc="Gauss-Newton rows", total=len(steps))):

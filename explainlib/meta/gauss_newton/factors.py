@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explainlib.solvers.low_rank import gram_floor
 
-COLUMNS = 2**14  # of the rows, made float64 at a time
+COLUMNS = 2**12  # of the rows, made float64 at a time
 
 
 def float64_gram(rows: Float[Tensor, "m q"], other: Float[Tensor, "k q"] | None = None) -> Float[Tensor, "m k"]:
@@ -22,7 +22,7 @@ def float64_gram(rows: Float[Tensor, "m q"], other: Float[Tensor, "k q"] | None 
     total = torch.zeros(len(rows), k, dtype=torch.float64, device=rows.device)
     for start in range(0, rows.shape[1], COLUMNS):
         wide = rows[:, start : start + COLUMNS].double()
-        total = total + wide @ (wide if other is None else other[:, start : start + COLUMNS].double()).T
+        total += wide @ (wide if other is None else other[:, start : start + COLUMNS].double()).T
     return total
 
 
