@@ -1,8 +1,9 @@
 """Task influence of convolutional learners at the paper's size: seconds of a task, memory, and what compression costs.
 
 ``python -m benchmarks cnn`` times a task. ``python -m benchmarks.cnn_tasks run --tasks 1024 --store DIR`` trains a
-learner on Omniglot, fills the buffer in two processes, scores 128 tests, and prints minutes and peak memory; stopped,
-it goes on where it was. ``python -m benchmarks.cnn_tasks compression`` compares compressed with uncompressed rows.
+learner on Omniglot, fills the buffer in two processes, scores 128 tests, and prints minutes, peak memory and, beside
+the controls, how well training tasks find themselves; stopped, it goes on where it was. ``python -m
+benchmarks.cnn_tasks compression`` compares compressed with uncompressed rows.
 """
 
 from __future__ import annotations
@@ -129,6 +130,25 @@ def run(options: argparse.Namespace) -> None:
             print(f"scores of {len(chosen)} {name} tests: first {first}", flush=True)
         print(f"scores: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
     print(f"peak memory of all processes: {memory.peak / 1e9:.2f} GB", flush=True)
+    print(own_ranks(found, tasks), flush=True)
+
+
+def own_ranks(found: TaskInfluence, tasks: Tasks, tests: int = 128) -> str:
+    """Return how well training tasks, as tests, find themselves: with fewer directions, and with the controls."""
+    gradients = found.gradients
+    some = gradients[:tests]
+    g = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(gradients.shape[1], found.rank, generator=g))[0]
+    unit = torch.nn.functional.normalize(gradients, dim=1)
+    tables = {f"buffer, {found.rank} directions": found.performance(tasks[:tests])}
+    tables |= {f"its {keep} leading ones": found.pruned(keep).performance(tasks[:tests]) for keep in (512, 256, 64)}
+    tables |= {"identity": -some @ gradients.T, "cosine": -unit[:tests] @ unit.T}
+    tables[f"random projector of rank {found.rank}"] = -(some @ basis) @ (gradients @ basis).T
+    ranks = {name: xl.metrics.self_rank(table).double() for name, table in tables.items()}
+    return "\n".join(
+        f"{name}: own task first {int((rank == 0).sum())} of {tests}, mean own rank {float(rank.mean()):.2g}"
+        for name, rank in ranks.items()
+    )
 
 
 def influence(

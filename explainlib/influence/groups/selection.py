@@ -21,11 +21,13 @@ from explainlib.checks import require_choice, require_count, require_nonnegative
 from explainlib.datasets import Examples
 from explainlib.influence.groups.quadratic import GroupQuadratic, indicators, require_unweighted
 from explainlib.influence.groups.swaps import Swaps
+from explainlib.influence.products import training_products
 from explainlib.influence.projections import capped_simplex_projection, l1_ball_projection
 from explainlib.memory import alternatives
 from explainlib.progress import tqdm
 from explainlib.risk import Risk, require_minimum
-from explainlib.solvers.inverse import Solver, inverse_curvature
+from explainlib.solvers.configured import Solver
+from explainlib.solvers.inverse import Curvature, curvature_name, inverse_curvature
 from explainlib.training.minimise import minimise_for
 
 METHODS = ("relaxed", "printed", "greedy", "refit", "swap", "random")
@@ -45,6 +47,7 @@ def influential_group(
     *,
     method: str = "relaxed",
     seed: int = 0,
+    curvature: Curvature = "hessian",
     solver: str | Solver = "dense",
     damping: float = 0.0,
     strict: bool = False,
@@ -63,8 +66,10 @@ def influential_group(
             remaining problem solved again before each. "swap": pairwise swaps from greedy's group until none raises q.
             "printed": the published relaxation, rounded; see ``printed_weights``. "random": a random group.
         seed: of "random", and of the random starts of "relaxed".
+        curvature: for "greedy" and "refit" as in ``parameter_influence``, such as "ekfac" for a large network, whose
+            training gradients are not materialised; the others' interactions are of the Hessian.
         solver: as in ``parameter_influence``.
-        damping: absolute, added to the Hessian only to solve with it.
+        damping: absolute, added to the curvature only to solve with it.
         strict: raise where the risk is not at a minimum.
         on_failure: "raise" or "warn" when a solve, or a re-solved problem, does not converge.
 
@@ -75,7 +80,8 @@ def influential_group(
     Raises:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
         MinimiseError: a re-solved problem of "refit" that did not converge.
-        ValueError, TypeError: a bad size or option, a reweighted risk, or a test set that does not fit the risk.
+        ValueError, TypeError: a bad size or option, another curvature than the Hessian where interactions count, a
+            reweighted risk, or a test set that does not fit the risk.
 
     Cost: two passes over the data and one solve an ascent step. Swaps hold 2 n p numbers and solve n right-hand sides;
     "refit" minimises and factors up to ten times.
@@ -92,9 +98,15 @@ def influential_group(
     require_choice("on_failure", on_failure, ("raise", "warn"))
     if method == "random":
         return _random_groups(risk, size, 1, seed)[0]
+    _require_curvature(method, curvature)
+    how = {"curvature": curvature, "solver": solver, "damping": damping, "offers": ("curvature", "solver", "damping")}
     if method == "refit":
         require_minimum(risk, strict=strict, user="group selection")
-        return _select_refitted(risk, test, size, solver, damping, on_failure)
+        return _select_refitted(risk, test, size, how, on_failure)
+    if curvature != "hessian":
+        if curvature_name(curvature) == "hessian":
+            require_minimum(risk, strict=strict, user="group selection")
+        return _largest(_first_order(risk, test, how, on_failure), size)
     quadratic = GroupQuadratic(risk, test, solver=solver, damping=damping, strict=strict, on_failure=on_failure)
     greedy = _largest(quadratic.a, size)
     if method == "greedy":
@@ -210,7 +222,7 @@ def _select_printed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"]) -> Flo
 
 
 def _select_refitted(
-    risk: Risk, test: Examples, size: int, solver: str | Solver, damping: float, on_failure: str
+    risk: Risk, test: Examples, size: int, how: dict[str, object], on_failure: str
 ) -> Int[Tensor, " k"]:
     """Return greedy's choice a tenth at a time, each tenth ranked by the remaining problem ("preserve")."""
     weights, chosen = risk.weights_or_ones(), []
@@ -221,14 +233,32 @@ def _select_refitted(
             removed = sum(len(c) for c in chosen)
             weights = torch.where(weights == 0, 0.0, risk.n / (risk.n - removed))
             remaining = minimise_for(risk.at(remaining.theta), weights=weights, on_failure=on_failure, offers=())
-        inverse = inverse_curvature(remaining, solver=solver, damping=damping, offers=("solver", "damping"))
-        v = inverse(remaining.loss_gradients(test).mean(0, keepdim=True)).require_converged(on_failure).value[0]
         # grad l_i + l2 theta and grad l_i differ by the same vector for all i, so the order is the same
-        first_order = (remaining.loss_gradients() @ v).masked_fill(weights == 0, -torch.inf)
+        first_order = _first_order(remaining, test, how, on_failure).masked_fill(weights == 0, -torch.inf)
         chosen.append(_largest(first_order, len(part)))
         weights = weights.clone()
         weights[chosen[-1]] = 0
     return torch.cat(chosen)
+
+
+def _first_order(risk: Risk, test: Examples, how: dict[str, object], on_failure: str) -> Float[Tensor, " n"]:
+    """Return v . grad l_i with v = C^-1 of the mean test gradient, C a curvature by its options."""
+    rows = risk.loss_gradients(test).mean(0, keepdim=True)
+    v = inverse_curvature(risk, **how)(rows).require_converged(on_failure).value
+    return training_products(risk, v)[0]
+
+
+def _require_curvature(method: str, curvature: Curvature) -> None:
+    """Raise for a curvature that a method has no use for."""
+    if curvature_name(curvature) != "hessian" and method not in ("greedy", "refit"):
+        raise ValueError(
+            f"the interactions of method={method!r} are made of Hessians; pass curvature='hessian', or method='greedy'."
+        )
+    if method == "refit" and not isinstance(curvature, str):
+        raise ValueError(
+            "method='refit' takes the curvature of each remaining problem, and this one is fitted already; pass its "
+            f"name, curvature={curvature_name(curvature)!r}, or method='greedy'."
+        )
 
 
 def _largest(score: Float[Tensor, " n"], k: int, *, ties: Float[Tensor, " n"] | None = None) -> Int[Tensor, " k"]:
