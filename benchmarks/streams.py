@@ -73,9 +73,9 @@ class LanguageModel(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits [n, T, VOCABULARY] of the following tokens."""
+        """Return the logits of the following tokens, a row a sequence [n, T VOCABULARY]."""
         x = self.table(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))
-        return self.head(self.norm(self.blocks(x)))
+        return self.head(self.norm(self.blocks(x))).flatten(1)
 
 
 def perceptron() -> tuple[xl.Risk, Examples]:

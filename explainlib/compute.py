@@ -75,6 +75,15 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)) and bool(mallopt(TRIM_THRESHOLD, KEPT))
 
 
+def return_freed_memory() -> bool:
+    """Give freed memory back to the system, before arrays that nearly fill it; return whether glibc could.
+
+    glibc keeps freed memory between arrays that are in use. Returning it takes milliseconds, and taking it again page
+    faults, so this is for long computations only.
+    """
+    return platform.libc_ver()[0] == "glibc" and bool(ctypes.CDLL(None).malloc_trim(0))
+
+
 @contextmanager
 def settings(work: int = 0) -> Iterator[None]:
     """Flush denormals and use ``threads_for(work)`` inside the block; restore both at its end, errors included.

@@ -163,3 +163,24 @@ def test_freed_memory_is_used_again_unless_the_user_has_chosen():
         seen[name] = int(faults), kept == "True"
     assert seen["kept"][0] < 100 and seen["kept"][1]
     assert seen["own choice"][0] > 2000 and not seen["own choice"][1]
+
+
+RETURNED = """
+import psutil, torch
+from explainlib import compute
+compute.keep_freed_memory()
+arrays = [torch.zeros(2**18) for _ in range(100)]  # 100 MB
+small = [array[:1].clone() for array in arrays[::2]]
+last = torch.zeros(2**10)  # above them in the heap
+del arrays
+resident = psutil.Process().memory_info().rss
+returned = compute.return_freed_memory()
+print(resident - psutil.Process().memory_info().rss, returned)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_freed_memory_is_returned_on_request():
+    run = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, check=True)
+    freed, returned = run.stdout.split()
+    assert int(freed) > 5e7 and returned == "True"

@@ -145,6 +145,7 @@ def filled_buffer(
     per_task = rows_of_a_task(tasks) if compress is None else min(compress, rows_of_a_task(tasks))
     what = f"a buffer of {size:,} and {block * per_task:,} new rows of q = {learner.q:,} parameters"
     require_memory(what, 3 * (size + block * per_task) * learner.q * w.element_size(), w.device)
+    compute.return_freed_memory()
     workspace = w.new_empty(size + block * per_task, learner.q)
     buffer = Buffer(w.new_zeros(0, learner.q))
     if store is not None and "buffer" in store:
