@@ -74,7 +74,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the logits of the following tokens, a row a sequence [n, T VOCABULARY]."""
-        x = self.table(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))
+        x = self.table(tokens) + self.places(torch.arange(TOKENS, device=tokens.device).expand(len(tokens), -1))
         return self.head(self.norm(self.blocks(x))).flatten(1)
 
 
