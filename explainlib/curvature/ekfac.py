@@ -41,8 +41,8 @@ class Ekfac:
     """The eigenvalue-corrected Kronecker approximation of a risk's Gauss-Newton matrix, ridge included.
 
     Args:
-        risk: at any theta. Linear, Conv1d, Conv2d, Embedding and normalisation layers have blocks (``curvature.blocks``
-            has their form).
+        risk: at any theta. Linear, Conv1d, Conv2d, Embedding, MultiheadAttention and normalisation layers have blocks
+            (``curvature.blocks`` has their form).
         labels: for the output gradients that are squared. "exact" is the loss's Hessian in the outputs (for classes:
             the expectation over labels of the model), C - 1 backward passes for C classes; "sampled" draws one label an
             example from the model; "data" takes the labels of the data, which gives the empirical Fisher, another
@@ -99,7 +99,9 @@ class Ekfac:
             fits, self.left_out = block_fits(plan, risk.n, float(risk.weights_or_ones().sum()), risk.theta)
             self._require_coverage(risk, uncovered)
             recorded = [module for module in plan.layers if any(_holds(fit, module) for fit in fits)]
-            _fit(risk, fits, recorded, _Cotangents(risk, self.labels, seed), memory_limit(memory, risk.theta.device))
+            cotangents = _Cotangents(risk, self.labels, seed)
+            limit = memory_limit(memory, risk.theta.device)
+            _fit(risk, fits, recorded, cotangents, limit, repeated=plan.repeated)
         self.blocks: tuple[Block, ...] = tuple(block for fit in fits for block in fit.blocks())
 
     def _require_coverage(self, risk: Risk, uncovered: str) -> None:
@@ -152,11 +154,20 @@ def _holds(fit: Fit, module: nn.Module) -> bool:
     return any(site is module for p in getattr(fit, "parameters", None) or [fit.parameter] for site, _ in p.sites)
 
 
-def _fit(risk: Risk, fits: Sequence[Fit], layers: list[nn.Module], cotangents: _Cotangents, memory: int) -> None:
+def _fit(
+    risk: Risk,
+    fits: Sequence[Fit],
+    layers: list[nn.Module],
+    cotangents: _Cotangents,
+    memory: int,
+    *,
+    repeated: Sequence[nn.Module],
+) -> None:
     """Fill the fits by two passes over the data: one for the factors, one for the eigenvalues."""
 
     def calls(part: slice) -> list[LayerCall]:
-        forward = forward_pass(risk.parameters, risk.theta, risk.train.x[part], layers)
+        x = risk.train.x[part]
+        forward = forward_pass(risk.parameters, risk.theta, x, layers, repeated=repeated)
         return forward.backward(cotangents.of(part, forward.outputs.detach()))
 
     first = calls(slice(0, 1))
