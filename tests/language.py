@@ -53,6 +53,28 @@ class Gpt(nn.Module):
         return self.read(self.norms[-1](h)).flatten(1)
 
 
+class TorchGpt(nn.Module):
+    """The same of torch's own layers; the places are looked up once for all sequences."""
+
+    def __init__(self, d: int = 4, blocks: int = 1, *, tokens: int = V, length: int = T, tied: bool = False) -> None:
+        """Make the layers; a tied read-out has the table's weight and no bias."""
+        super().__init__()
+        self.table, self.places = nn.Embedding(tokens, d), nn.Embedding(length, d)
+        layer = {"batch_first": True, "norm_first": True, "activation": "gelu"}
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(d, 2, 2 * d, **layer) for _ in range(blocks))
+        self.norm, self.read = nn.LayerNorm(d), nn.Linear(d, tokens, bias=False)
+        if tied:
+            self.read.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return logits [n, T V]."""
+        h = self.table(ids) + self.places(torch.arange(ids.shape[1], device=ids.device))
+        later = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).triu(1)
+        for block in self.blocks:
+            h = block(h, later, is_causal=True)
+        return self.read(self.norm(h)).flatten(1)
+
+
 class Reader(nn.Module):
     """A table of words that is not trained, and a read-out of each position: convex in what is trained."""
 
@@ -88,9 +110,9 @@ def sentences(n: int, *, tokens: int = V, length: int = T, seed: int = 0) -> Exa
     return Examples(ids[:, :-1], y)
 
 
-def gpt_risk(n: int = 12, *, l2: float = 0.05, parameters="all", **options) -> xl.Risk:
+def gpt_risk(n: int = 12, *, make=Gpt, l2: float = 0.05, parameters="all", **options) -> xl.Risk:
     """Return the risk of a small transformer somewhere, not at a minimum."""
-    net = seeded(lambda: Gpt(**options))
+    net = seeded(lambda: make(**options))
     return xl.Risk(net, sentences(n), loss="token_cross_entropy", l2=l2, parameters=parameters)
 
 

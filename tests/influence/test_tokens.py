@@ -1,14 +1,18 @@
 """Influence by tokens against autograd token by token, dense matrices, and problems that are solved again."""
 
+import warnings
+
 import pytest
 import torch
 
 import explainlib as xl
+from explainlib.curvature.ekfac import UncoveredWarning
 from explainlib.datasets import Examples
 from explainlib.influence import loss_influence, token_influence
 from explainlib.influence import tokens as module
+from explainlib.layerwise import FallbackWarning
 from explainlib.losses import IGNORED
-from tests.language import Reader, by_tokens, gpt_risk, seeded, sentences, token_gradients, token_losses
+from tests.language import Reader, TorchGpt, by_tokens, gpt_risk, seeded, sentences, token_gradients, token_losses
 from tests.problems import classes, dense_gauss_newton, dense_hessian, network_risk, relative_error
 
 D = torch.float64
@@ -65,6 +69,29 @@ def test_all_parameters_by_ekfac():
     assert relative_error(token_influence(risk, TEST, **options), want) < 1e-9
     want = -torch.einsum("tp,nsp->tns", solved.view_as(test).sum(1), train)
     assert relative_error(token_influence(risk, TEST, tokens="train", **options), want) < 1e-9
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_torch_s_own_layers_and_a_shared_table(tied):
+    """All parameters layer by layer; EK-FAC leaves out a shared table alone, once with a warning."""
+    risk = gpt_risk(make=TorchGpt, tied=tied)
+    train, test = token_gradients(risk, risk.train), token_gradients(risk, TEST)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ekfac = xl.curvature.Ekfac(risk, labels="sampled", uncovered="warn")
+        curved = {"identity": torch.eye(risk.p, dtype=D), ekfac: ekfac.matrix() + DAMPING * torch.eye(risk.p, dtype=D)}
+        for curvature, matrix in curved.items():
+            solved = torch.linalg.solve(matrix, ekfac.covered(test.flatten(0, 1)).T).T.view_as(test)
+            solved = solved if curvature is ekfac else test
+            options = {"curvature": curvature, "damping": DAMPING if curvature is ekfac else 0.0}
+            got = token_influence(risk, TEST, **options)
+            assert relative_error(got, -torch.einsum("tsp,np->tsn", solved, train.sum(1))) < 1e-9
+            got = token_influence(risk, TEST, tokens="train", **options)
+            assert relative_error(got, -torch.einsum("tp,nsp->tns", solved.sum(1), train)) < 1e-9
+    assert ekfac.left_out == (("table.weight",) if tied else ())
+    assert [one.category for one in said if one.category in (UncoveredWarning, FallbackWarning)] == [
+        UncoveredWarning
+    ] * tied
 
 
 def test_a_risk_of_one_token_an_example_says_the_same(risk):

@@ -72,7 +72,7 @@ class TiedBlock:
         own = self.table.squared_norms(memory=memory) + self.linear.squared_norms(memory=memory)
         ((a, g),), ids, e = self.linear.factors(), _ids(self.table), self.table.g
         cross = torch.empty_like(own)
-        for rows in slices(self.n, memory // (2 * a.shape[1] * e.shape[1] * e.element_size())):
+        for rows in slices(self.n, memory // (4 * a.shape[1] * e.shape[1] * e.element_size())):
             there = g[rows].gather(2, ids[rows, None].expand(-1, g.shape[1], -1))  # [n, Q, P]
             cross[rows] = (there * (a[rows] @ e[rows].mT)).sum((1, 2))
         return (own + 2 * cross).clamp_(min=0)
