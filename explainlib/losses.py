@@ -199,7 +199,7 @@ def require_loss(loss: str | LossFunction | Loss) -> Loss:
     return NAMED[require_choice("loss", loss, tuple(NAMED))]
 
 
-def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
+def require_targets(loss: Loss, name: str, y: Tensor, outputs: int, *, like: Tensor | None = None) -> Tensor:
     """Return ``y`` if it fits this loss and ``outputs`` outputs an example.
 
     Args:
@@ -207,6 +207,7 @@ def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
         name: the argument's name, for the message.
         y: labels [n] or targets [n, outputs].
         outputs: number of outputs of the model.
+        like: targets of the training set; those of tokens are as many in y.
 
     Raises:
         TypeError: labels that are not int64 [n] for the cross-entropies, or whole numbers for squared_error.
@@ -232,6 +233,8 @@ def require_targets(loss: Loss, name: str, y: Tensor, outputs: int) -> Tensor:
         require_labels(name, y, outputs)
     if loss is TOKEN_CROSS_ENTROPY:
         _require_tokens(name, y, outputs)
+        if like is not None:
+            require_shape(name, y, [None, like.shape[1]], meaning="(as many tokens as in the training set)")
     if loss is BINARY_CROSS_ENTROPY:
         if outputs != 1:
             raise ValueError(

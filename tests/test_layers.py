@@ -29,7 +29,7 @@ INSIDE = {
         "palette", "picture", "bars", "examples", "fidelity", "html", "kernels", "primer", "pruning", "removals", "tasks",
         "bilevel", "representers", "studies", "fragility", "comparison",
     ],
-    "influence": ["measures", "products", "stored", "single", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
+    "influence": ["measures", "products", "stored", "single", "tokens", "automatic", "projections", "proximal", "tracin", "trak", "groups", "tasks", "bilevel"],
     "kernels": [
         "agreement", "reference", "gram_triton", "choice", "transforms", "gram", "self_check", "timing", "build", "groups",
         "moments", "perceptrons", "comparisons", "report", "__main__",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import explainlib as xl
+from tests.language import Reader, by_tokens, seeded, sentences, token_losses
 from tests.meta.few_shot import random_tasks, tanh_maml
 from tests.problems import classes, targets
 
@@ -60,6 +61,35 @@ def theta_change() -> Tensor:
 
 def loss_change() -> Tensor:
     return torch.stack([(again.losses(unseen()) - risk().losses(unseen())) / LESS for again in moved()], 1)
+
+
+@cache
+def reader() -> xl.Risk:
+    made = xl.Risk(seeded(Reader), sentences(N), loss="token_cross_entropy", l2=0.2)
+    return xl.training.minimise(made, tolerance=1e-12)
+
+
+UNSEEN_TOKENS = sentences(3, seed=5)
+
+
+def token_change() -> Pair:
+    before, ends = token_losses(reader(), UNSEEN_TOKENS), []
+    for j in range(N):
+        again = xl.training.minimise(reader().reweighted(lighter(j)), tolerance=1e-12)
+        ends.append((token_losses(again, UNSEEN_TOKENS) - before) / LESS)
+    return xl.influence.token_influence(reader(), UNSEEN_TOKENS), torch.stack(ends, 2)
+
+
+def training_token_change() -> Pair:
+    """Each target an example of its own, so that one of them can be lighter."""
+    risk, train = reader(), by_tokens(reader().train)
+    alone = xl.Risk(risk.model, train, loss=risk.loss, l2=risk.l2 * N / len(train))  # N/len(train) of the first
+    before, ends = risk.losses(UNSEEN_TOKENS), []
+    for k in range(len(train)):
+        again = xl.training.minimise(alone.reweighted(lighter(k, n=len(train))), tolerance=1e-12)
+        ends.append((again.losses(UNSEEN_TOKENS) - before) / LESS)
+    found = xl.influence.token_influence(risk, UNSEEN_TOKENS, tokens="train")
+    return found[:, risk.train.y != -100], torch.stack(ends, 1)
 
 
 GROUPS = [[0, 3], [1, 5], [2]]
@@ -215,6 +245,8 @@ CHECKS = {
     "parameter_influence(risk)": lambda: (xl.influence.parameter_influence(risk()), theta_change()),
     "loss_influence(risk, test)": lambda: (xl.influence.loss_influence(risk(), unseen()), loss_change()),
     "explain(risk, test).values": lambda: (xl.explain(risk(), unseen()).values, loss_change()),
+    "token_influence(risk, test)": token_change,
+    'token_influence(risk, test, tokens="train")': training_token_change,
     "removal_effect(...).theta1": lambda: (effect(1, "plain").theta1, torch.stack([theta_change()[g].sum(0) for g in GROUPS])),
     "removal_effect(...).change": lambda: (effect("newton").change, truth()[0]),
     "removal_effect(...).loss_change(test)": lambda: (effect("newton").loss_change(unseen()), truth()[1]),

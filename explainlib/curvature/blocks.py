@@ -1,6 +1,7 @@
 r"""Fits of EK-FAC's blocks: sums over passes, first for the eigenvectors, then for the eigenvalues.
 
     Linear, convolution   Kronecker factors A and S, then Lambda in their eigenbasis; see ``kronecker``
+    attention             each of its four projections as a Linear layer
     Embedding             A is diagonal, because one-hot inputs share no token: the basis is U_S alone, a token a column
     normalisation         E[g g^T] of scale and bias itself, its eigenvectors and eigenvalues: exact; of more than
                           2,048 parameters the diagonal

@@ -46,8 +46,8 @@ class Ekfac:
     """The eigenvalue-corrected Kronecker approximation of a risk's Gauss-Newton matrix, ridge included.
 
     Args:
-        risk: at any theta. Linear, Conv1d, Conv2d, Embedding and normalisation layers have blocks (``curvature.blocks``
-            has their form).
+        risk: at any theta. Linear, Conv1d, Conv2d, Embedding, MultiheadAttention and normalisation layers have blocks
+            (``curvature.blocks`` has their form).
         labels: for the output gradients that are squared. "exact" is the loss's Hessian in the outputs (for classes:
             the expectation over labels of the model), C - 1 backward passes for C classes; "sampled" draws one label an
             example from the model; "data" takes the labels of the data, which gives the empirical Fisher, another
@@ -108,8 +108,8 @@ class Ekfac:
             self._require_coverage(risk, uncovered)
             recorded = [module for module in plan.layers if any(_holds(fit, module) for fit in fits)]
             kept = None if store is None else _fit_store(store, risk, self.labels, seed)
-            most = memory_limit(memory, risk.theta.device)
-            _fit(risk, fits, recorded, _Cotangents(risk, self.labels, seed), most, kept)
+            cotangents, limit = _Cotangents(risk, self.labels, seed), memory_limit(memory, risk.theta.device)
+            _fit(risk, fits, recorded, cotangents, limit, kept, repeated=plan.repeated)
         self.blocks: tuple[Block, ...] = tuple(block for fit in fits for block in fit.blocks())
 
     def _require_coverage(self, risk: Risk, uncovered: str) -> None:
@@ -176,11 +176,14 @@ def _fit(
     cotangents: _Cotangents,
     memory: int,
     store: Store | None,
+    *,
+    repeated: Sequence[nn.Module],
 ) -> None:
     """Fill the fits by two passes over the data: one for the factors, one for the eigenvalues."""
 
     def calls(part: slice) -> list[LayerCall]:
-        forward = forward_pass(risk.parameters, risk.theta, risk.train.x[part], layers)
+        x = risk.train.x[part]
+        forward = forward_pass(risk.parameters, risk.theta, x, layers, repeated=repeated)
         return forward.backward(cotangents.of(part, forward.outputs.detach()))
 
     stage, done, size = _restored(store, fits, risk.theta)

@@ -127,8 +127,8 @@ class UncoveredError(ValueError):
 
 
 COVERAGE = (
-    "EK-FAC covers the parameters of Linear, Conv1d, Conv2d, Embedding and normalisation layers that one layer holds "
-    "alone"
+    "EK-FAC covers the parameters of Linear, Conv1d, Conv2d, Embedding, attention and normalisation layers that one "
+    "layer holds alone"
 )
 
 

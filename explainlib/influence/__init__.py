@@ -16,6 +16,7 @@ from explainlib.influence.groups import (
 from explainlib.influence.proximal import proximal_derivative, proximal_response
 from explainlib.influence.single import loss_influence, parameter_influence
 from explainlib.influence.tasks import TaskInfluence, cosine_scores, random_projector_scores
+from explainlib.influence.tokens import token_influence
 from explainlib.influence.tracin import tracin
 from explainlib.influence.trak import trak
 
@@ -38,6 +39,7 @@ __all__ = [
     "removal_loss_change",
     "second_order_influence",
     "series_trust",
+    "token_influence",
     "tracin",
     "trak",
 ]

@@ -263,7 +263,7 @@ class Risk:
 
     def _require_labels(self, name: str, examples: Examples) -> None:
         require_same_kind(f"{name}.y", examples.y, "the risk", self.theta)
-        require_targets(self.loss, f"{name}.y", examples.y, self.n_outputs)
+        require_targets(self.loss, f"{name}.y", examples.y, self.n_outputs, like=self.train.y)
 
     def require_derivatives(self, *routes: str, of_loss: Sequence[str] | None = None) -> None:
         """Return nothing, once derivatives of model and loss agree with finite differences; see ``explainlib.gate``.

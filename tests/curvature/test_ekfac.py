@@ -10,6 +10,8 @@ from explainlib.curvature.ekfac import Ekfac, UncoveredWarning
 from explainlib.curvature.kronecker import UncoveredError
 from explainlib.datasets import Examples
 from explainlib.solvers import CG, SolverError, ekfac_solve, inverse_curvature
+from tests.language import gpt_risk
+from tests.layerwise.nets import Encoder
 from tests.problems import (
     classes,
     loop_gradients,
@@ -92,8 +94,17 @@ def words(n=11, tokens=False, **options):
     return xl.Risk(net.eval(), Examples(x, y), l2=0.02, **options)
 
 
+def attention(n=8):
+    """Torch's own transformer layers, whose three projections are blocks of their own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        data = Examples(torch.randint(0, 7, (n, 4)), torch.arange(n) % 3)
+        return xl.Risk(Encoder().double().eval(), data, l2=0.02)
+
+
 PROBLEMS = {
     "linear": network_risk,
+    "attention": attention,
     "a table and norms": words,
     "a table and norms, weighted": lambda: words().reweighted(torch.linspace(0.1, 2.0, 11, dtype=D)),
     "tokens": lambda: words(tokens=True),
@@ -245,6 +256,29 @@ def test_what_has_no_block_is_left_out_with_a_warning_as_if_not_trained():
     assert raised.value.covered == ["layer.weight", "layer.bias"], "the remedy names those that have a block"
     with pytest.raises(UncoveredError, match="place is none.*curvature='gauss_newton'"):
         xl.influence.loss_influence(risk, test, curvature="ekfac")
+
+
+def test_the_projections_of_attention_are_three_blocks_with_the_bias_in_the_last_column():
+    risk = attention()
+    names = ["first.self_attn.in_proj_weight", "first.self_attn.in_proj_bias", "first.self_attn.out_proj.weight"]
+    some = xl.Risk(risk.model, risk.train, parameters=names)
+    blocks = Ekfac(some).blocks
+    assert [tuple(block.values.shape) for block in blocks] == [(4, 5)] * 3 + [(4, 4)]
+    weight, bias = torch.arange(48).view(12, 4), torch.arange(48, 60).view(12, 1)
+    for block, rows in zip(blocks, torch.cat([weight, bias], 1).split(4), strict=False):
+        assert torch.equal(block.flat_positions, rows)
+    used = Ekfac(xl.Risk(risk.model, risk.train, parameters=names[2:])).blocks
+    assert len(used) == 1 and relative_error(used[0].values, blocks[3].values) < 1e-12
+
+
+def test_a_tied_read_out_is_left_out_with_one_warning():
+    risk = gpt_risk(tied=True)
+    with pytest.warns(UncoveredWarning, match="table.weight is left out") as said:
+        ekfac = Ekfac(risk, uncovered="warn", labels="sampled")
+    assert len([one for one in said if one.category is UncoveredWarning]) == 1
+    assert ekfac.left_out == ("table.weight",)
+    with pytest.raises(UncoveredError, match="table.weight is none"):
+        Ekfac(risk)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])

@@ -49,8 +49,8 @@ def test_ekfac_s_passes_keep_to_their_memory(make, monkeypatch):
     risk, sizes, recorded = make(), [], []
     forward = ekfac.forward_pass
 
-    def seen(parameters, theta, x, layers):
-        made = forward(parameters, theta, x, layers)
+    def seen(parameters, theta, x, layers, **options):
+        made = forward(parameters, theta, x, layers, **options)
         sizes.append(len(x)), recorded.append(made.nbytes)
         return made
 

@@ -30,6 +30,7 @@ DEFAULTS = {
     influence.removal_loss_change: PLAIN,
     influence.second_order_influence: PLAIN,
     influence.series_trust: {"damping": 0.0},
+    influence.token_influence: PLAIN,
     influence.trak: {"features": 512, "seed": 0},
 }
 

@@ -82,6 +82,78 @@ class Recurrent(nn.Module):
         return self.read(self.cell(x)[0][:, -1])
 
 
+class Attends(nn.Module):
+    """Embedding, ``nn.MultiheadAttention`` with a mask of some kind, and a read-out, of its weights too on request."""
+
+    def __init__(self, mask=None, *, sizes=None, weights=None, **options):
+        super().__init__()
+        self.embedding, self.read = nn.Embedding(7, 4), nn.Linear(4, 3)
+        self.attention = nn.MultiheadAttention(
+            4, 2, **dict(zip(("kdim", "vdim"), sizes or (), strict=False)), **options
+        )
+        self.other = nn.ModuleList(nn.Linear(4, size) for size in sizes or ())
+        self.mask, self.weights = mask, weights
+
+    def masks(self, tokens: Tensor, like: Tensor) -> dict[str, Tensor | bool]:
+        """Return masks of truth values, of numbers, and of numbers by example and head."""
+        n, T = tokens.shape
+        later = torch.ones(T, T, dtype=torch.bool, device=tokens.device).triu(1)
+        padding = (tokens == 0) & (torch.arange(T, device=tokens.device) > 0)
+        return {
+            None: {},
+            "causal": {"attn_mask": later, "is_causal": True},
+            "padding": {"attn_mask": later, "key_padding_mask": padding},
+            "numbers": {"attn_mask": later.to(like), "key_padding_mask": padding.to(like) / 3},
+            "heads": {"attn_mask": (tokens[:, None, None] + torch.arange(2, device=tokens.device)[:, None, None]).expand(n, 2, T, T).flatten(0, 1).to(like) / 5},
+        }[self.mask]  # fmt: skip
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        h = torch.tanh(self.embedding(tokens))
+        inputs = [h, *(layer(h) for layer in self.other)] if self.other else [h, h, h]
+        if not self.attention.batch_first:
+            inputs = [part.transpose(0, 1) for part in inputs]
+        how = {"need_weights": self.weights is not None, "average_attn_weights": self.weights != "each"}
+        out, weights = self.attention(*inputs, **self.masks(tokens, h), **how)
+        out = self.read(torch.tanh(out.mean(1 if self.attention.batch_first else 0)))
+        return out if weights is None else torch.cat([out, weights.flatten(1)[:, :6]], dim=1)
+
+
+class Places(nn.Module):
+    """Embeddings of tokens and of their places, whose table is looked up once for all examples."""
+
+    def __init__(self, places="row"):
+        super().__init__()
+        self.embedding, self.places, self.read = nn.Embedding(7, 4), nn.Embedding(6, 4), nn.Linear(4, 3)
+        self.kind = places
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        at = torch.arange(tokens.shape[1], device=tokens.device)
+        if self.kind == "twice":
+            h = self.embedding(tokens) * self.places(at) + self.places(at + 1)
+        elif self.kind == "batch of one":
+            h = self.embedding(tokens) + self.places(at[None])
+        elif self.kind == "turned":  # a table [T, d] and nothing else
+            h = self.embedding(tokens) + self.places(at).t().t()
+        else:
+            h = self.embedding(tokens) + self.places(at)
+        return self.read(torch.tanh(h).mean(1))
+
+
+class Encoder(nn.Module):
+    """Two of torch's own transformer layers, the first with its norms in front."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.read = nn.Embedding(7, 4), nn.Linear(4, 3)
+        self.first = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, norm_first=True, activation="gelu")
+        self.second = nn.TransformerEncoderLayer(4, 1, 6, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], dtype=self.read.weight.dtype)
+        h = self.first(self.embedding(tokens), mask, is_causal=True)
+        return self.read(self.second(h).mean(1))
+
+
 def tokens(n=7, length=5):
     return torch.randint(0, 7, (n, length), generator=torch.Generator().manual_seed(0))
 
@@ -124,12 +196,29 @@ READ = {
     ),
     "text": (Text, tokens()),
     "used twice": (Twice, normal(7, 2, 4, 4)),
+    "tied": (lambda: Text(tied=True), tokens()),
+    "attention": (lambda: Attends(batch_first=True), tokens()),
+    "attention, causal": (lambda: Attends("causal", batch_first=True), tokens()),
+    "attention, sequence first": (lambda: Attends("padding", weights="mean"), tokens()),
+    "attention, masks of numbers": (lambda: Attends("numbers", bias=False), tokens()),
+    "attention, a mask a head": (lambda: Attends("heads", batch_first=True, weights="each"), tokens()),
+    "attention to others": (lambda: Attends(sizes=(3, 5), batch_first=True), tokens()),
+    "attention to others of one size": (lambda: Attends(sizes=(4, 4), weights="mean"), tokens()),
+    "encoder layers": (Encoder, tokens()),
+    "places": (Places, tokens()),
+    "places, as many as examples": (Places, tokens(n=6, length=6)),
+    "places in a batch of one": (lambda: Places("batch of one"), tokens()),
+    "places looked up twice": (lambda: Places("twice"), tokens()),
 }  # fmt: skip
 
 # name: (model, x, parameters that fall back)
 FALLBACK = {
-    "tied": (lambda: Text(tied=True), tokens(), ["embedding.weight"]),
+    "attention with a key of its own": (
+        lambda: Attends(batch_first=True, add_bias_kv=True), tokens(),
+        [f"attention.{each}" for each in ("in_proj_weight", "in_proj_bias", "bias_k", "bias_v", "out_proj.weight", "out_proj.bias")],
+    ),
     "sequence first": (lambda: Text(sequence_first=True), tokens(), ["mix.weight"]),
+    "places turned": (lambda: Places("turned"), tokens(), ["places.weight"]),
     "unknown": (lambda: nn.Sequential(nn.Linear(4, 4), nn.PReLU(4), nn.Linear(4, 3)), normal(7, 4), ["1.weight"]),
     "hidden use": (Hidden, normal(7, 4), ["inner.weight", "scale"]),
     "recurrent": (
@@ -137,7 +226,7 @@ FALLBACK = {
         normal(7, 4, 3),
         ["cell.weight_ih_l0", "cell.weight_hh_l0", "cell.bias_ih_l0", "cell.bias_hh_l0"],
     ),
-}
+}  # fmt: skip
 
 
 def jacobian(parameters: Parameters, x: Tensor, cotangents: Tensor) -> Tensor:

@@ -165,11 +165,11 @@ def test_an_interrupted_ekfac_goes_on_in_either_pass(problem, tmp_path, monkeypa
     forward = xl.curvature.ekfac.forward_pass
     used, stops = [], [4, 6, 3]
 
-    def counted(*args):
+    def counted(*args, **more):
         used.append(1)
         if stops and len(used) == stops[0]:
             raise KeyboardInterrupt
-        return forward(*args)
+        return forward(*args, **more)
 
     monkeypatch.setattr("explainlib.curvature.ekfac.forward_pass", counted)
     while stops:

@@ -9,9 +9,10 @@ from torch.nn import functional
 from explainlib.layerwise.blocks.dense import DenseBlock
 from explainlib.layerwise.blocks.embedding import EmbeddingBlock
 from explainlib.layerwise.blocks.outer import OuterProductBlock
-from explainlib.layerwise.recording import EMBEDDING, OUTER_PRODUCT, LayerCall, ParameterPlan, Plan
+from explainlib.layerwise.blocks.tied import TiedBlock
+from explainlib.layerwise.recording import EMBEDDING, OUTER_PRODUCT, TIED, LayerCall, ParameterPlan, Plan
 
-GradientBlock = OuterProductBlock | EmbeddingBlock | DenseBlock
+GradientBlock = OuterProductBlock | EmbeddingBlock | TiedBlock | DenseBlock
 
 
 def gradient_blocks(
@@ -37,6 +38,11 @@ def gradient_blocks(
             blocks.append(_outer_product_block(parameter, [call for call, _ in uses], rows_per_example))
         elif parameter.kind == EMBEDDING:
             blocks.append(embedding_block(parameter, [call for call, _ in uses], rows_per_example))
+        elif parameter.kind == TIED:
+            lookups = [call for call, _ in uses if isinstance(call.layer, nn.Embedding)]
+            products = [call for call, _ in uses if not isinstance(call.layer, nn.Embedding)]
+            table = embedding_block(parameter, lookups, rows_per_example)
+            blocks.append(TiedBlock(table, _outer_product_block(parameter, products, rows_per_example)))
         else:
             dense.append((parameter.span, sum(affine_gradients(call, attribute) for call, attribute in uses)))
     if dense:

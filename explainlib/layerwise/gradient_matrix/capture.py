@@ -187,7 +187,7 @@ class GradientSource:
         if self.plan.fallback or len(self.x) > 2**16:
             return None
         for part in parts:
-            forward = forward_pass(self.parameters, self.theta, self.x[part], self.plan.layers)
+            forward = self._forward_pass(part)
             if len(parts) * PASS_BYTES * forward.nbytes > self.memory // 4 or not forward.calls:
                 self._forward_passes = []
                 return None
@@ -200,8 +200,12 @@ class GradientSource:
     def _outputs(self, x: Tensor) -> Tensor:
         return require_outputs(lambda part: self.parameters.outputs(self.theta, part), x, "x")
 
+    def _forward_pass(self, examples: slice) -> ForwardPass:
+        x, plan = self.x[examples], self.plan
+        return forward_pass(self.parameters, self.theta, x, plan.layers, repeated=plan.repeated)
+
     def _capture_of(self, examples: slice) -> Capture:
-        forward = forward_pass(self.parameters, self.theta, self.x[examples], self.plan.layers)
+        forward = self._forward_pass(examples)
         require_outputs(lambda x: forward.outputs, self.x[examples], "x")
         return self._capture_after(forward, examples)
 

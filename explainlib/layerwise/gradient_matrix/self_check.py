@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,8 @@ from explainlib.layerwise.recording import (
     FallbackWarning,
     LayerCall,
     Plan,
+    flat_slices,
+    forward_pass,
     initial_plan,
     layer_calls,
     per_example_gradients,
@@ -42,6 +45,7 @@ def checked_plan(parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor, 
     require_derivatives(parameters, x, (GRADIENT,))
     if parameters not in _plans:
         plan = initial_plan(parameters)
+        plan = replace(plan, repeated=repeated_embeddings(plan, parameters, theta, x))
         _plans[parameters] = plan.without(_known_failures(plan, parameters, theta, x))
     plan = _plans[parameters]
     if warn and plan.fallback and parameters not in _warned:
@@ -86,18 +90,23 @@ def failing_parameters(plan: Plan, parameters: Parameters, theta: Float[Tensor, 
         return set()
     two, three = (x[torch.arange(size, device=x.device) % len(x)] for size in (2, 3))
     cotangents = _random_cotangents(parameters, theta, three)
-    calls = layer_calls(parameters, theta, two, cotangents[:2], plan.layers)
-    calls_ = layer_calls(parameters, theta, three, cotangents, plan.layers)
+    calls = layer_calls(parameters, theta, two, cotangents[:2], plan.layers, repeated=plan.repeated)
+    calls_ = layer_calls(parameters, theta, three, cotangents, plan.layers, repeated=plan.repeated)
     batched = _batched_layers(calls, calls_)
     wrong = {p.name for p in plan.recorded if not all(id(layer) in batched for layer, _ in p.sites)}
     recorded = plan.without(wrong).recorded
     if not recorded:
         return wrong
-    want = per_example_gradients(parameters, theta, three, cotangents, [p.name for p in recorded], batched=False)
+    names = list(dict.fromkeys(p.name for p in recorded))
+    rows = per_example_gradients(parameters, theta, three, cotangents, names, batched=False)
+    spans = [flat_slices(parameters)[name] for name in names]
+    want = theta.new_zeros(len(three), theta.numel())
+    for span, part in zip(spans, rows.split([span.stop - span.start for span in spans], dim=1), strict=True):
+        want[:, span] = part
     eps = torch.finfo(want.dtype).eps
     rounding = 1e2 * eps * want.abs().max()  # of a gradient that is zero in exact arithmetic: a key's bias
-    parts = want.split([p.span.stop - p.span.start for p in recorded], dim=1)
-    for parameter, exact in zip(recorded, parts, strict=True):
+    for parameter in recorded:
+        exact = want[:, parameter.span]
         (block,) = gradient_blocks(Plan((parameter,), ()), calls_, rows_per_example=1)
         got = theta.new_zeros(len(three), theta.numel())
         block.materialise_into(got)
@@ -105,6 +114,41 @@ def failing_parameters(plan: Plan, parameters: Parameters, theta: Float[Tensor, 
         if not error <= 1e4 * eps * exact.abs().max() + rounding:  # NaN fails
             wrong.add(parameter.name)
     return wrong
+
+
+def repeated_embeddings(
+    plan: Plan, parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor
+) -> tuple[nn.Embedding, ...]:
+    """Return the embeddings that look up the same tokens whatever the examples, if the model takes them repeated.
+
+    Args:
+        plan: how gradients are to be recorded.
+        parameters: the chosen parameters of a model.
+        theta: where the gradients are taken.
+        x: inputs.
+    """
+    tables = [layer for layer in plan.layers if isinstance(layer, nn.Embedding)]
+    if not tables:
+        return ()
+    few = [x[torch.arange(size, device=x.device) % len(x)] for size in (2, 3)]
+    plain = [forward_pass(parameters, theta, some, tables) for some in few]
+    looked_up = [{id(table): [i for layer, i, _ in one.calls if layer is table] for table in tables} for one in plain]
+    alike = tuple(table for table in tables if _are_alike(*(each[id(table)] for each in looked_up)))
+    if not alike:
+        return ()
+    try:
+        made = [forward_pass(parameters, theta, some, tables, repeated=alike).outputs for some in few]
+    except Exception:  # any error of a user's forward, which expects a table without examples
+        return ()
+    same = all(a.shape == b.outputs.shape and torch.allclose(a, b.outputs) for a, b in zip(made, plain, strict=True))
+    return alike if same else ()
+
+
+def _are_alike(tokens: list[Tensor], tokens_: list[Tensor]) -> bool:
+    """Return whether both runs look up the same, without a dimension of examples or with one of length 1."""
+    one = all(each.ndim == 1 or (each.ndim == 2 and len(each) == 1) for each in tokens)
+    pairs = list(zip(tokens, tokens_, strict=False))
+    return one and len(tokens) == len(tokens_) > 0 and all(torch.equal(a, b) for a, b in pairs)
 
 
 def _random_cotangents(parameters: Parameters, theta: Tensor, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from explainlib.layerwise.recording.passes import ForwardPass, LayerCall, forwar
 from explainlib.layerwise.recording.plan import (
     EMBEDDING,
     OUTER_PRODUCT,
+    TIED,
     FallbackWarning,
     ParameterPlan,
     Plan,
@@ -15,6 +16,7 @@ from explainlib.layerwise.recording.plan import (
 __all__ = [
     "EMBEDDING",
     "OUTER_PRODUCT",
+    "TIED",
     "FallbackWarning",
     "ForwardPass",
     "LayerCall",

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from explainlib.layerwise.recording.attention import Projection, recorded_attention
 from explainlib.params import Parameters
 
 
@@ -52,7 +53,12 @@ class ForwardPass:
 
 
 def forward_pass(
-    parameters: Parameters, theta: Float[Tensor, " p"], x: Tensor, layers: Sequence[nn.Module]
+    parameters: Parameters,
+    theta: Float[Tensor, " p"],
+    x: Tensor,
+    layers: Sequence[nn.Module],
+    *,
+    repeated: Sequence[nn.Module] = (),
 ) -> ForwardPass:
     """Return one forward pass with its graph.
 
@@ -61,21 +67,30 @@ def forward_pass(
         theta: where.
         x: e examples.
         layers: the layers to record.
+        repeated: embeddings whose tokens [T] or [1, T] and output are repeated for each example, see ``Plan``.
     """
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+    alike = {id(layer) for layer in repeated}
 
     def record(layer: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
         # inputs and outputs may be overwritten in place later in the forward, so both are copied
         input = (args[0] if args else kwargs["input"]).detach().clone()
+        if id(layer) in alike:
+            one = input.ndim == 1
+            input, output = (
+                (part[None] if one else part).expand(len(x), *part.shape[not one :]) for part in (input, output)
+            )
         if not output.requires_grad:
             with torch.enable_grad():  # a layer called under no_grad: its output goes on as a constant
                 output = output.detach().requires_grad_()
         calls.append((layer, input, output))
         return output.clone()
 
-    hooks = [layer.register_forward_hook(record, with_kwargs=True) for layer in layers]
+    hooks = [
+        layer.register_forward_hook(record, with_kwargs=True) for layer in layers if not isinstance(layer, Projection)
+    ]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), recorded_attention(parameters.module, layers, record):
             outputs = parameters.outputs(theta.detach(), x)
     finally:
         for hook in hooks:
@@ -89,6 +104,8 @@ def layer_calls(
     x: Tensor,
     cotangents: Float[Tensor, "e k C"],
     layers: Sequence[nn.Module],
+    *,
+    repeated: Sequence[nn.Module] = (),
 ) -> list[LayerCall]:
     """Return every call of the layers, in order.
 
@@ -98,5 +115,6 @@ def layer_calls(
         x: e examples.
         cotangents: one backward pass for each of the k.
         layers: the layers to record.
+        repeated: see ``forward_pass``.
     """
-    return forward_pass(parameters, theta, x, layers).backward(cotangents)
+    return forward_pass(parameters, theta, x, layers, repeated=repeated).backward(cotangents)

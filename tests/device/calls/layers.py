@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from explainlib import kernels, layerwise
+from explainlib.params import Parameters
 from tests.device.calls.problems import D, normal, risk
 from tests.device.table import call
+from tests.layerwise.nets import Attends, Places, Text, seeded, tokens
 
 
 @call("layerwise.Capture", "layerwise.Capture.row_bytes", "layerwise.Capture.working_bytes", "layerwise.Capture.tile", "layerwise.Capture.cached", "layerwise.Capture.first_example", "layerwise.capture", "layerwise.combination", "layerwise.gram", "layerwise.norms", "layerwise.per_example", "layerwise.product")  # fmt: skip
@@ -31,6 +33,13 @@ def sources(device):
     made = layerwise.gradients(r.parameters, r.theta, r.train.x, normal(12, 2, 3).to(device))
     parts = made.cotangent(1), made.first_example(), made.tile(0, 4), made.cached(10**6)
     found = [layerwise.per_example(part) for part in parts], made.row_bytes, made.working_bytes
+    for net in (lambda: Attends("padding"), Places, lambda: Text(tied=True)):
+        parameters = Parameters(seeded(net).to(device))
+        cotangents = normal(7, parameters.run(tokens(1).to(device)).shape[1]).to(device)
+        each = layerwise.gradients(parameters, parameters.theta, tokens().to(device), cotangents)
+        vectors, weights = normal(2, each.theta.numel()).to(device), normal(2, 7).to(device)
+        sums = layerwise.product(each, vectors), layerwise.combination(each, weights)
+        found = found, layerwise.gram(each, each), layerwise.norms(each), sums
     return found, layerwise.gram(made, made, memory=4000), layerwise.norms(made)
 
 

@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 import explainlib as xl
 from tests.device.calls.problems import D, risk, test
 from tests.device.table import call
+from tests.language import gpt_risk, sentences
 
 GROUPS = [[0, 3, 5], [1, 2, 4, 7]]
 
@@ -54,3 +55,11 @@ def trained_without(device):
     r = risk(device, "network")
     trained = xl.training.fit_without(r.model, r.train, GROUPS, epochs=2, batch_size=6, lr=0.1)
     return trained, xl.curvature.Ekfac(r).covered(trained)
+
+
+@call("influence.token_influence")
+def by_tokens(device):
+    held = gpt_risk(6)
+    r, t = xl.Risk(held.model.to(device), held.train.to(device), loss=held.loss, l2=0.1), sentences(2, seed=5)
+    t, options = t.to(device), {"curvature": "ekfac", "damping": 0.1}
+    return [xl.influence.token_influence(r, t, tokens=side, **options) for side in ("test", "train")]

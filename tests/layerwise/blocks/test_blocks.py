@@ -31,7 +31,9 @@ def close(got, want):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("name", ["conv", "conv groups", "positions", "used twice", "text", "layer norm"])
+@pytest.mark.parametrize(
+    "name", ["conv", "conv groups", "positions", "used twice", "text", "layer norm", "tied", "attention"]
+)
 def test_products_of_a_block(name, k):
     capture_, p = captured(name, k)
     vectors, weights = normal(9, p, seed=5), normal(9, capture_.n, seed=6)
@@ -48,7 +50,7 @@ def test_products_of_a_block(name, k):
             close(sums, 1 + weights @ J)
 
 
-@pytest.mark.parametrize("name", ["conv groups", "used twice", "text", "batch norm"])
+@pytest.mark.parametrize("name", ["conv groups", "used twice", "text", "batch norm", "tied", "attention"])
 def test_parts_and_tensors(name):
     capture_, p = captured(name, 2)
     for block in capture_.blocks:

@@ -13,7 +13,7 @@ from explainlib.params import Parameters
 from tests.layerwise.nets import READ, jacobian, seeded
 from tests.problems import normal
 
-NAMES = ["linear", "conv", "text", "batch norm"]
+NAMES = ["linear", "conv", "text", "batch norm", "tied", "attention", "places"]
 
 
 def source(name, k=1, times=1, examples=7):
@@ -57,7 +57,7 @@ def least(needed):
     return next(free for free in range(needed, 2 * needed + 2) if free - free // 4 >= needed)
 
 
-@pytest.mark.parametrize(("name", "k"), [("linear", 3), ("text", 1)])
+@pytest.mark.parametrize(("name", "k"), [("linear", 3), ("text", 1), ("tied", 2), ("attention", 1)])
 def test_the_least_memory_is_enough_and_a_byte_less_is_not(name, k):
     """One example with one: their captures, temporary numbers, and two copies of the products."""
     a, b = source(name, k, examples=2), source(name, examples=1)

@@ -64,6 +64,22 @@ def test_layers_that_are_read(name, kept):
     assert_all_match(a, b, J, J[:3])
 
 
+@pytest.mark.parametrize("name", ["text", "tied", "attention, causal", "attention, masks of numbers", "places"])
+def test_in_float32(name):
+    parameters, cotangents, J = problem(*READ[name])
+    single, x = Parameters(parameters.module.requires_grad_().float()), READ[name][1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FallbackWarning)
+        a = gradients(single, single.theta, x, cotangents.float())
+    vectors, weights = normal(3, J.shape[1], seed=5), normal(3, len(J), seed=6)
+    results = {
+        gram(a, a): J @ J.T, norms(a): J.square().sum(1), product(a, vectors.float()): J @ vectors.T,
+        combination(a, weights.float()): weights @ J,
+    }  # fmt: skip
+    for got, want in results.items():
+        assert got.dtype == torch.float32 and (got - want).norm() < 2e-6 * want.norm()
+
+
 @pytest.mark.parametrize("name", FALLBACK)
 def test_layers_that_are_not_read_fall_back_and_say_so_once(name):
     make, x, names = FALLBACK[name]

@@ -14,7 +14,7 @@ from explainlib.layerwise.recording import (
     per_example_gradients,
 )
 from explainlib.params import Parameters
-from tests.layerwise.nets import FALLBACK, Text, jacobian, seeded, tokens
+from tests.layerwise.nets import FALLBACK, Attends, Text, jacobian, seeded, tokens
 from tests.problems import normal
 
 
@@ -61,6 +61,26 @@ def test_the_plan_of_a_text_net():
     assert less.fallback == ("read.weight",) and len(less.recorded) == len(plan.recorded) - 1
 
 
+def test_attention_is_three_projections_and_the_layer_that_it_holds():
+    net = seeded(lambda: Attends(batch_first=True))
+    parameters = Parameters(net, ["attention.in_proj_weight", "attention.in_proj_bias", "attention.out_proj.weight"])
+    plan = initial_plan(parameters)
+    spans = [
+        (parameter.name.rpartition("_")[2], parameter.span.start, parameter.span.stop) for parameter in plan.recorded
+    ]
+    assert spans[:3] == [("weight", 16 * k, 16 * k + 16) for k in range(3)]
+    assert spans[3:6] == [("bias", 48 + 4 * k, 52 + 4 * k) for k in range(3)] and plan.recorded[6].span == slice(60, 76)
+    assert len(plan.layers) == 4, "weight and bias of a projection are of one layer"
+    attention = parameters.module.attention
+    calls = layer_calls(parameters, parameters.theta, tokens(), normal(7, 1, 3), plan.layers)
+    assert [call.gradient.shape for call in calls] == [(7, 1, 5, 4)] * 4
+    assert "forward" not in vars(attention) and not attention.out_proj._forward_hooks
+    plain = parameters.outputs(parameters.theta, tokens())
+    torch.testing.assert_close(forward_pass(parameters, parameters.theta, tokens(), plan.layers).outputs, plain)
+    attention.forward = lambda *inputs, **options: (inputs[2], None)  # a user's own
+    assert initial_plan(parameters).fallback == ("attention.in_proj_weight", "attention.in_proj_bias")
+
+
 @pytest.mark.parametrize("layer", [lambda: nn.Embedding(7, 3, scale_grad_by_freq=True), lambda: nn.PReLU(3)])
 def test_special_layers_are_not_recorded(layer):
     parameters = Parameters(nn.Sequential(nn.Linear(3, 3), layer()).double())
@@ -68,7 +88,7 @@ def test_special_layers_are_not_recorded(layer):
 
 
 @pytest.mark.parametrize("batched", [True, False])
-@pytest.mark.parametrize("name", ["tied", "hidden use"])
+@pytest.mark.parametrize("name", ["sequence first", "hidden use"])
 def test_the_fallback(name, batched):
     make, x, names = FALLBACK[name]
     parameters = Parameters(seeded(make))
