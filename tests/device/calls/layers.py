@@ -33,8 +33,9 @@ def sources(device):
     made = layerwise.gradients(r.parameters, r.theta, r.train.x, normal(12, 2, 3).to(device))
     parts = made.cotangent(1), made.first_example(), made.tile(0, 4), made.cached(10**6)
     found = [layerwise.per_example(part) for part in parts], made.row_bytes, made.working_bytes
-    for net in (lambda: Attends("padding"), Places, lambda: Text(tied=True)):
-        parameters = Parameters(seeded(net).to(device))
+    nets = [seeded(make).to(device) for make in (lambda: Attends("padding"), Places, lambda: Text(tied=True))]
+    nets[2].read.weight = nets[2].embedding.weight  # moved to tensors of another class, they are no longer one
+    for parameters in map(Parameters, nets):
         cotangents = normal(7, parameters.run(tokens(1).to(device)).shape[1]).to(device)
         each = layerwise.gradients(parameters, parameters.theta, tokens().to(device), cotangents)
         vectors, weights = normal(2, each.theta.numel()).to(device), normal(2, 7).to(device)
