@@ -72,7 +72,7 @@ def removal_effect(
         weighting: "preserve" or "plain"; see the module's formulas. Compare only with a truth of the same weighting.
         third_derivative: with order 2, keep T.
         curvature: with order 1, as in ``parameter_influence``: "gauss_newton", "ekfac" and others in place of H; the
-            other orders are of the Hessian. For thousands of groups of a large network see ``group_loss_change``.
+            other orders are of the Hessian. For thousands of groups of a large network see ``removal_loss_change``.
         solver: for orders 1 and 2 as in ``parameter_influence``; "newton" iterates CG on each remaining problem,
             preconditioned with the full problem's factor.
         damping: absolute, added to the curvature only to solve with it.
