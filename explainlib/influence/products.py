@@ -9,12 +9,15 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.func import grad
 
+from explainlib.datasets import Examples
+from explainlib.gate import GRADIENT
 from explainlib.influence.measures import measure_gradients
 from explainlib.layerwise import GradientSource, combination, product
 from explainlib.layerwise.gradient_matrix import checked_plan
 from explainlib.memory import slices
-from explainlib.risk import Risk
+from explainlib.risk import PART, Risk
 
 BLOCK = 2**26  # bytes of gradients at a time
 
@@ -72,6 +75,21 @@ def member_sums(
     for part in slices(len(members), BLOCK // (risk.p * weights.element_size())):
         out += own[:, part] @ risk.loss_gradients(examples[torch.arange(len(members))[part]])
     return out
+
+
+def mean_gradient(risk: Risk, examples: Examples) -> Float[Tensor, " p"]:
+    """Return the gradient of the examples' mean loss, without ridge, one backward pass a part of the examples.
+
+    Args:
+        risk: with its theta; weights and ridge play no part.
+        examples: any that fit the risk.
+    """
+    risk.require_derivatives(GRADIENT)
+    total = torch.zeros_like(risk.theta)
+    for part in slices(len(examples), PART):
+        x, y = examples.x[part], examples.y[part]
+        total += grad(lambda theta, x=x, y=y: risk.loss.value(risk.parameters.outputs(theta, x), y).sum())(risk.theta)
+    return total / len(examples)
 
 
 def _head_products(risk: Risk, vectors: Float[Tensor, "k p"]) -> Float[Tensor, "k n"]:

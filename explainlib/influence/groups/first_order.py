@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from explainlib import compute
-from explainlib.checks import require_choice, require_groups, require_nonnegative
+from explainlib.checks import require_groups, require_nonnegative
 from explainlib.datasets import Examples
-from explainlib.influence.groups.removal import WEIGHTINGS, removal_weights
+from explainlib.influence.groups.removal import require_weighting
 from explainlib.influence.measures import measure_gradients, require_measure
 from explainlib.influence.products import training_products
 from explainlib.layerwise import per_example
 from explainlib.losses import LossFunction
-from explainlib.memory import alternatives
+from explainlib.memory import alternatives, slices
 from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.dense import Keep
 from explainlib.solvers.inverse import Curvature, Solver, curvature_name, inverse_curvature
+
+BLOCK = 2**26  # bytes of indicators of groups at a time
 
 
 @alternatives("pass solver='cg' (no p x p matrix), curvature='ekfac', fewer tests, or a Risk(..., parameters='last')")
@@ -62,7 +65,9 @@ def removal_loss_change(
         keep: as in ``parameter_influence``.
         strict: raise where the risk is not at a minimum.
         on_failure: "raise" or "warn" when the solve does not converge.
-        memory: bytes to work with in the products with the gradients; None is a quarter of what is free.
+        memory: bytes to work with in the products with the gradients, beside the t solved vectors and the result; None
+            is a quarter of what is free. ``curvature="ekfac"`` fits within a quarter of what is free; for less pass
+            ``xl.curvature.Ekfac(risk, memory=...)``.
 
     Returns:
         [t, g], in units of the measure. Positive: it rises when the group leaves; for the loss the group was helpful.
@@ -73,22 +78,34 @@ def removal_loss_change(
 
     Source: Koh et al. 2019 for "plain"; Basu et al. 2020, eq. (8), for "preserve".
     """
-    require_choice("weighting", weighting, WEIGHTINGS)
+    require_weighting(risk, weighting)
     require_nonnegative("damping", damping)
     risk.require_examples(test, "test")
     measured = require_measure(measure, output, loss=risk.loss, parameters=risk.parameters, theta=risk.theta, test=test)
     checked = require_groups(groups, risk.n)
     if curvature_name(curvature) == "hessian":
         require_minimum(risk, strict=strict, user="group influence")
-    rest = removal_weights(risk, checked, weighting)
     inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
     rows = per_example(measure_gradients(risk.parameters, risk.theta, test, measured, memory=memory))
     solved = inverse(rows).require_converged(on_failure).value
-    own = (rest == 0) * risk.weights_or_ones()  # the group's weights, 0 elsewhere
-    members = (own != 0).any(0).nonzero()[:, 0]
+    members = torch.cat(checked).unique()
     products = training_products(risk.subset(members), solved, memory=memory)  # [t, m]
-    change = products @ own[:, members].T / risk.n
+    products = products * risk.weights_or_ones()[members.to(risk.theta.device)] / risk.n
+    change = _group_sums(products, members, checked)
     if weighting == "plain":
         return change
     f = risk.theta.new_tensor([len(group) / risk.n for group in checked])
     return (change + f * risk.l2 * (solved @ risk.theta)[:, None]) / (1 - f)
+
+
+def _group_sums(
+    products: Float[Tensor, "t m"], members: Int[Tensor, " m"], groups: Sequence[Int[Tensor, " _"]]
+) -> Float[Tensor, "t g"]:
+    """Return the sums over each group's members, some groups at a time; ``members`` is sorted."""
+    out = products.new_empty(len(products), len(groups))
+    for part in slices(len(groups), BLOCK // (len(members) * products.element_size())):
+        own = products.new_zeros(part.stop - part.start, len(members))
+        for row, group in zip(own, groups[part], strict=True):
+            row[torch.searchsorted(members, group).to(own.device)] = 1
+        out[:, part] = products @ own.T
+    return out

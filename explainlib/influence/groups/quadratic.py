@@ -7,7 +7,8 @@
 l_t is the mean test loss, H the Hessian of the risk, ridge included, and damping only solves (slip 15); rows G_i and
 A_i are [p]. B has n x n entries but is a product of two thin factors, so w -> B w costs two passes over the data and
 one solve, and B is never materialised. It is not symmetric. On groups, q is the change of the mean test loss on removal
-(weighting "preserve"), to second order in the parameters and linear in the test loss.
+(weighting "preserve"), to second order in the parameters and linear in the test loss. With "gauss_newton" both
+H and grad^2 l_i are Gauss-Newton matrices: q of the model replaced by its tangent at theta.
 """
 
 from __future__ import annotations
@@ -17,29 +18,27 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import grad, jvp
 
 from explainlib import compute
-from explainlib.checks import require_groups
+from explainlib.checks import require_choice, require_groups
 from explainlib.datasets import Examples
-from explainlib.derivatives import vmap
-from explainlib.gate import FORWARD, FORWARD_HESSIAN, GRADIENT
+from explainlib.influence.groups.factors import GaussNewtonFactors, GeneralFactors, HeadFactors, Rows, Weights
 from explainlib.risk import Risk, require_minimum
-from explainlib.solvers.inverse import Solver, inverse_curvature
+from explainlib.solvers.inverse import CURVATURES, Curvature, Solver, inverse_curvature
 
 ENTRIES = 2**23  # g x n x C numbers in one batch
-Rows = Float[Tensor, "s p"]
-Weights = Float[Tensor, "s n"]
+SERIES = ("hessian", "gauss_newton")  # curvatures that are sums of a matrix an example
 
 
 class GroupQuadratic:
     """q for every group size k: a, and products with B.
 
     Args:
-        risk: unweighted, at a minimum; otherwise a warning, or with ``strict`` an error.
+        risk: unweighted; for curvature "hessian" at a minimum (a warning otherwise, or with ``strict`` an error).
         test: the examples; l_t is their mean loss.
+        curvature: "hessian" or "gauss_newton", of the risk and of each example.
         solver: as in ``parameter_influence``.
-        damping: absolute, added to H only to solve with it.
+        damping: absolute, added to the curvature only to solve with it.
         strict: raise where the risk is not at a minimum.
         on_failure: "raise" or "warn" when a solve does not converge.
 
@@ -55,6 +54,7 @@ class GroupQuadratic:
         risk: Risk,
         test: Examples,
         *,
+        curvature: str = "hessian",
         solver: str | Solver = "dense",
         damping: float = 0.0,
         strict: bool = False,
@@ -62,11 +62,15 @@ class GroupQuadratic:
     ) -> None:
         risk.require_examples(test, "test")
         require_unweighted(risk)
-        require_minimum(risk, strict=strict, user="second-order group influence")
+        require_choice("curvature", curvature, SERIES)
+        if curvature == "hessian":
+            require_minimum(risk, strict=strict, user="second-order group influence")
         self.risk, self._on_failure = risk, on_failure
-        self._inverse = inverse_curvature(risk, solver=solver, damping=damping, offers=("solver", "damping"))
+        how = {"curvature": curvature, "solver": solver, "damping": damping}
+        self._inverse = inverse_curvature(risk, **how, offers=("curvature", "solver", "damping"))
         self.v: Float[Tensor, " p"] = self.solve(risk.loss_gradients(test).mean(0, keepdim=True))[0]
-        self._sides = (HeadFactors if risk.head is not None else GeneralFactors)(risk, self.v, damping)
+        general = GeneralFactors if curvature == "hessian" else GaussNewtonFactors
+        self._sides = (HeadFactors if risk.head is not None else general)(risk, self.v, damping)
         self.a: Float[Tensor, " n"] = self._sides.products(self.v[None], self.v[None])[0][0]
 
     def solve(self, rows: Rows) -> Rows:
@@ -103,111 +107,13 @@ class GroupQuadratic:
         return self._sides.rows(), self.solve(gradients)
 
 
-class HeadFactors:
-    """The rows G and A where only a final linear layer is trained: outer products with shared features.
-
-    Args:
-        risk: with a recognised ``head``.
-        v: [p].
-        damping: added to the ridge in A, not in G.
-    """
-
-    def __init__(self, risk: Risk, v: Float[Tensor, " p"], damping: float = 0.0) -> None:
-        self.risk, self.v, self.shift = risk, v, risk.l2 + damping
-        outputs, y = risk.outputs(), risk.train.y
-        self.slope = risk.loss.gradient(outputs, y)  # [n, C], grad l_i = slope_i x features_i
-        self.curvature = risk.loss.hessian_product(outputs, y, risk.features() @ risk.head.matrix(v).T)
-
-    def weighted_sums(self, w: Weights) -> tuple[Rows, Rows]:
-        """Return G^T w and A^T w."""
-        features, flat = self.risk.features(), self.risk.head.flat
-        gradient_sum, curvature_sum = (
-            flat((w[:, :, None] * side).mT @ features) for side in (self.slope, self.curvature)
-        )
-        total_weight = w.sum(1, keepdim=True)
-        return (
-            gradient_sum + self.risk.l2 * total_weight * self.risk.theta,
-            curvature_sum + self.shift * total_weight * self.v,
-        )
-
-    def products(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
-        """Return G z and A u, row by row."""
-        features, matrix = self.risk.features(), self.risk.head.matrix
-        both = (((features @ matrix(r).mT) * side).sum(-1) for r, side in ((z, self.slope), (u, self.curvature)))
-        from_gradients, from_curvature = both
-        l2 = self.risk.l2
-        return from_gradients + l2 * (z @ self.risk.theta)[:, None], from_curvature + self.shift * (u @ self.v)[:, None]
-
-    def rows(self) -> Float[Tensor, "n p"]:
-        """Return A."""
-        outer = self.curvature[:, :, None] * self.risk.features()[:, None, :]
-        return self.risk.head.flat(outer) + self.shift * self.v
-
-
-class GeneralFactors:
-    """The rows G and A of any differentiable model, through the losses [n] as one function of theta.
-
-    A weighted sum of rows is one backward pass; all inner products v^T grad^2 l_i u at once are one pass of forward
-    over forward derivatives, so no per-example gradient is materialised.
-
-    Args:
-        risk: any.
-        v: [p].
-        damping: added to the ridge in A, not in G.
-    """
-
-    def __init__(self, risk: Risk, v: Float[Tensor, " p"], damping: float = 0.0) -> None:
-        risk.require_derivatives(GRADIENT, FORWARD, FORWARD_HESSIAN)
-        self.risk, self.v, self.shift = risk, v, risk.l2 + damping
-
-    def _losses(self):
-        start = 0
-        for outputs, y, _ in self.risk.parts():
-            losses = lambda theta, outputs=outputs, y=y: self.risk.loss.value(outputs(theta), y)  # noqa: E731
-            yield slice(start, start + len(y)), losses
-            start += len(y)
-
-    def weighted_sums(self, w: Weights) -> tuple[Rows, Rows]:
-        """Return G^T w and A^T w."""
-        theta, l2, total = self.risk.theta, self.risk.l2, [0.0, 0.0]
-        for part, losses in self._losses():
-
-            def one(weights: Tensor, losses=losses) -> tuple[Tensor, Tensor]:
-                return jvp(grad(lambda at: (weights * losses(at)).sum()), (theta,), (self.v,))
-
-            total = [t + more for t, more in zip(total, vmap(one)(w[:, part]), strict=True)]
-        total_weight = w.sum(1, keepdim=True)
-        return total[0] + l2 * total_weight * theta, total[1] + self.shift * total_weight * self.v
-
-    def products(self, z: Rows, u: Rows) -> tuple[Weights, Weights]:
-        """Return G z and A u, row by row."""
-        theta, l2, parts = self.risk.theta, self.risk.l2, []
-        for _, losses in self._losses():
-            slope = lambda at, row, losses=losses: jvp(losses, (at,), (row,))[1]  # noqa: E731
-            second = lambda row, slope=slope: jvp(lambda at: slope(at, self.v), (theta,), (row,))[1]  # noqa: E731
-            parts.append((vmap(lambda row, slope=slope: slope(theta, row))(z), vmap(second)(u)))
-        from_gradients, from_curvature = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
-        return from_gradients + l2 * (z @ theta)[:, None], from_curvature + self.shift * (u @ self.v)[:, None]
-
-    def rows(self) -> Float[Tensor, "n p"]:
-        """Return A, one example's Hessian product a row, in chunks."""
-        outputs, value = self.risk.parameters.outputs, self.risk.loss.value
-
-        def one(x: Tensor, y: Tensor) -> Tensor:
-            own = grad(lambda theta: value(outputs(theta, x[None]), y[None])[0])
-            return jvp(own, (self.risk.theta,), (self.v,))[1]
-
-        train = self.risk.train
-        chunk = max(16, 2**24 // max(self.risk.p, train.x[0].numel() * 64))
-        return vmap(one, chunk_size=chunk)(train.x, train.y) + self.shift * self.v
-
-
 @compute.entry
 def second_order_influence(
     risk: Risk,
     test: Examples,
     groups: Sequence[Sequence[int] | Int[Tensor, " _"]],
     *,
+    curvature: Curvature = "hessian",
     solver: str | Solver = "dense",
     damping: float = 0.0,
     strict: bool = False,
@@ -216,26 +122,30 @@ def second_order_influence(
     """Return the predicted change of the mean test loss when each group leaves: c1 w^T a + c2 w^T B w.
 
     Args:
-        risk: unweighted, at a minimum; otherwise a warning, or with ``strict`` an error.
+        risk: unweighted; for curvature "hessian" at a minimum (a warning otherwise, or with ``strict`` an error).
         test: the examples of the mean loss.
         groups: g lists of distinct training examples, none empty, none all of them; sizes may differ.
+        curvature: "hessian", or "gauss_newton" for the risk's matrix and for each example's; others have no second
+            order.
         solver: as in ``parameter_influence``.
-        damping: absolute, added to the Hessian only to solve with it.
+        damping: absolute, added to the curvature only to solve with it.
         strict: raise where the risk is not at a minimum.
         on_failure: "raise" or "warn" when a solve does not converge.
 
     Returns:
-        [g], in units of the loss. Positive: the loss rises when the group leaves. It equals
+        [g], in units of the loss. Positive: the loss rises when the group leaves. With "hessian" it equals
         ``removal_effect(order=2, weighting="preserve").loss_change(test, evaluate=False).mean(0)``.
 
     Raises:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
-        ValueError, TypeError: a bad group, a reweighted risk, or a test set that does not fit the risk.
+        ValueError, TypeError: a bad group or curvature, a reweighted risk, or a test set that does not fit the risk.
 
-    Source: Basu et al. 2020, eq. (17). Deviations: the ridge is kept, and several tests are averaged.
+    Source: Basu et al. 2020, eq. (17). Deviations: the ridge is kept, several tests are averaged, and Gauss-Newton.
     """
+    require_series(curvature, "second-order influence", "xl.influence.removal_loss_change for the first order")
     checked = require_groups(groups, risk.n)
-    quadratic = GroupQuadratic(risk, test, solver=solver, damping=damping, strict=strict, on_failure=on_failure)
+    how = {"curvature": curvature, "solver": solver, "damping": damping, "strict": strict, "on_failure": on_failure}
+    quadratic = GroupQuadratic(risk, test, **how)
     batch = max(1, ENTRIES // (risk.n * max(risk.n_outputs, 1)))
     values = []
     for start in range(0, len(checked), batch):
@@ -260,3 +170,33 @@ def require_unweighted(risk: Risk) -> None:
             "the risk is reweighted, and group selection keeps the mean over equally weighted examples; "
             "pass the unweighted risk, minimised."
         )
+
+
+def require_series(curvature: Curvature, what: str, otherwise: str) -> None:
+    """Return nothing; raise for an unknown curvature, and for one that is no sum of a matrix an example.
+
+    Args:
+        curvature: as passed.
+        what: needs interactions of examples, as the subject of a sentence.
+        otherwise: an alternative that takes any curvature.
+
+    Raises:
+        ValueError: all but "hessian" and "gauss_newton".
+    """
+    require_curvature(curvature)
+    if curvature not in SERIES:
+        name = f"curvature={curvature!r}" if isinstance(curvature, str) else f"a fitted {type(curvature).__name__}"
+        raise ValueError(
+            f"{what} needs a curvature of each example, and {name} has none; "
+            f"pass curvature='hessian' or curvature='gauss_newton', or {otherwise}."
+        )
+
+
+def require_curvature(curvature: Curvature) -> None:
+    """Return nothing; raise for an unknown curvature.
+
+    Args:
+        curvature: a name, or what was fitted before.
+    """
+    if isinstance(curvature, str):
+        require_choice("curvature", curvature, CURVATURES)

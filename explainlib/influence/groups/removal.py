@@ -131,15 +131,25 @@ def removal_weights(risk: Risk, groups: Sequence[Int[Tensor, " _"]], weighting: 
         ValueError: an unknown weighting, a bad group, or "preserve" on a reweighted risk.
     """
     groups = require_groups(groups, risk.n)
-    require_choice("weighting", weighting, WEIGHTINGS)
-    if weighting == "preserve" and risk.weights is not None:
-        raise ValueError("weighting='preserve' is defined for equal weights only; use weighting='plain' here.")
+    require_weighting(risk, weighting)
     weights = risk.weights_or_ones().repeat(len(groups), 1)
     for row, group in zip(weights, groups, strict=True):
         row[group.to(row.device)] = 0
         if weighting == "preserve":
             row *= risk.n / (risk.n - len(group))
     return weights
+
+
+def require_weighting(risk: Risk, weighting: str) -> None:
+    """Return nothing; raise for an unknown weighting, and for "preserve" on a reweighted risk.
+
+    Args:
+        risk: with its own weights, if any.
+        weighting: as in ``removal_weights``.
+    """
+    require_choice("weighting", weighting, WEIGHTINGS)
+    if weighting == "preserve" and risk.weights is not None:
+        raise ValueError("weighting='preserve' is defined for equal weights only; use weighting='plain' here.")
 
 
 def group_statuses(solutions: Sequence[Solution]) -> tuple[str, ...]:

@@ -19,9 +19,15 @@ from torch import Tensor
 from explainlib import compute
 from explainlib.checks import require_choice, require_count, require_nonnegative
 from explainlib.datasets import Examples
-from explainlib.influence.groups.quadratic import GroupQuadratic, indicators, require_unweighted
+from explainlib.influence.groups.quadratic import (
+    GroupQuadratic,
+    indicators,
+    require_curvature,
+    require_series,
+    require_unweighted,
+)
 from explainlib.influence.groups.swaps import Swaps
-from explainlib.influence.products import training_products
+from explainlib.influence.products import mean_gradient, training_products
 from explainlib.influence.projections import capped_simplex_projection, l1_ball_projection
 from explainlib.memory import alternatives
 from explainlib.progress import tqdm
@@ -56,7 +62,8 @@ def influential_group(
     """Return the group of ``size`` training examples whose removal is predicted to raise the mean test loss most.
 
     Args:
-        risk: unweighted, at a minimum; otherwise a warning, or with ``strict`` an error.
+        risk: unweighted; for curvature "hessian", and always for "refit", at a minimum (a warning otherwise, or with
+            ``strict`` an error).
         test: the examples of the mean loss.
         size: k, at least 1 and below n.
         method: "relaxed": projected gradient ascent of q on the capped simplex from greedy's group, from equal weights
@@ -66,8 +73,9 @@ def influential_group(
             remaining problem solved again before each. "swap": pairwise swaps from greedy's group until none raises q.
             "printed": the published relaxation, rounded; see ``printed_weights``. "random": a random group.
         seed: of "random", and of the random starts of "relaxed".
-        curvature: for "greedy" and "refit" as in ``parameter_influence``, such as "ekfac" for a large network, whose
-            training gradients are not materialised; the others' interactions are of the Hessian.
+        curvature: for "greedy" as in ``parameter_influence``; for "refit" the same by name, of each remaining problem;
+            for "relaxed", "swap" and "printed" "hessian" or "gauss_newton", of the risk and of each example. "random"
+            has none.
         solver: as in ``parameter_influence``.
         damping: absolute, added to the curvature only to solve with it.
         strict: raise where the risk is not at a minimum.
@@ -80,11 +88,12 @@ def influential_group(
     Raises:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
         MinimiseError: a re-solved problem of "refit" that did not converge.
-        ValueError, TypeError: a bad size or option, another curvature than the Hessian where interactions count, a
-            reweighted risk, or a test set that does not fit the risk.
+        ValueError, TypeError: a bad size or option, a curvature that the method does not have, a reweighted risk, or a
+            test set that does not fit the risk.
 
     Cost: two passes over the data and one solve an ascent step. Swaps hold 2 n p numbers and solve n right-hand sides;
-    "refit" minimises and factors up to ten times.
+    "refit" minimises and factors up to ten times. "greedy" with a curvature other than "hessian" is one solve and one
+    pass over the data, without a gradient an example.
 
     Source: Basu et al. 2020, eq. (18). Deviations: the box 0 <= w <= 1 (not in "printed"), the ridge, the mean over
     several tests; "refit" and "swap" are not in the paper. c1 is not positive from f = 1/2 on, where the printed first
@@ -96,18 +105,20 @@ def influential_group(
     require_unweighted(risk)
     require_nonnegative("damping", damping)
     require_choice("on_failure", on_failure, ("raise", "warn"))
+    require_curvature(curvature)
     if method == "random":
         return _random_groups(risk, size, 1, seed)[0]
-    _require_curvature(method, curvature)
-    how = {"curvature": curvature, "solver": solver, "damping": damping, "offers": ("curvature", "solver", "damping")}
+    how = {"curvature": curvature, "solver": solver, "damping": damping}
     if method == "refit":
+        _require_of_any_problem(curvature)
         require_minimum(risk, strict=strict, user="group selection")
         return _select_refitted(risk, test, size, how, on_failure)
-    if curvature != "hessian":
+    if method == "greedy" and curvature != "hessian":
         if curvature_name(curvature) == "hessian":
             require_minimum(risk, strict=strict, user="group selection")
         return _largest(_first_order(risk, test, how, on_failure), size)
-    quadratic = GroupQuadratic(risk, test, solver=solver, damping=damping, strict=strict, on_failure=on_failure)
+    require_series(curvature, f"method={method!r}", "method='greedy'")
+    quadratic = GroupQuadratic(risk, test, **how, strict=strict, on_failure=on_failure)
     greedy = _largest(quadratic.a, size)
     if method == "greedy":
         return greedy
@@ -126,6 +137,7 @@ def printed_weights(
     test: Examples,
     size: int,
     *,
+    curvature: Curvature = "hessian",
     solver: str | Solver = "dense",
     damping: float = 0.0,
     strict: bool = False,
@@ -137,11 +149,12 @@ def printed_weights(
     ``influential_group(method="printed")`` rounds them to the k largest, ties by first-order influence.
 
     Args:
-        risk: unweighted, at a minimum; otherwise a warning, or with ``strict`` an error.
+        risk: unweighted; for curvature "hessian" at a minimum (a warning otherwise, or with ``strict`` an error).
         test: the examples of the mean loss.
         size: k, the radius of the ball sum |w| <= k; at least 1 and below n.
+        curvature: "hessian" or "gauss_newton", of the risk and of each example.
         solver: as in ``parameter_influence``.
-        damping: absolute, added to the Hessian only to solve with it.
+        damping: absolute, added to the curvature only to solve with it.
         strict: raise where the risk is not at a minimum.
         on_failure: "raise" or "warn" when a solve does not converge.
 
@@ -150,13 +163,15 @@ def printed_weights(
 
     Raises:
         SolverError: a singular curvature without ridge or damping, or a solve that did not converge.
-        ValueError, TypeError: a bad size, a reweighted risk, or a test set that does not fit the risk.
+        ValueError, TypeError: a bad size or curvature, a reweighted risk, or a test set that does not fit the risk.
 
     Source: Basu et al. 2020, eq. (18) with |w|_0 <= k relaxed to |w|_1 <= k, by gradient ascent with the projection of
     Duchi et al. 2008. The paper has no box; with one see ``influential_group(method="relaxed")``.
     """
     _require_size(risk, size)
-    quadratic = GroupQuadratic(risk, test, solver=solver, damping=damping, strict=strict, on_failure=on_failure)
+    require_series(curvature, "the published relaxation", "xl.influence.influential_group(method='greedy')")
+    how = {"curvature": curvature, "solver": solver, "damping": damping, "strict": strict, "on_failure": on_failure}
+    quadratic = GroupQuadratic(risk, test, **how)
     return _select_printed(quadratic, _largest(quadratic.a, size))
 
 
@@ -221,9 +236,7 @@ def _select_printed(quadratic: GroupQuadratic, greedy: Int[Tensor, " k"]) -> Flo
     return ends[quadratic.value(ends, size).argmax()]
 
 
-def _select_refitted(
-    risk: Risk, test: Examples, size: int, how: dict[str, object], on_failure: str
-) -> Int[Tensor, " k"]:
+def _select_refitted(risk: Risk, test: Examples, size: int, how: dict, on_failure: str) -> Int[Tensor, " k"]:
     """Return greedy's choice a tenth at a time, each tenth ranked by the remaining problem ("preserve")."""
     weights, chosen = risk.weights_or_ones(), []
     tenths = [part for part in torch.arange(size).tensor_split(TENTHS) if len(part)]
@@ -233,32 +246,21 @@ def _select_refitted(
             removed = sum(len(c) for c in chosen)
             weights = torch.where(weights == 0, 0.0, risk.n / (risk.n - removed))
             remaining = minimise_for(risk.at(remaining.theta), weights=weights, on_failure=on_failure, offers=())
-        # grad l_i + l2 theta and grad l_i differ by the same vector for all i, so the order is the same
-        first_order = _first_order(remaining, test, how, on_failure).masked_fill(weights == 0, -torch.inf)
-        chosen.append(_largest(first_order, len(part)))
+        first_order = _first_order(remaining, test, how, on_failure)
+        chosen.append(_largest(first_order.masked_fill(weights == 0, -torch.inf), len(part)))
         weights = weights.clone()
         weights[chosen[-1]] = 0
     return torch.cat(chosen)
 
 
-def _first_order(risk: Risk, test: Examples, how: dict[str, object], on_failure: str) -> Float[Tensor, " n"]:
-    """Return v . grad l_i with v = C^-1 of the mean test gradient, C a curvature by its options."""
-    rows = risk.loss_gradients(test).mean(0, keepdim=True)
-    v = inverse_curvature(risk, **how)(rows).require_converged(on_failure).value
+def _first_order(risk: Risk, test: Examples, how: dict, on_failure: str) -> Float[Tensor, " n"]:
+    """Return v . grad l_i with v = C^-1 grad l_t, without a gradient an example.
+
+    grad l_i + l2 theta and grad l_i differ by the same vector for all i, so the order is that of a_i.
+    """
+    inverse = inverse_curvature(risk, **how, offers=("curvature", "solver", "damping"))
+    v = inverse(mean_gradient(risk, test)[None]).require_converged(on_failure).value
     return training_products(risk, v)[0]
-
-
-def _require_curvature(method: str, curvature: Curvature) -> None:
-    """Raise for a curvature that a method has no use for."""
-    if curvature_name(curvature) != "hessian" and method not in ("greedy", "refit"):
-        raise ValueError(
-            f"the interactions of method={method!r} are made of Hessians; pass curvature='hessian', or method='greedy'."
-        )
-    if method == "refit" and not isinstance(curvature, str):
-        raise ValueError(
-            "method='refit' takes the curvature of each remaining problem, and this one is fitted already; pass its "
-            f"name, curvature={curvature_name(curvature)!r}, or method='greedy'."
-        )
 
 
 def _largest(score: Float[Tensor, " n"], k: int, *, ties: Float[Tensor, " n"] | None = None) -> Int[Tensor, " k"]:
@@ -281,3 +283,12 @@ def _require_size(risk: Risk, size: int) -> int:
             f"size={size} of {risk.n} training examples leaves nothing to train on; pass less than {risk.n}."
         )
     return size
+
+
+def _require_of_any_problem(curvature: Curvature) -> None:
+    """Refuse a fitted curvature where the problem changes."""
+    if not isinstance(curvature, str):
+        raise ValueError(
+            f"a fitted {type(curvature).__name__} is of the whole problem, and method='refit' solves each remaining "
+            f"one; pass curvature={curvature_name(curvature)!r}, or method='greedy'."
+        )

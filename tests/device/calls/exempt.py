@@ -20,7 +20,7 @@ no_device(
 no_device(
     "threads and denormals of the processor",
     "compute.flushes_denormals", "compute.threads_for", "compute.settings", "compute.threads", "compute.entry",
-    "compute.thread_report",
+    "compute.thread_report", "compute.return_freed_memory",
 )  # fmt: skip
 no_device(
     "reads files or lists them; what it returns is on the CPU until the caller moves it",

@@ -50,7 +50,7 @@ def eigenpairs(device):
     return found.values, found.vectors.abs(), found.accuracy, found.solve(rhs).value
 
 
-@call("solvers.inverse_curvature", "solvers.FittedInverse", "solvers.FittedInverse.solve", "solvers.CG", "solvers.Arnoldi", "solvers.Dense", "solvers.Lissa", "solvers.LowRankSolver", "solvers.Neumann", "solvers.CG.prepare", "solvers.Arnoldi.prepare", "solvers.Dense.prepare", "solvers.Lissa.prepare", "solvers.LowRankSolver.prepare", "solvers.Neumann.prepare", "solvers.preconditioner", "solvers.ekfac_solve")  # fmt: skip
+@call("solvers.inverse_curvature", "solvers.FittedInverse", "solvers.CG", "solvers.Arnoldi", "solvers.Dense", "solvers.Lissa", "solvers.LowRankSolver", "solvers.Neumann", "solvers.CG.prepare", "solvers.Arnoldi.prepare", "solvers.Dense.prepare", "solvers.Lissa.prepare", "solvers.LowRankSolver.prepare", "solvers.Neumann.prepare", "solvers.preconditioner", "solvers.ekfac_solve")  # fmt: skip
 def inverses(device):
     found = []
     for kind in ("softmax", "fitted"):

@@ -53,10 +53,11 @@ def test_refit_takes_the_curvature_of_what_remains(curvature):
     assert got.tolist() == chosen
 
 
-def test_interactions_are_of_the_hessian():
+def test_what_is_fitted_has_no_curvature_of_each_example_and_none_of_what_remains():
     risk, test = logistic_risk(), classes(4, seed=5)
-    for method in ("relaxed", "swap", "printed"):
-        with pytest.raises(ValueError, match=f"method='{method}' are made of Hessians; .*method='greedy'"):
-            influential_group(risk, test, 5, method=method, curvature="gauss_newton")
-    with pytest.raises(ValueError, match=r"fitted already; pass its name, curvature='ekfac', or method='greedy'"):
-        influential_group(risk, test, 5, method="refit", curvature=xl.curvature.Ekfac(risk))
+    fits = {"Ekfac": xl.curvature.Ekfac(risk), "FittedInverse": xl.solvers.inverse_curvature(risk)}
+    for name, fitted in fits.items():
+        with pytest.raises(ValueError, match=f"a fitted {name} has none; .*method='greedy'"):
+            influential_group(risk, test, 5, curvature=fitted)
+        with pytest.raises(ValueError, match=f"a fitted {name} is of the whole problem"):
+            influential_group(risk, test, 5, method="refit", curvature=fitted)
