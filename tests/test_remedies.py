@@ -95,7 +95,7 @@ def test_no_option_is_named_that_is_not_there(seen, name):
 
 
 def test_the_check_itself_sees_an_option_that_is_not_there():
-    known = allowed(xl.influence.influential_group, "pass curvature='gauss_newton' to the Risk with a larger l2")
+    known = allowed(xl.influence.series_trust, "pass curvature='gauss_newton' to the Risk with a larger l2")
     assert "l2" in known and "damping" in known and "curvature" not in known and "keep" not in known
 
 

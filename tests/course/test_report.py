@@ -92,7 +92,7 @@ GOOD = {"at": "2026-01-01T10:00:00", "exercise": "03.2", "right": True}
         json.dumps({"report": "other", "tries": []}),
         " " * 1_000_001,
     ],
-    ids=range(16),
+    ids=range(17),
 )  # fmt: skip
 def test_what_is_no_report_is_refused_and_left(place, content):
     (place / "mine.json").write_text(content)

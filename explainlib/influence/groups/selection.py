@@ -44,7 +44,9 @@ TENTHS = 10
 Projection = Callable[[Tensor, float], Tensor]
 
 
-@alternatives("make the Risk with parameters='last', or on fewer training examples")
+@alternatives(
+    "pass method='greedy' with curvature='ekfac', make the Risk with parameters='last', or on fewer training examples"
+)
 @compute.entry
 def influential_group(
     risk: Risk,

@@ -1,7 +1,7 @@
 """The exact Hessian of one-step MAML for networks of two layers, many times faster than by automatic differentiation.
 
-What makes it fast is that hidden units meet only in the logits; the formula stands in ``two_layer_terms``, what one
-unit contributes in ``two_layer_units``. Here are the network's description and the function itself.
+What makes it fast is that hidden units meet only in the logits; the formula stands in ``two_layer.terms``, what one
+unit contributes in ``two_layer.units``. Here are the network's description and the function itself.
 """
 
 from __future__ import annotations

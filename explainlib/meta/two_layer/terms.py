@@ -16,7 +16,7 @@ block-diagonal, n + c rows (slopes, then unit vectors) and D columns a unit; Phi
 factors such as B_R act on Gamma alone, and J^T Y = Gamma^T (Phi^T Y) costs about (n + c) p^2 multiplications where the
 rows of J would cost n c p^2. Several tasks' Gamma and Phi^T Y, stacked, are one batched product.
 
-Shapes as in ``two_layer_units``; p = u D + c, the last c columns being the output biases; rows of Y are (n, e).
+Shapes as in ``two_layer.units``; p = u D + c, the last c columns being the output biases; rows of Y are (n, e).
 """
 
 from __future__ import annotations

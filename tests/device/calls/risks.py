@@ -148,7 +148,10 @@ def trust(device):
 def selected(device):
     r, t = risk(device), test(device)
     methods = ("relaxed", "printed", "greedy", "refit", "swap", "random")
-    return [influence.influential_group(r, t, 3, method=m) for m in methods], influence.printed_weights(r, t, 3)
+    found = [influence.influential_group(r, t, 3, method=m) for m in methods], influence.printed_weights(r, t, 3)
+    network, how = risk(device, "fitted"), {"curvature": "gauss_newton", "damping": 0.1}
+    found += tuple(influence.influential_group(network, t, 3, method=m, **how) for m in ("greedy", "relaxed"))
+    return *found, influence.second_order_influence(network, t, GROUPS, **how)
 
 
 @call("influence.tracin", "influence.trak")

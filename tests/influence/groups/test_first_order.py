@@ -74,6 +74,42 @@ def test_a_network_with_convolutions_in_little_memory():
     assert relative_error(got, want) < 1e-9
 
 
+@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("weighting", ["plain", "preserve"])
+@pytest.mark.parametrize("name", ["head", "network"])
+def test_both_routes_in_single_precision(name, weighting, curvature):
+    double = MAKE[name]()
+    test = classes(5, d=double.train.x.shape[1], seed=9)
+    in_single = [xl.datasets.Examples(part.x.float(), part.y) for part in (double.train, test)]
+    single = xl.Risk(double.model.float(), in_single[0], l2=double.l2)
+    how = {"weighting": weighting, "curvature": curvature, "damping": 0.5}
+    want = xl.influence.removal_loss_change(double, GROUPS, test, **how)
+    direct = xl.influence.removal_loss_change(single, GROUPS, in_single[1], **how)
+    formed = xl.influence.removal_effect(single, GROUPS, **how).loss_change(in_single[1], evaluate=False)
+    assert direct.dtype == formed.dtype == torch.float32
+    assert relative_error(direct.double(), want) < 1e-4 and relative_error(formed.double(), want) < 1e-4
+
+
+@pytest.mark.parametrize("weighting", ["plain", "preserve"])
+def test_members_are_in_memory_some_groups_at_a_time(weighting, monkeypatch):
+    """Overlapping groups in any order, given as lists and tensors, with members that are not consecutive."""
+    risk, test = MAKE["network"](), classes(5, d=3, seed=9)
+    groups = [[28, 3], torch.tensor([11, 3, 17, 0]), [29], [17, 5, 28], list(range(29))]
+    how = {"curvature": "gauss_newton", "weighting": weighting}
+    want = xl.influence.removal_effect(risk, groups, **how).loss_change(test, evaluate=False)
+    assert relative_error(xl.influence.removal_loss_change(risk, groups, test, **how), want) < 1e-9
+    heights, made = [], torch.Tensor.new_zeros
+    monkeypatch.setattr("explainlib.influence.groups.first_order.BLOCK", 2 * 30 * 8)
+
+    def counted(tensor, *shape, **options):
+        heights.extend([shape[0]] if len(shape) == 2 and shape[1] == 30 else [])
+        return made(tensor, *shape, **options)
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", counted)
+    assert relative_error(xl.influence.removal_loss_change(risk, groups, test, **how), want) < 1e-9
+    assert heights == [2, 2, 1]
+
+
 def test_other_measures():
     risk, test = network_risk("tanh", n=30, l2=0.05), classes(5, d=3, seed=9)
     how = {"curvature": "gauss_newton", "weighting": "plain"}
