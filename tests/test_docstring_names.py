@@ -11,7 +11,7 @@ import explainlib as xl
 HOUSE = Path(xl.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 MATHEMATICS = (
-    "curvature", "influence", "layerwise", "losses.py", "meta", "representers", "retraining.py", "risk.py", "solvers", "training",
+    "curvature", "influence", "layerwise", "losses.py", "meta", "representers", "retraining.py", "risk", "solvers", "training",
 )  # fmt: skip
 QUOTED = re.compile(r"``([A-Za-z_][\w.]*)(?:\([^`]*)?``")
 QUALIFIED = re.compile(r"\bxl((?:\.[A-Za-z_]\w*)+)")
