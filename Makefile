@@ -42,11 +42,7 @@ env: $(STAMP) ## prepare the virtual environment in .venv, with the exact versio
 		exit 1; }
 
 # The stamp goes first and comes back last, so an interrupted installation is never taken for a finished one.
-# A linked .venv is another checkout's: installing there would point that checkout's environment at this one.
 $(STAMP): pyproject.toml constraints.txt Makefile
-	@[[ ! -L $(VENV) || -n "$${CI:-}" ]] || { \
-		echo "$(VENV) is a link to $$(readlink $(VENV)): nothing was installed there. For an environment of this folder: rm $(VENV) && make env" >&2; \
-		exit 1; }
 	@rm -f $@
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		found=""; seen=""; \

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -22,22 +21,16 @@ if TYPE_CHECKING:
     import pandas
 
 MOST_BYTES = 1_000_000
-COLUMNS = ("exercise", "title", "kind", "tries", "right", "solution", "first", "last")
-BOOLS = ("right", "solution")
-SOLUTION = "# Solution of "  # how the solutions of the course begin
+COLUMNS = ("exercise", "title", "kind", "tries", "right", "first", "last")
 
 
 @dataclass(frozen=True, order=True)
 class Try:
-    """One answer that was compared: when (local time, ISO 8601), to which exercise, and whether it was right.
-
-    ``solution`` says that a cell gave it which begins as the course's own solutions do.
-    """
+    """One answer that was compared: when (local time, ISO 8601), to which exercise, and whether it was right."""
 
     at: str
     exercise: str
     right: bool
-    solution: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,20 +45,18 @@ class Report:
 
     @property
     def solved(self) -> list[str]:
-        """The exercises with at least one right answer of the reader's own, sorted."""
-        return sorted({each.exercise for each in self.tries if each.right and not each.solution})
+        """The exercises with at least one right answer, sorted."""
+        return sorted({each.exercise for each in self.tries if each.right})
 
     def rows(self) -> list[dict[str, object]]:
-        """Return one row for each exercise: own tries up to the first right one, right or not, solution run, times."""
+        """Return one row for each exercise that was tried: tries up to the first right one, whether right, times."""
         found = []
         for name in sorted({each.exercise for each in self.tries}):
-            every = [each for each in self.tries if each.exercise == name]
-            tries = [each for each in every if not each.solution]
+            tries = [each for each in self.tries if each.exercise == name]
             rights = [position for position, each in enumerate(tries) if each.right]
             about = EXERCISES[name]
             count = rights[0] + 1 if rights else len(tries)
-            shown = len(tries) < len(every)
-            values = (name, about.title, about.kind, count, bool(rights), shown, every[0].at[:19], every[-1].at[:19])
+            values = (name, about.title, about.kind, count, bool(rights), tries[0].at[:19], tries[-1].at[:19])
             found.append(dict(zip(COLUMNS, values, strict=True)))
         return found
 
@@ -77,18 +68,11 @@ class Report:
 
     def __repr__(self) -> str:
         """Return a summary and one line for each exercise."""
-        lines = [self._summary()]
+        lines = [f"{len(self.solved)} of {len(self.rows())} tried exercises are right"]
         for row in self.rows():
             outcome = "right" if row["right"] else "not yet"
-            outcome += ", the solution was run" if row["solution"] else ""
             lines.append(f"  {row['exercise']} {row['title']}: {outcome}, tries: {row['tries']}, last {row['last']}")
         return "\n".join(lines)
-
-    def _summary(self) -> str:
-        own = [row for row in self.rows() if row["tries"]]
-        said = f"{len(self.solved)} of {len(own)} tried exercises are right"
-        run = sum(bool(row["solution"]) for row in self.rows())
-        return f"{said}; {run} solutions of the course were run, which counts for none" if run else said
 
     def _repr_html_(self) -> str:
         """Show the rows as a table in a notebook."""
@@ -96,13 +80,13 @@ class Report:
         body = "".join(
             "<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in COLUMNS) + "</tr>" for row in self.rows()
         )
-        said = f"<p>{self._summary()}.</p>"
+        said = f"<p>{len(self.solved)} of {len(self.rows())} tried exercises are right.</p>"
         return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _shown(value: object) -> str:
     """Return a cell's text for HTML."""
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else html.escape(str(value))
+    return {True: "yes", False: "not yet"}[value] if isinstance(value, bool) else html.escape(str(value))
 
 
 _tries: list[Try] = []  # of this process
@@ -110,15 +94,7 @@ _tries: list[Try] = []  # of this process
 
 def record(exercise: str, right: bool) -> None:
     """Keep one compared answer."""
-    _tries.append(Try(datetime.now().isoformat(), exercise, right, running_cell().startswith(SOLUTION)))
-
-
-def running_cell() -> str:
-    """Return the text of the notebook cell that runs, without leading blanks; "" outside a notebook."""
-    interactive = sys.modules.get("IPython")
-    shell = interactive.get_ipython() if interactive is not None else None
-    cells = shell.user_ns.get("In", []) if shell is not None else []
-    return str(cells[-1]).lstrip() if cells else ""
+    _tries.append(Try(datetime.now().isoformat(), exercise, right))
 
 
 def wrong_tries(exercise: str) -> int:
@@ -167,9 +143,7 @@ def _read(path: Path) -> Iterable[Try]:
 def _as_try(entry: object) -> Try:
     """Return one entry of a file as a try, or raise ``ValueError``."""
     names = {field.name for field in fields(Try)}
-    if isinstance(entry, dict):
-        entry = {"solution": False, **entry}  # reports of earlier versions
-    if not isinstance(entry, dict) or set(entry) != names or not all(isinstance(entry[k], bool) for k in BOOLS):
+    if not isinstance(entry, dict) or set(entry) != names or not isinstance(entry["right"], bool):
         raise ValueError(f"a try has {sorted(names)}")
     if entry["exercise"] not in EXERCISES:
         raise ValueError("it names an exercise that this version does not have")

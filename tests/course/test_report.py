@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 
 import pytest
 
@@ -29,25 +27,7 @@ def test_a_report_counts_the_tries_up_to_the_right_one():
     assert frame["exercise"].tolist() == ["02.1", "03.2"] and frame["tries"].tolist() == [3, 1]
     assert frame["right"].tolist() == [True, False] and (frame["first"] <= frame["last"]).all()
     assert "02.1 Who takes over the weight: right, tries: 3" in str(said) and "03.2 The ceiling: not yet" in str(said)
-    assert "<td>yes</td>" in said._repr_html_() and "<td>no</td>" in said._repr_html_()
-
-
-def test_a_solution_of_the_course_is_told_and_counts_for_none(monkeypatch):
-    cells = ["", "xl.check(...)"]
-    shell = types.SimpleNamespace(user_ns={"In": cells})
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
-    xl.check("03.2", 0.49)
-    cells.append("\n# Solution of 03.2.\nxl.check(...)")
-    xl.check("03.2", 0.7)
-    xl.check("02.1", 1 / 1360)
-    said = xl.report("mine.json")
-    assert said.solved == [] and said.to_frame()["solution"].tolist() == [True, True]
-    assert said.to_frame()["tries"].tolist() == [0, 1] and said.to_frame()["right"].tolist() == [False, False]
-    assert str(said).startswith("0 of 1 tried exercises are right; 2 solutions of the course were run, which counts")
-    assert xl.report("mine.json") == said, "read back"
-    cells.append("xl.check(...)")
-    xl.check("03.2", 0.7)
-    assert xl.report().solved == ["03.2"] and xl.report().to_frame()["tries"].tolist() == [0, 2]
+    assert "<td>yes</td>" in said._repr_html_() and "<td>not yet</td>" in said._repr_html_()
 
 
 def test_an_empty_report_is_one():
@@ -87,12 +67,11 @@ GOOD = {"at": "2026-01-01T10:00:00", "exercise": "03.2", "right": True}
         json.dumps({"report": "explainlib exercises", "tries": [{**GOOD, "at": 7}]}),
         json.dumps({"report": "explainlib exercises", "tries": [{**GOOD, "exercise": ["03.2"]}]}),
         json.dumps({"report": "explainlib exercises", "tries": [{**GOOD, "more": 1}]}),
-        json.dumps({"report": "explainlib exercises", "tries": [{**GOOD, "solution": "no"}]}),
         json.dumps({"report": "explainlib exercises", "tries": "none"}),
         json.dumps({"report": "other", "tries": []}),
         " " * 1_000_001,
     ],
-    ids=range(17),
+    ids=range(16),
 )  # fmt: skip
 def test_what_is_no_report_is_refused_and_left(place, content):
     (place / "mine.json").write_text(content)
