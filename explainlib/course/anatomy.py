@@ -6,6 +6,7 @@ of length are those of the lecture: cells tagged ``exercise``, ``hint``, ``answe
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
@@ -44,7 +45,7 @@ def complaints(notebook: NotebookNode, name: str, size: int) -> list[str]:
             found.append(f"{where} has id {cell.get('id')!r}, expected {expected!r}; run `make notebooks`.")
         found += [f"{where} {text}" for text in _tags(cell)]
         if cell.cell_type == "code":
-            found += [f"{where} {text}" for text in [*_code(cell), *_outputs(cell)]]
+            found += [f"{where} {text}" for text in [*_code(cell), *_checks(cell), *_outputs(cell)]]
     return found
 
 
@@ -151,6 +152,19 @@ def _code(cell: NotebookNode) -> Iterator[str]:
         yield "defines a function or a class; move it into the library."
     if any(line.rstrip().endswith(";") for line in lines):
         yield "ends a line with a semicolon; it does not silence the output, assign the value to _ instead."
+
+
+def _checks(cell: NotebookNode) -> Iterator[str]:
+    """Yield calls of ``xl.check`` that do not say who answers."""
+    try:
+        calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+    except SyntaxError:  # a line for IPython alone
+        return
+    marked = "solution" in tags_of(cell)
+    for call in calls:
+        if ast.unparse(call.func) == "xl.check" and marked != ("solution=True" in map(ast.unparse, call.keywords)):
+            told = "without solution=True; add it" if marked else "with solution=True, but is no solution; leave it out"
+            yield f"calls xl.check {told}, or the report counts wrongly."
 
 
 def _outputs(cell: NotebookNode) -> Iterator[str]:
