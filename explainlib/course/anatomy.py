@@ -23,6 +23,8 @@ EXERCISE_TAGS = ("exercise", "hint", "answer", "solution")
 PROMPT = re.compile(r"^#+\s*(?:[\d.]+\s*)?Predict\b|\*\*Predict(?:\.\*\*|\*\*(?!,))", re.MULTILINE)
 REVEALED = re.compile(r"^\s*(?:#+\s|\*\*(?:See|Reconcile)\b)|\bReconcile\b", re.MULTILINE)  # ends what a prompt hides
 FOLDED = re.compile(r"(?:\s*<details>(?:(?!<details>).)*</details>\s*)+", re.DOTALL)
+OPENED = re.compile(r"<details\s[^>]*\bopen\b")
+OUTCOME = re.compile(r"^\s*(?:#+\s*(?:[\d.]+\s*)?|\*\*)(?:See|Reconcile)\b", re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|root|work|tmp|Users|opt|usr|mnt|var)/\w")
 
 
@@ -82,6 +84,14 @@ def _folded(notebook: NotebookNode) -> Iterator[str]:
     for position in hidden_outputs(notebook):
         if not notebook.cells[position].metadata.get("jupyter", {}).get("outputs_hidden"):
             yield f"cell {position} answers a prompt to predict, and its output is not folded; run `make notebooks`."
+    for position, cell in enumerate(notebook.cells):
+        if cell.cell_type != "markdown":
+            continue
+        prompt = PROMPT.search(cell.source)
+        if prompt and OUTCOME.search(FOLDED.sub("", cell.source[prompt.end() :])):
+            yield f"cell {position} shows the outcome below its own prompt to predict; put it after the cell that runs."
+        if OPENED.search(cell.source):
+            yield f"cell {position} opens a <details> by itself; delete the word open."
 
 
 def _lengths(notebook: NotebookNode, name: str, size: int) -> Iterator[str]:
@@ -133,6 +143,10 @@ def _tags(cell: NotebookNode) -> Iterator[str]:
         yield "is tagged raises-exception; catch the error in the cell and print its message."
     if "solution" in tags and not cell.metadata.get("jupyter", {}).get("source_hidden"):
         yield "is a solution that is not hidden; run `make notebooks`."
+    if "solution" in tags and cell.get("outputs") and not cell.metadata.get("jupyter", {}).get("outputs_hidden"):
+        yield "is a solution whose output is not hidden; run `make notebooks`."
+    if "solution" in tags and cell.cell_type == "markdown" and not FOLDED.fullmatch(cell.source):
+        yield "is a solution in words that is not folded; wrap it in <details>."
     if len(set(tags) & set(EXERCISE_TAGS)) > 1:
         yield f"has two tags of {', '.join(EXERCISE_TAGS)}; keep one."
     if "hint" in tags and not FOLDED.fullmatch(cell.source):
