@@ -20,6 +20,10 @@ PYTHON ?=
 # learn2learn is compiled. Everything else works without it, so a build that fails is told and no error.
 WITHOUT_LEARN2LEARN = $(LEARN2LEARN) did not build (it needs gcc and the headers of Python; see $(VENV)/learn2learn.log): \
 	to_learn2learn, from_learn2learn and notebook 05 are not available and their tests are skipped. To try again: rm $(STAMP) && make env
+# The first step of what installs. Continuous integration may link an environment of its own.
+OWN_VENV = @[[ ! -L "$(VENV)" || -n "$${CI:-}" ]] || { \
+	echo "$(VENV) is a link to $$(readlink "$(VENV)") and nothing was installed; to make an own one: rm $(VENV) && make env" >&2; \
+	exit 1; }
 # More arguments for JupyterLab (make lab), pytest (make test) or the notebook tool (make notebooks).
 ARGS ?=
 NOTEBOOK := notebooks/00_start_here.ipynb
@@ -42,7 +46,9 @@ env: $(STAMP) ## prepare the virtual environment in .venv, with the exact versio
 		exit 1; }
 
 # The stamp goes first and comes back last, so an interrupted installation is never taken for a finished one.
+# Behind a link lies another checkout's environment, which an installation would turn towards this one.
 $(STAMP): pyproject.toml constraints.txt Makefile
+	$(OWN_VENV)
 	@rm -f $@
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		found=""; seen=""; \
@@ -74,6 +80,7 @@ panels: $(STAMP) ## serve all panels as pages, without the notebooks (ARGS="--ip
 	$(THREADS) $(BIN)/python -m explainlib panels $(ARGS)
 
 $(SITE_STAMP): $(STAMP)
+	$(OWN_VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[site]"
 	@touch $@
 

@@ -157,6 +157,59 @@ def test_make_takes_the_first_python_that_was_tested(repository, tmp_path, versi
     assert ("Python 3.14 is untested" in run.stderr) == (taken == "3.14")
 
 
+@pytest.fixture
+def linked(repository, tmp_path):
+    """A folder with the Makefile whose .venv is a link to a stand-in for another checkout's environment.
+
+    Its python writes its arguments into ``calls`` and does nothing else.
+    """
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / "clone").mkdir(exist_ok=True)
+        shutil.copyfile(repository / name, tmp_path / "clone" / name)
+    tools = tmp_path / "theirs" / "bin"
+    tools.mkdir(parents=True)
+    (tools / "python").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    (tools / "python").chmod(0o755)
+    (tmp_path / "clone" / ".venv").symlink_to(tmp_path / "theirs")
+    return tmp_path
+
+
+def make(folder, *arguments):
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "CI"}
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=30, env=plain)
+
+
+@pytest.mark.parametrize("stamp", [None, 0])
+@pytest.mark.parametrize("target", ["env", "doctor"])
+def test_make_installs_nothing_behind_a_link(linked, target, stamp):
+    """Whether the other environment has no stamp or an old one: it keeps it, and pip is never called."""
+    if stamp is not None:
+        (linked / "theirs" / ".installed").touch()
+        os.utime(linked / "theirs" / ".installed", (stamp, stamp))
+    run = make(linked / "clone", target)
+    assert run.returncode != 0 and not (linked / "calls").exists()
+    told = f".venv is a link to {linked}/theirs and nothing was installed; to make an own one: rm .venv && make env"
+    assert run.stderr.splitlines()[0] == told
+    assert (linked / "theirs" / ".installed").exists() == (stamp is not None)
+
+
+def test_make_uses_a_linked_environment_that_is_up_to_date(linked):
+    (linked / "theirs" / ".installed").touch()
+    assert make(linked / "clone", "env").returncode == 0 and not (linked / "calls").exists()
+    assert make(linked / "clone", "doctor").returncode == 0
+    assert (linked / "calls").read_text() == "-m explainlib doctor\n"
+    site = make(linked / "clone", "site")
+    assert site.returncode != 0 and "nothing was installed" in site.stderr, "the site's tools would go there too"
+    assert (linked / "calls").read_text() == "-m explainlib doctor\n"
+
+
+def test_make_installs_into_an_environment_of_its_own(linked):
+    (linked / "clone" / ".venv").unlink()
+    (linked / "theirs").rename(linked / "clone" / ".venv")
+    assert make(linked / "clone", "env").returncode == 0
+    assert "-e .[test,lab]" in (linked / "calls").read_text() and (linked / "clone" / ".venv" / ".installed").exists()
+
+
 def test_what_is_generated_is_neither_linted_nor_collected(repository, tmp_path):
     """Without git, ruff and pytest know only what pyproject.toml says."""
     (tmp_path / "pyproject.toml").write_text((repository / "pyproject.toml").read_text())
@@ -202,7 +255,7 @@ def test_readme_names_only_targets_that_exist(repository, makefile):
 
 def test_help_lists_every_public_target(repository, makefile):
     declared = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split())
-    plain = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "CI"}
     shown = subprocess.run(["make"], cwd=repository, capture_output=True, text=True, timeout=30, env=plain).stdout
     assert set(re.findall(r"^ *make ([\w-]+) +\S", shown, re.MULTILINE)) == declared
 

@@ -6,6 +6,7 @@ of length are those of the lecture: cells tagged ``exercise``, ``hint``, ``answe
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
@@ -22,6 +23,8 @@ EXERCISE_TAGS = ("exercise", "hint", "answer", "solution")
 PROMPT = re.compile(r"^#+\s*(?:[\d.]+\s*)?Predict\b|\*\*Predict(?:\.\*\*|\*\*(?!,))", re.MULTILINE)
 REVEALED = re.compile(r"^\s*(?:#+\s|\*\*(?:See|Reconcile)\b)|\bReconcile\b", re.MULTILINE)  # ends what a prompt hides
 FOLDED = re.compile(r"(?:\s*<details>(?:(?!<details>).)*</details>\s*)+", re.DOTALL)
+OPENED = re.compile(r"<details\s[^>]*\bopen\b")
+OUTCOME = re.compile(r"^\s*(?:#+\s*(?:[\d.]+\s*)?|\*\*)(?:See|Reconcile)\b", re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|root|work|tmp|Users|opt|usr|mnt|var)/\w")
 
 
@@ -44,7 +47,7 @@ def complaints(notebook: NotebookNode, name: str, size: int) -> list[str]:
             found.append(f"{where} has id {cell.get('id')!r}, expected {expected!r}; run `make notebooks`.")
         found += [f"{where} {text}" for text in _tags(cell)]
         if cell.cell_type == "code":
-            found += [f"{where} {text}" for text in [*_code(cell), *_outputs(cell)]]
+            found += [f"{where} {text}" for text in [*_code(cell), *_checks(cell), *_outputs(cell)]]
     return found
 
 
@@ -81,6 +84,14 @@ def _folded(notebook: NotebookNode) -> Iterator[str]:
     for position in hidden_outputs(notebook):
         if not notebook.cells[position].metadata.get("jupyter", {}).get("outputs_hidden"):
             yield f"cell {position} answers a prompt to predict, and its output is not folded; run `make notebooks`."
+    for position, cell in enumerate(notebook.cells):
+        if cell.cell_type != "markdown":
+            continue
+        prompt = PROMPT.search(cell.source)
+        if prompt and OUTCOME.search(FOLDED.sub("", cell.source[prompt.end() :])):
+            yield f"cell {position} shows the outcome below its own prompt to predict; put it after the cell that runs."
+        if OPENED.search(cell.source):
+            yield f"cell {position} opens a <details> by itself; delete the word open."
 
 
 def _lengths(notebook: NotebookNode, name: str, size: int) -> Iterator[str]:
@@ -132,6 +143,10 @@ def _tags(cell: NotebookNode) -> Iterator[str]:
         yield "is tagged raises-exception; catch the error in the cell and print its message."
     if "solution" in tags and not cell.metadata.get("jupyter", {}).get("source_hidden"):
         yield "is a solution that is not hidden; run `make notebooks`."
+    if "solution" in tags and cell.get("outputs") and not cell.metadata.get("jupyter", {}).get("outputs_hidden"):
+        yield "is a solution whose output is not hidden; run `make notebooks`."
+    if "solution" in tags and cell.cell_type == "markdown" and not FOLDED.fullmatch(cell.source):
+        yield "is a solution in words that is not folded; wrap it in <details>."
     if len(set(tags) & set(EXERCISE_TAGS)) > 1:
         yield f"has two tags of {', '.join(EXERCISE_TAGS)}; keep one."
     if "hint" in tags and not FOLDED.fullmatch(cell.source):
@@ -151,6 +166,19 @@ def _code(cell: NotebookNode) -> Iterator[str]:
         yield "defines a function or a class; move it into the library."
     if any(line.rstrip().endswith(";") for line in lines):
         yield "ends a line with a semicolon; it does not silence the output, assign the value to _ instead."
+
+
+def _checks(cell: NotebookNode) -> Iterator[str]:
+    """Yield calls of ``xl.check`` that do not say who answers."""
+    try:
+        calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+    except SyntaxError:  # a line for IPython alone
+        return
+    marked = "solution" in tags_of(cell)
+    for call in calls:
+        if ast.unparse(call.func) == "xl.check" and marked != ("solution=True" in map(ast.unparse, call.keywords)):
+            told = "without solution=True; add it" if marked else "with solution=True, but is no solution; leave it out"
+            yield f"calls xl.check {told}, or the report counts wrongly."
 
 
 def _outputs(cell: NotebookNode) -> Iterator[str]:

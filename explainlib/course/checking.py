@@ -38,7 +38,7 @@ class Verdict:
         return f"<p>{mark} {said}</p>"
 
 
-def check(exercise: str, answer: object) -> Verdict:
+def check(exercise: str, answer: object, *, solution: bool = False) -> Verdict:
     """Return whether an answer is right, or a hint that fits the mistake.
 
     The right answer is computed now, from the notebook's own problem; it is stored nowhere. Nonsense (no number,
@@ -47,6 +47,7 @@ def check(exercise: str, answer: object) -> Verdict:
     Args:
         exercise: such as "01.2".
         answer: a number, list, array or tensor; a word; or a function, as the exercise asks.
+        solution: True in a solution cell: the answer is compared as any other, and ``xl.report()`` does not count it.
 
     Returns:
         Verdict: shows itself; ``right`` is a bool. ``xl.report()`` lists all of them.
@@ -62,7 +63,7 @@ def check(exercise: str, answer: object) -> Verdict:
             text = "" if right else _hint(about, given, computed)
     except Unreadable as error:
         return Verdict(exercise, False, str(error), compared=False)
-    record(exercise, right)
+    record(exercise, right, solution=solution)
     return Verdict(exercise, right, text)
 
 

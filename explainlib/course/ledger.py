@@ -21,16 +21,27 @@ if TYPE_CHECKING:
     import pandas
 
 MOST_BYTES = 1_000_000
-COLUMNS = ("exercise", "title", "kind", "tries", "right", "first", "last")
+COLUMNS = ("exercise", "title", "kind", "tries", "right", "solution", "first", "last")
+UNCOUNTED = (
+    "Answers of solution cells do not count as yours. `make student` writes an edition of the notebooks without them."
+)
 
 
 @dataclass(frozen=True, order=True)
 class Try:
-    """One answer that was compared: when (local time, ISO 8601), to which exercise, and whether it was right."""
+    """One answer that was compared.
+
+    Attributes:
+        at: local time, ISO 8601.
+        exercise: its id.
+        right: whether the answer was right.
+        solution: whether a solution cell gave it.
+    """
 
     at: str
     exercise: str
     right: bool
+    solution: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,18 +56,27 @@ class Report:
 
     @property
     def solved(self) -> list[str]:
-        """The exercises with at least one right answer, sorted."""
-        return sorted({each.exercise for each in self.tries if each.right})
+        """The exercises with at least one right answer that no solution cell gave, sorted."""
+        return sorted({each.exercise for each in self.tries if each.right and not each.solution})
 
     def rows(self) -> list[dict[str, object]]:
-        """Return one row for each exercise that was tried: tries up to the first right one, whether right, times."""
+        """Return one row for each exercise that was tried or answered by a solution cell.
+
+        ``tries`` counts those up to the first right one and ``right`` says whether there is one, both without the
+        answers of solution cells; ``solution`` says whether a solution cell answered. ``first`` and ``last`` are the
+        times of the tries, or of the solution's answers where there is no try.
+        """
         found = []
         for name in sorted({each.exercise for each in self.tries}):
-            tries = [each for each in self.tries if each.exercise == name]
+            answers = [each for each in self.tries if each.exercise == name]
+            tries = [each for each in answers if not each.solution]
+            shown = len(tries) < len(answers)
+            timed = tries or answers
             rights = [position for position, each in enumerate(tries) if each.right]
             about = EXERCISES[name]
             count = rights[0] + 1 if rights else len(tries)
-            values = (name, about.title, about.kind, count, bool(rights), tries[0].at[:19], tries[-1].at[:19])
+            times = (timed[0].at[:19], timed[-1].at[:19])
+            values = (name, about.title, about.kind, count, bool(rights), shown, *times)
             found.append(dict(zip(COLUMNS, values, strict=True)))
         return found
 
@@ -68,38 +88,57 @@ class Report:
 
     def __repr__(self) -> str:
         """Return a summary and one line for each exercise."""
-        lines = [f"{len(self.solved)} of {len(self.rows())} tried exercises are right"]
+        lines = [self._summary()]
         for row in self.rows():
-            outcome = "right" if row["right"] else "not yet"
+            outcome = _outcome(row)
             lines.append(f"  {row['exercise']} {row['title']}: {outcome}, tries: {row['tries']}, last {row['last']}")
-        return "\n".join(lines)
+        return "\n".join([*lines, UNCOUNTED] if self._uncounted() else lines)
 
     def _repr_html_(self) -> str:
         """Show the rows as a table in a notebook."""
         head = "".join(f"<th>{name}</th>" for name in COLUMNS)
         body = "".join(
-            "<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in COLUMNS) + "</tr>" for row in self.rows()
+            "<tr>" + "".join(f"<td>{_shown(value)}</td>" for value in {**row, "right": right}.values()) + "</tr>"
+            for row in self.rows()
+            for right in ["yes" if row["right"] else _outcome(row)]
         )
-        said = f"<p>{len(self.solved)} of {len(self.rows())} tried exercises are right.</p>"
-        return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        said = f"<p>{self._summary()}.</p>"
+        note = f"<p>{html.escape(UNCOUNTED)}</p>".replace("`", "") if self._uncounted() else ""
+        return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
+    def _summary(self) -> str:
+        """Return how many of the exercises that somebody tried are right."""
+        tried = {each.exercise for each in self.tries if not each.solution}
+        return f"{len(self.solved)} of {len(tried)} tried exercises are right"
+
+    def _uncounted(self) -> bool:
+        """Return whether a solution cell gave an answer."""
+        return any(each.solution for each in self.tries)
+
+
+def _outcome(row: dict[str, object]) -> str:
+    """Return what a row of the report says of its exercise."""
+    if row["right"]:
+        return "right"
+    return "answered by the solution" if row["solution"] else "not yet"
 
 
 def _shown(value: object) -> str:
     """Return a cell's text for HTML."""
-    return {True: "yes", False: "not yet"}[value] if isinstance(value, bool) else html.escape(str(value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else html.escape(str(value))
 
 
 _tries: list[Try] = []  # of this process
 
 
-def record(exercise: str, right: bool) -> None:
-    """Keep one compared answer."""
-    _tries.append(Try(datetime.now().isoformat(), exercise, right))
+def record(exercise: str, right: bool, *, solution: bool = False) -> None:
+    """Keep one compared answer, and whether a solution cell gave it."""
+    _tries.append(Try(datetime.now().isoformat(), exercise, right, solution))
 
 
 def wrong_tries(exercise: str) -> int:
-    """Return how many wrong answers to an exercise this process has seen."""
-    return sum(each.exercise == exercise and not each.right for each in _tries)
+    """Return how many wrong answers to an exercise this process has seen; a solution's do not count."""
+    return sum(each.exercise == exercise and not each.right and not each.solution for each in _tries)
 
 
 def report(file: str | None = None) -> Report:
@@ -110,7 +149,8 @@ def report(file: str | None = None) -> Report:
             this kernel, and it is written again, whole or not at all. None keeps everything in the kernel.
 
     Returns:
-        Report: shows itself as a table; ``to_frame()`` is a pandas table, ``solved`` lists the right ones.
+        Report: shows itself as a table; answers of solution cells are marked and do not count as right;
+            ``to_frame()`` is a pandas table, ``solved`` lists the right ones.
 
     Raises:
         ValueError: a name with a folder in it or without ``.json``, or a file that is no report; it is left as it is.
@@ -143,7 +183,11 @@ def _read(path: Path) -> Iterable[Try]:
 def _as_try(entry: object) -> Try:
     """Return one entry of a file as a try, or raise ``ValueError``."""
     names = {field.name for field in fields(Try)}
-    if not isinstance(entry, dict) or set(entry) != names or not isinstance(entry["right"], bool):
+    if isinstance(entry, dict):
+        entry = {"solution": False, **entry}  # a file of an earlier version does not have it
+    if not isinstance(entry, dict) or set(entry) != names:
+        raise ValueError(f"a try has {sorted(names)}")
+    if not isinstance(entry["right"], bool) or not isinstance(entry["solution"], bool):
         raise ValueError(f"a try has {sorted(names)}")
     if entry["exercise"] not in EXERCISES:
         raise ValueError("it names an exercise that this version does not have")

@@ -171,6 +171,8 @@ def test_the_notebooks_have_their_exercises(repository):
                 solution.metadata.tags == ["solution"]
                 and solution.outputs[-1].data["text/plain"] == f"{each.id}: right."
             )
+            last = solution.source.splitlines()[-1]
+            assert last.startswith(f'xl.check("{each.id}", ') and last.endswith(", solution=True)"), each.id
 
 
 def test_the_table_of_exercises_is_made_from_the_registry(repository):

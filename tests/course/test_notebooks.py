@@ -81,6 +81,19 @@ SPOILED = {
     "does not say why": lambda n: n.cells[19].metadata.pop("reason"),
     "is tagged raises-exception": lambda n: spoil(n, metadata={"tags": ["raises-exception"]}),
     "is a solution that is not hidden": lambda n: n.cells[18].metadata.pop("jupyter"),
+    "calls xl.check without solution=True": lambda n: spoil(n, 18, source='xl.check("00.1", (1, "solution=True"))'),
+    "calls xl.check with solution=True": lambda n: spoil(n, source='print(xl.check("00.1", 1, solution=True))'),
+    "is a solution whose output is not hidden": lambda n: [
+        spoil(n, 18, outputs=[new_output("stream", name="stdout", text="4\n")]),
+        n.cells[18].metadata.jupyter.pop("outputs_hidden"),
+    ],
+    "is a solution in words that is not folded": lambda n: n.cells[20].metadata.update(
+        tags=["solution"], jupyter={"source_hidden": True}
+    ),
+    "cell 20 shows the outcome below its own prompt": lambda n: spoil(
+        n, 20, source="**Predict**: who?\n\n**See.** All."
+    ),
+    "cell 20 opens a <details> by itself": lambda n: spoil(n, 20, source="<details open>It is 4.</details>"),
     "tagged 'setup', expected one": lambda n: n.cells[16].metadata.pop("tags"),
     "its setup cell has 6 lines": lambda n: spoil(n, 16, source="\n".join(["import torch"] * 6)),
     "has id 'x', expected 'cell-17'": lambda n: spoil(n, id="x"),

@@ -86,3 +86,36 @@ def test_what_is_no_report_is_refused_and_left(place, content):
 def test_a_good_file_is_read(place):
     (place / "mine.json").write_text(json.dumps({"report": "explainlib exercises", "tries": [GOOD]}))
     assert xl.report("mine.json").solved == ["03.2"]
+
+
+def test_what_a_solution_answers_is_not_the_readers(place, monkeypatch):
+    xl.check("03.2", 0.7, solution=True)
+    xl.check("02.1", 0.5)
+    xl.check("02.1", 1 / 1360, solution=True)
+    said = xl.report("mine.json")
+    assert said.solved == [] and [row["tries"] for row in said.rows()] == [1, 0]
+    assert said.to_frame()["right"].tolist() == [False, False] and said.to_frame()["solution"].tolist() == [True, True]
+    for text in (str(said), said._repr_html_()):
+        assert "0 of 1 tried exercises" in text and "answered by the solution" in text and "make student" in text
+    assert ledger.wrong_tries("02.1") == 1
+    monkeypatch.setattr(ledger, "_tries", [])  # another kernel, in which the reader answers
+    xl.check("03.2", 0.7)
+    assert "make student" not in str(xl.report())
+    said = xl.report("mine.json")
+    assert said.solved == ["03.2"] and [row["tries"] for row in said.rows()] == [1, 1]
+    assert "1 of 2 tried" in str(said) and "03.2 The ceiling: right, tries: 1" in str(said)
+
+
+def test_a_wrong_solution_uses_up_no_hint():
+    for _ in range(3):
+        xl.check("03.2", 123.4, solution=True)
+    assert ledger.wrong_tries("03.2") == 0 and xl.check("03.2", 0.7).right
+
+
+@pytest.mark.parametrize("solution", ["yes", 1, None])
+def test_a_file_says_truthfully_who_answered(place, solution):
+    (place / "mine.json").write_text(
+        json.dumps({"report": "explainlib exercises", "tries": [{**GOOD, "solution": solution}]})
+    )
+    with pytest.raises(ValueError, match="is no report of exercises"):
+        xl.report("mine.json")
