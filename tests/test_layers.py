@@ -40,7 +40,7 @@ INSIDE = {
         "train", "leave_out", "bilevel",
     ],
     "panels": [
-        "frame", "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
+        "frame", "number_box", "controls", "html", "svg", "interactive", "panel", "adaptation", "removal", "group_removal", "fragility",
         "harmful", "representer", "task_removal", "distributions", "scoreboard",
     ],
     "solvers": [

@@ -23,6 +23,7 @@ from explainlib.meta import Maml
 from explainlib.panels.frame import framed
 from explainlib.panels.html import ROW, message, picture_html
 from explainlib.panels.interactive import Action, InteractivePanel, require_position
+from explainlib.panels.number_box import NumberBox
 
 MOST_STEPS = 10
 
@@ -39,8 +40,8 @@ class AdaptationControls:
     """The widgets and where they stand; ``root`` holds them all."""
 
     def __init__(self, tasks: int, start: Choice) -> None:
-        narrow, wide = widgets.Layout(width="170px"), widgets.Layout(width="420px")
-        self.task = widgets.BoundedIntText(value=start.task, min=0, max=tasks - 1, description="task", layout=narrow)
+        wide = widgets.Layout(width="400px")
+        self.task = NumberBox("task", tasks - 1, value=start.task)
         self.steps = widgets.IntSlider(value=start.steps, min=1, max=MOST_STEPS, description="steps", layout=wide)
         self.inner_lr = widgets.FloatSlider(
             value=start.inner_lr, min=start.inner_lr / 20, max=4 * start.inner_lr, step=start.inner_lr / 20,
@@ -51,11 +52,11 @@ class AdaptationControls:
         self.about, self.table, self.truth, self.message, self.plot = (widgets.HTML() for _ in range(5))
         self.plot.layout = widgets.Layout(width="400px", height="326px", flex="0 0 auto")
         self.table.layout.min_height = "110px"
-        for name, widget in (("xl-table", self.table), ("xl-truth", self.truth), ("xl-steps", self.steps)):
-            widget.add_class(name)
+        for name in ("table", "truth", "steps", "plot"):
+            getattr(self, name).add_class(f"xl-{name}")
         buttons = widgets.HBox([self.adapt, self.reset])
         left = widgets.VBox([self.task, self.about, self.steps, self.inner_lr, buttons, self.table, self.truth])
-        left.layout = widgets.Layout(width="560px", flex="0 0 auto")
+        left.layout = widgets.Layout(width="408px", flex="0 0 auto")
         self.root = framed([widgets.HBox([left, self.plot]), self.message], "xl-adaptation-panel", "400px")
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from explainlib.panels.frame import framed
+from explainlib.panels.number_box import NumberBox
 
+SEEDS = 9999  # the last seed in a box
 HOW = {"most harmful": "harmful", "most helpful": "helpful", "a class": "class", "by hand": "hand"}
 GROUPS = {
     "at random": "random",
@@ -31,16 +33,10 @@ class Controls:
 
     root: widgets.VBox
     _by_name = "class"  # the way of choosing that needs a name
+    _thing = "example"  # what is tested
 
     def __init__(self, *, tests: int, how: dict[str, str], classes: Sequence[str], most: int, k: int) -> None:
-        self.test = widgets.BoundedIntText(
-            value=0,
-            min=0,
-            max=tests - 1,
-            description="test example",
-            style={"description_width": "90px"},
-            layout=widgets.Layout(width="170px"),
-        )
+        self.test = NumberBox(f"test {self._thing}", tests - 1)
         self.how = widgets.Dropdown(options=how, description="remove", layout=widgets.Layout(width="220px"))
         self.class_name = widgets.Dropdown(options=list(classes), layout=widgets.Layout(width="110px", display="none"))
         self.slider = widgets.IntSlider(
@@ -94,18 +90,19 @@ class RemovalControls(Controls):
 
     def __init__(self, *, tests: int, classes: Sequence[str], most: int, k: int, candidates: int) -> None:
         super().__init__(tests=tests, how=HOW, classes=classes, most=most, k=k)
-        self.plot = widgets.HTML(layout=widgets.Layout(width="320px", height="296px"))
+        self.plot = widgets.HTML(layout=widgets.Layout(width="292px", height="276px", flex="0 0 auto"))
+        self.plot.add_class("xl-plot")
         self.picks = [widgets.ToggleButton(layout=widgets.Layout(width="92px")) for _ in range(candidates)]
         self.pick_images = [widgets.HTML() for _ in self.picks]
         pairs = [widgets.VBox([image, pick]) for image, pick in zip(self.pick_images, self.picks, strict=True)]
         self.hand = widgets.Box(pairs, layout=widgets.Layout(flex_flow="row wrap", display="none"))
         self.hand.add_class("xl-hand")
         self.prediction.layout.min_height = "190px"
-        left = widgets.VBox([self.prediction, self.truth, self.leaving])
-        left.layout = widgets.Layout(width="628px", flex="0 0 auto")  # never squeezed by the plot
+        self.prediction.layout.width, self.prediction.layout.flex = "512px", "0 0 auto"  # not squeezed by the plot
         choice = widgets.HBox([self.example, self._choice()])
-        rows = [choice, self.message, self.hand, widgets.HBox([left, self.plot])]
-        self.root = self._root(rows, "xl-removal-panel", "560px")
+        outcome = widgets.HBox([self.prediction, self.plot])
+        rows = [choice, self.hand, self.message, self.truth, outcome, self.leaving]
+        self.root = self._root(rows, "xl-removal-panel", "640px")
 
 
 class PositionControls(Controls):
@@ -149,25 +146,18 @@ class GroupControls(PositionControls):
 
     def __init__(self, *, tests: int, classes: Sequence[str], most: int, k: int) -> None:
         super().__init__(tests=tests, how=GROUPS, classes=classes, most=most, k=k, line_width="300px")
-        self.how.layout.width = "300px"
-        self.seed = widgets.BoundedIntText(
-            value=0,
-            min=0,
-            max=2**31 - 1,
-            description="seed",
-            style={"description_width": "40px"},
-            layout=widgets.Layout(width="110px"),
-        )
+        self.how.layout.width = "285px"
+        self.seed = NumberBox("seed", SEEDS, counts=False)
         self.curve, self.light = widgets.HTML(), widgets.HTML()
         self.curve.add_class("xl-curve")
         self.light.add_class("xl-light")
-        self.slider.layout.width = "520px"
-        self.curve.layout = widgets.Layout(width="540px", height="330px", flex="0 0 auto")
-        self.prediction.layout.min_height = "176px"
+        self.slider.layout.width = "480px"
+        self.curve.layout = widgets.Layout(width="468px", height="322px", flex="0 0 auto")
+        self.prediction.layout.min_height = "146px"
         self.light.layout.min_height = "110px"
-        right = widgets.VBox([self.prediction, self.light], layout=widgets.Layout(width="400px"))
+        right = widgets.VBox([self.prediction, self.light], layout=widgets.Layout(width="338px"))
         choice = widgets.HBox([self.example, self._choice(self.seed, self.hand)])
-        rows = [choice, self.message, widgets.HBox([self.curve, right]), self.truth, self.leaving]
+        rows = [choice, self.message, self.truth, widgets.HBox([self.curve, right]), self.leaving]
         self.root = self._root(rows, "xl-group-panel", "610px")
 
 

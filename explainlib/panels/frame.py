@@ -25,6 +25,7 @@ STYLE = f"""<style>
 .xl-panel .jupyter-widgets {{ max-width: 100%; box-sizing: border-box; }}
 .xl-panel img, .xl-panel svg {{ max-width: 100%; height: auto; }}
 .xl-panel .widget-html-content {{ max-width: 100%; overflow-x: auto; }}
+.xl-panel table {{ line-height: 1.5; }}
 .xl-panel sub {{ font-size: 12px; line-height: 1; }}
 .xl-panel option {{ color: {INK}; background: {PAPER}; }}
 @container (max-width: {NARROW}px) {{ .xl-panel .widget-html {{ height: auto !important; }} }}

@@ -10,22 +10,34 @@ from typing import NamedTuple
 from explainlib.figures.palette import SERIES
 
 ROW = "text-align:right;padding-right:8px;white-space:nowrap"
+BAR = 42  # pixels of a probability of one
 SHOWN = 0.01  # a class below this probability in every row of bars is left out, unless it is the label
 
 
 class PredictionColumn(NamedTuple):
-    """One column of the table: the model now, a prediction, or the truth."""
+    """One column of the table: the model now, a prediction, or the truth; ``value`` is the test loss or a measure."""
 
     name: str
-    loss: float
+    value: float
     probabilities: Sequence[float]
     linear: float | None = None
 
 
-def prediction_table(columns: Sequence[PredictionColumn], classes: Sequence[str], label: int | None) -> str:
-    """Return a table: class probabilities as bars with numbers, then loss and change, one column per model."""
-    now = columns[0].loss
-    head = "".join(f"<th style='text-align:left;padding:0 10px 4px 0'>{escape(c.name)}</th>" for c in columns)
+def prediction_table(
+    columns: Sequence[PredictionColumn], classes: Sequence[str], label: int | None, *, unit: str = "test loss"
+) -> str:
+    """Return a table: class probabilities as bars with numbers, then a measure and its change, one column per model.
+
+    Args:
+        columns: the model now, then the others.
+        classes: their names.
+        label: position of the label's class; None marks none.
+        unit: what the measure is called.
+    """
+    now = columns[0].value
+    head = "".join(
+        f"<th style='text-align:left;padding:0 10px 4px 0;white-space:nowrap'>{escape(c.name)}</th>" for c in columns
+    )
     body = "".join(
         f"<tr><th style='{ROW}'>{escape(str(classes[c]))}"
         f"{' (label)' if c == label else ''}</th>"
@@ -33,12 +45,12 @@ def prediction_table(columns: Sequence[PredictionColumn], classes: Sequence[str]
         + "</tr>"
         for c in _classes_to_list(columns, label)
     )
-    losses = "".join(f"<td style='padding-top:4px'><b>{column.loss:.3f}</b></td>" for column in columns)
-    changes = "".join(f"<td>{'' if k == 0 else f'{c.loss - now:+.3f}'}</td>" for k, c in enumerate(columns))
+    losses = "".join(f"<td style='padding-top:4px'><b>{column.value:.3f}</b></td>" for column in columns)
+    changes = "".join(f"<td>{'' if k == 0 else f'{c.value - now:+.3f}'}</td>" for k, c in enumerate(columns))
     tangent = "".join(f"<td>{'' if c.linear is None else f'{c.linear:+.3f}'}</td>" for c in columns)
     return (
         f"<table style='border-collapse:collapse;font-size:13px'><thead><tr><th></th>{head}</tr></thead><tbody>{body}"
-        f"<tr><th style='{ROW}'>test loss</th>{losses}</tr>"
+        f"<tr><th style='{ROW}'>{escape(unit)}</th>{losses}</tr>"
         f"<tr><th style='{ROW}'>change</th>{changes}</tr>"
         f"<tr><th style='{ROW}'>on the tangent</th>{tangent}</tr></tbody></table>"
         f"{_left_out(len(columns[0].probabilities) - len(_classes_to_list(columns, label)))}"
@@ -60,10 +72,10 @@ def _colour(place: int) -> str:
 
 
 def _bar(value: float, colour: str) -> str:
-    width = round(64 * min(max(value, 0.0), 1.0))
+    width = round(BAR * min(max(value, 0.0), 1.0))
     return (
         "<td style='padding:1px 10px 1px 0;white-space:nowrap'>"
-        f"<span style='display:inline-block;width:64px;height:11px;background:#eee;border:1px solid #ccc'>"
+        f"<span style='display:inline-block;width:{BAR}px;height:11px;background:#eee;border:1px solid #ccc'>"
         f"<span style='display:block;height:11px;width:{width}px;background:{colour}'></span></span>"
         f" <span style='display:inline-block;width:2.8em'>{100 * value:.1f}%</span></td>"
     )
@@ -77,18 +89,21 @@ LIGHTS = {  # the first words of a diagnosis -> sign, colour of the rim, ground
 }
 
 
-def outcome_table(columns: Sequence[PredictionColumn], series: Sequence[str], label: int, label_name: str) -> str:
-    """Return a table of one line per model: loss, change, and the probability of the label as a bar with its number.
+def outcome_table(
+    columns: Sequence[PredictionColumn], series: Sequence[str], label: int, label_name: str, *, unit: str = "loss"
+) -> str:
+    """Return a table of one line per model: a measure, its change, and the probability of the label.
 
     Args:
         columns: the model now, then the others.
         series: names of the models in the order of the palette; those not in ``columns`` get an empty line.
         label: position of the label's class.
         label_name: what the class is called.
+        unit: what the measure is called.
     """
     given = {column.name: column for column in columns}
     cell = "padding:2px 12px 2px 0;white-space:nowrap"
-    head = "".join(f"<th style='text-align:left;{cell}'>{w}</th>" for w in ("", "loss", "change"))
+    head = "".join(f"<th style='text-align:left;{cell}'>{escape(w)}</th>" for w in ("", unit, "change"))
     body = ""
     for name in (columns[0].name, *series):
         column = given.get(name)
@@ -96,10 +111,10 @@ def outcome_table(columns: Sequence[PredictionColumn], series: Sequence[str], la
         if column is None:
             body += f"{line}<td style='{cell}'>?</td><td style='{cell}'>?</td><td style='{cell}'>?</td></tr>"
             continue
-        change = "" if column is columns[0] else f"{column.loss - columns[0].loss:+.3f}"
+        change = "" if column is columns[0] else f"{column.value - columns[0].value:+.3f}"
         colour = "#000000" if name == "retrained" else _colour((columns[0].name, *series).index(name))
         bar = _bar(column.probabilities[label], colour)
-        body += f"{line}<td style='{cell}'><b>{column.loss:.3f}</b></td><td style='{cell}'>{change}</td>{bar}</tr>"
+        body += f"{line}<td style='{cell}'><b>{column.value:.3f}</b></td><td style='{cell}'>{change}</td>{bar}</tr>"
     return (
         "<table style='border-collapse:collapse;font-size:13px'><thead><tr>"
         f"{head}<th style='text-align:left;{cell}'>P({escape(label_name)})</th></tr></thead>"

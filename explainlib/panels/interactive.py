@@ -17,6 +17,7 @@ from ipywidgets import Button, Widget
 from explainlib.checks import require_count
 from explainlib.panels.controls import Controls
 from explainlib.panels.html import message
+from explainlib.panels.number_box import NumberBox
 
 Action = str | Callable[[], str]  # a keyword of ``set`` that takes the widget's value, or what to call
 
@@ -93,7 +94,17 @@ class InteractivePanel(ABC):
         self.controls.reset.on_click(self._forward(self.reset))
 
     def _setter(self, widget: Widget, name: str) -> Callable[[], str]:
+        if isinstance(widget, NumberBox):
+            return lambda: self._set_number(widget, name)
         return lambda: self.set(**{name: widget.value})
+
+    def _set_number(self, box: NumberBox, name: str) -> str:
+        """Set the nearest number of the box's range, and say so where that is another one than was typed."""
+        answer = box.answer(box.value)
+        said = self.set(**{name: box.nearest})
+        if answer:
+            self.controls.message.value = message(answer, wrong=True)
+        return said
 
     def _forward(self, action: Callable[[], str]) -> Callable[[object], None]:
         """Return a callback that runs ``action`` and shows a user's mistake as a message."""

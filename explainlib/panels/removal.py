@@ -15,6 +15,7 @@ from explainlib.figures import alt_text, class_name, png
 from explainlib.figures.html import example_html
 from explainlib.figures.removals import removal_points
 from explainlib.influence import loss_influence, removal_effect
+from explainlib.losses import LossFunction
 from explainlib.panels.controls import RemovalControls
 from explainlib.panels.html import picture_html, prediction_table
 from explainlib.panels.interactive import Action
@@ -40,13 +41,19 @@ class Removal(Panel):
         risk: a classifier at a minimum.
         test: the test examples to choose from.
         weighting: "plain" (the other weights stay) or "preserve", for predictions and truth alike.
+        measure: of a test example, predicted and retrained: "loss"; "output", that of its label; "margin", the label's
+            log-odds; or a callable (outputs, y) -> [t], as in ``loss_influence``. Harmful examples raise the loss, and
+            lower any other measure.
 
     Raises:
-        TypeError, ValueError: a risk that is not a classifier, or test examples it cannot judge.
+        TypeError, ValueError: a risk that is not a classifier, test examples it cannot judge, or a measure that does
+            not fit them.
     """
 
-    def __init__(self, risk: Risk, test: Examples, *, weighting: str = "plain") -> None:
-        super().__init__(risk, test, weighting)
+    def __init__(
+        self, risk: Risk, test: Examples, *, weighting: str = "plain", measure: str | LossFunction = "loss"
+    ) -> None:
+        super().__init__(risk, test, weighting, measure)
         self.most = max(1, risk.n // 3)
         self._start = Choice(0, "harmful", min(10, self.most), [])
         self._choice = self._start
@@ -108,10 +115,10 @@ class Removal(Panel):
         truth = self._retrain(self.group())
         self._columns = [column for column in self._columns if column.name != "retrained"]
         self._columns.append(self._column("retrained", truth, self._choice.test))
-        now = self._columns[0].loss
+        now = self._columns[0].value
         for column in self._columns[1:3]:
-            self._history[column.name].append(column.loss - now)
-        self._truths.append(self._columns[-1].loss - now)
+            self._history[column.name].append(column.value - now)
+        self._truths.append(self._columns[-1].value - now)
         self._draw_plot()
         return self._report(f"retrained without {len(self.group())} of {self.risk.n} examples", started)
 
@@ -120,7 +127,7 @@ class Removal(Panel):
         """The panel in words, with rounded numbers: the same facts as the table."""
         test = self._choice.test
         first = f"test {test} (a {class_name(self.test, test)}), removed: {self._description()}"
-        return "\n".join([first, *self._loss_lines()])
+        return "\n".join([first, *self._value_lines()])
 
     def group(self) -> list[int]:
         """Return the training examples of the present choice."""
@@ -140,8 +147,9 @@ class Removal(Panel):
         test = self._choice.test
         if self._order_of is None or self._order_of[0] != test:
             with quiet():
-                influence = loss_influence(self.risk, self.test[[test]])[0] * self.risk.weights_or_ones()
-            self._order_of = (test, influence.argsort(descending=True, stable=True).cpu())
+                influence = loss_influence(self.risk, self.test[[test]], measure=self.measure)[0]
+            harm = influence * self.risk.weights_or_ones() * (1 if self.measure == "loss" else -1)
+            self._order_of = (test, harm.argsort(descending=True, stable=True).cpu())
         return self._order_of[1]
 
     def _picked_or_first(self) -> list[int]:
@@ -152,7 +160,9 @@ class Removal(Panel):
         _, remove, k, _ = self._choice
         if remove == "hand":
             return f"{len(self.group())} picked by hand"
-        return f"the {k} most {remove}" if remove in ("harmful", "helpful") else f"{k} of class {remove}"
+        if remove in ("harmful", "helpful"):
+            return f"the {k} most {remove}{self._effect_on_measure(remove)}"
+        return f"{k} of class {remove}"
 
     def _most(self, remove: str) -> int:
         if remove in self.classes:
@@ -166,13 +176,14 @@ class Removal(Panel):
 
     def _show(self) -> None:
         test = self._choice.test
-        self.controls.prediction.value = prediction_table(self._columns, self.classes, int(self.test.y[test]))
+        label = int(self.test.y[test])
+        self.controls.prediction.value = prediction_table(self._columns, self.classes, label, unit=self._unit)
         self._show_examples(test, self.group())
         self._show_truth()
 
     def _draw_plot(self) -> None:
-        picture = removal_points(self._history, self._truths)
-        self.controls.plot.value = picture_html(png(picture, dpi=90), alt_text(picture), width=320)
+        picture = removal_points(self._history, self._truths, unit=f"change of {self._unit}")
+        self.controls.plot.value = picture_html(png(picture, dpi=90), alt_text(picture), width=288)
 
     # Widgets: they only forward -------------------------------------------------------------------------------------
 

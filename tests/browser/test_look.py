@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -88,3 +89,48 @@ def test_every_panel_can_be_seen_read_and_used(page, panels, open_and_run_all, a
         found = audit(page, ".xl-panel")
         wrong |= {("all", theme, "axe"): found} if found else {}
     assert not wrong, "\n".join(f"{where}: {found}" for where, found in wrong.items())
+
+
+# The panel, the button for the truth, the line that says it, and the plot that shows it.
+FIRST_SCREEN = {
+    "removal": ("Retrain", ".xl-truth", ".xl-plot"),
+    "group_removal": ("Retrain", ".xl-truth", ".xl-curve"),
+    "fragility": ("Retrain", ".xl-truth", ".xl-view"),
+    "representer": ("Retrain", ".xl-truth", ".xl-curve"),
+    "adaptation": ("Adapt", ".xl-truth", ".xl-plot"),
+    "task_removal": ("Retrain", ".xl-truth", ".xl-scatter"),
+    "harmful": ("Retrain", ".xl-truth", ".xl-curve"),
+}
+SEEN = 0.6  # of the height of a plot, at least
+# How much of an element's height lies inside the window of the notebook.
+SHARE = """e => {
+  const box = e.getBoundingClientRect(), seen = e.closest(".jp-WindowedPanel-outer").getBoundingClientRect();
+  return (Math.min(box.bottom, seen.bottom) - Math.max(box.top, seen.top)) / box.height;
+}"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.flaky(reruns=1)
+def test_after_the_truth_was_asked_for_words_and_plot_are_on_the_first_screen(
+    page, panels, open_and_run_all, screenshot
+):
+    """At 1280 x 800 beside the file browser, the panel's top at the top, nothing scrolled."""
+    from playwright.sync_api import expect
+
+    open_and_run_all(page, "panels.ipynb")
+    shown, wrong = page.locator(".xl-panel"), {}
+    expect(shown).to_have_count(len(panels), timeout=60_000)
+    set_window(page, *WINDOWS["1280"])
+    page.wait_for_timeout(600)
+    for name, (button, words, plot) in FIRST_SCREEN.items():
+        panel = shown.nth(panels.index(name))
+        panel.get_by_role("button", name=button, exact=True).click()
+        expect(panel.locator(words)).to_contain_text(re.compile("trained|adapted"), timeout=90_000)
+        panel.evaluate("e => e.scrollIntoView({block: 'start'})")
+        page.wait_for_timeout(300)
+        seen = {part: panel.locator(part).first.evaluate(SHARE) for part in (words, plot)}
+        if seen[words] < 0.99 or seen[plot] < SEEN:
+            wrong[name] = seen
+        if KEEP:
+            screenshot(page, f"first_screen_{name}")
+    assert not wrong, wrong

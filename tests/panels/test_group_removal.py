@@ -142,7 +142,7 @@ def test_reset_goes_back_and_forgets(panel):
 def test_the_curve_passes_through_the_present_predictions(panel):
     """At a size of the grid, one by one and all at once are the same numbers."""
     panel.set(group="3", k=30)
-    here = {column.name: column.loss - panel._columns[0].loss for column in panel._columns[1:]}
+    here = {column.name: column.value - panel._columns[0].value for column in panel._columns[1:]}
     assert 30 in panel._sizes(panel._choice)
     assert {name: points[30] for name, points in panel._family.points.items()} == pytest.approx(here, abs=1e-9)
 

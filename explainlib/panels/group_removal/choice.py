@@ -102,13 +102,21 @@ def leaving_order(choice: Choice, risk: Risk, test: Examples, classes: Sequence[
     return shuffled[away.argsort(stable=True)]
 
 
-def describe(choice: Choice, risk: Risk, classes: Sequence[str]) -> str:
-    """Return what leaves, such as "60 of class 3"."""
+def describe(choice: Choice, risk: Risk, classes: Sequence[str], selected_by: str = "") -> str:
+    """Return what leaves, such as "60 of class 3".
+
+    Args:
+        choice: what was chosen.
+        risk: gives the training examples.
+        classes: their names.
+        selected_by: words after a group that was selected for the test example.
+    """
     k, group = choice.k, choice.group
     if group == "random":
         return f"{k} at random (seed {choice.seed})"
     if group in ("greedy", "relaxed"):
-        return f"{k} most influential one by one" if group == "greedy" else f"{k} selected together"
+        how = "most influential one by one" if group == "greedy" else "selected together"
+        return f"{k} {how}{selected_by}"
     if group == "hand":
         return f"{k} picked by hand"
     spilled = k > int((risk.train.y == classes.index(group)).sum())

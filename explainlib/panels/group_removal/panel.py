@@ -18,6 +18,7 @@ from explainlib.datasets import Examples
 from explainlib.figures import class_name
 from explainlib.influence import removal_effect, series_trust
 from explainlib.influence.groups import Removal as Outcome
+from explainlib.losses import LossFunction
 from explainlib.panels.controls import GroupControls, positions_in
 from explainlib.panels.group_removal.choice import KINDS, Choice, Family, describe, leaving_order, with_group
 from explainlib.panels.group_removal.plots import group_curve
@@ -41,13 +42,19 @@ class GroupRemoval(Panel):
         risk: a classifier at a minimum.
         test: the test examples to choose from.
         weighting: "preserve" (the mean over the rest) or "plain", for predictions and truth alike.
+        measure: of a test example, predicted and retrained: "loss"; "output", that of its label; "margin", the label's
+            log-odds; or a callable (outputs, y) -> [t], as in ``loss_influence``. "greedy" and "relaxed" choose by the
+            loss whatever the measure.
 
     Raises:
-        TypeError, ValueError: a risk that is not a classifier, or test examples it cannot judge.
+        TypeError, ValueError: a risk that is not a classifier, test examples it cannot judge, or a measure that does
+            not fit them.
     """
 
-    def __init__(self, risk: Risk, test: Examples, *, weighting: str = "preserve") -> None:
-        super().__init__(risk, test, weighting)
+    def __init__(
+        self, risk: Risk, test: Examples, *, weighting: str = "preserve", measure: str | LossFunction = "loss"
+    ) -> None:
+        super().__init__(risk, test, weighting, measure)
         self.most = min(max(1, int(SHARE * risk.n)), risk.n - 1)
         self._start = Choice(0, "random", min(max(1, round(risk.n / 20)), self.most))
         self._choice = self._start
@@ -113,7 +120,7 @@ class GroupRemoval(Panel):
         choice = self._choice
         truth = self._column("retrained", self._retrain(self._group_tensor()), choice.test)
         self._columns = [column for column in self._columns if column.name != "retrained"] + [truth]
-        self._truths.setdefault((choice.test, choice.family), {})[choice.k] = truth.loss - self._columns[0].loss
+        self._truths.setdefault((choice.test, choice.family), {})[choice.k] = truth.value - self._columns[0].value
         return self._report(f"retrained without {choice.k} of {self.risk.n} examples", started)
 
     @property
@@ -121,9 +128,9 @@ class GroupRemoval(Panel):
         """The panel in words, with rounded numbers: the same facts as table and light."""
         test = self._choice.test
         share = f"{100 * self._choice.k / self.risk.n:.1f}% of {self.risk.n}"
-        leaving = describe(self._choice, self.risk, self.classes)
+        leaving = describe(self._choice, self.risk, self.classes, "" if self.measure == "loss" else " by the loss")
         first = f"test {test} (a {class_name(self.test, test)}), removed: {leaving}, {share}"
-        return "\n".join([first, *self._loss_lines(), f"the series is {self._here[2]}"])
+        return "\n".join([first, *self._value_lines(), f"the series is {self._here[2]}"])
 
     def group(self) -> list[int]:
         """Return the training examples of the present choice."""
@@ -172,9 +179,9 @@ class GroupRemoval(Panel):
             sizes, effects = self._sizes(choice), self._family.grid
             if not effects:
                 effects.update(self._effects([self._family.orders[None][:size] for size in sizes]))
-        example = self.test[[choice.test]]
+        example, now = self.test[[choice.test]], self._now(choice.test).value
         for name, effect in effects.items():
-            changes = effect.loss_change(example)[0].tolist()
+            changes = (self._values(effect.outputs(example)[:, 0], choice.test) - now).tolist()
             self._family.points.setdefault(name, {}).update(zip(sizes, changes, strict=True))
 
     def _sizes(self, choice: Choice) -> list[int]:
@@ -185,17 +192,17 @@ class GroupRemoval(Panel):
     # What is shown -------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        choice, loss = self._choice, self._columns[0].loss
+        choice, before = self._choice, self._columns[0].value
         label = int(self.test.y[choice.test])
-        now = {column.name: column.loss - loss for column in self._columns if column.name in ORDERS}
+        now = {column.name: column.value - before for column in self._columns if column.name in ORDERS}
         truths = self._truths.get((choice.test, choice.family), {})
         self.controls.prediction.value = outcome_table(
-            self._columns, [*ORDERS, "retrained"], label, class_name(self.test, choice.test)
+            self._columns, [*ORDERS, "retrained"], label, class_name(self.test, choice.test), unit=self.measured
         )
         self.controls.light.value = trust_light(self._here[2])
         ends = [*self._sizes(choice)[3::2], self._most(choice)]  # the picture widens in steps, so that small shows
         end = next(end for end in ends if end >= choice.k)
-        self.controls.curve.value = group_curve(self._family.points, now, truths, choice.k, end)
+        self.controls.curve.value = group_curve(self._family.points, now, truths, choice.k, end, self._unit)
         self._show_examples(choice.test, self.group())
         self._show_truth()
 

@@ -9,14 +9,20 @@ from html import escape
 from explainlib.figures.palette import SERIES
 from explainlib.panels.svg import DASHES, Point, cross, marker, nice_ticks, svg
 
-WIDTH, HEIGHT = 508, 322
-LEFT, RIGHT, TOP, BOTTOM = 62, 496, 34, 276
+START = 16  # of the legend
+WIDTH, HEIGHT = 460, 314
+LEFT, RIGHT, TOP, BOTTOM = 62, 448, 34, 268
 
 
 def group_curve(
-    series: Mapping[str, Mapping[int, float]], now: Mapping[str, float], truths: Mapping[int, float], k: int, end: int
+    series: Mapping[str, Mapping[int, float]],
+    now: Mapping[str, float],
+    truths: Mapping[int, float],
+    k: int,
+    end: int,
+    unit: str = "test loss",
 ) -> str:
-    """Return predicted changes of the test loss against the number removed, with what was retrained as crosses.
+    """Return predicted changes of a measure against the number removed, with what was retrained as crosses.
 
     Args:
         series: by name, the change at some sizes.
@@ -24,6 +30,7 @@ def group_curve(
         truths: by size, the retrained change.
         k: the present size, a vertical line.
         end: the right end of the picture, at least k; what lies beyond is left out.
+        unit: what changes.
     """
     series = {name: {size: v for size, v in points.items() if size <= end} for name, points in series.items()}
     truths = {size: value for size, value in truths.items() if size <= end}
@@ -37,17 +44,17 @@ def group_curve(
         return round(LEFT + x * (RIGHT - LEFT), 1), round(BOTTOM - y * (BOTTOM - TOP), 1)
 
     sizes = [size for size in nice_ticks(0.0, float(end), 6) if size == round(size)]
-    parts = [_frame(ticks, sizes, place), _present(k, place)]
+    parts = [_frame(ticks, sizes, place, unit), _present(k, place)]
     for i, (name, points) in enumerate(series.items()):
         line = [place(*point) for point in sorted({0: 0.0, **points, k: now[name]}.items())]
         parts.append(_line(line, i) + "".join(marker(point, i, 3.2) for point in line[1:]))
         parts.append(marker(place(k, now[name]), i, 6.0))
     parts += [cross(place(size, value)) for size, value in truths.items()]
     parts.append(_legend(list(series)))
-    return svg(parts, _describe(now, truths, k), WIDTH, HEIGHT)
+    return svg(parts, _describe(now, truths, k, unit), WIDTH, HEIGHT)
 
 
-def _frame(ticks: Sequence[float], sizes: Sequence[int | float], place: Callable[..., Point]) -> str:
+def _frame(ticks: Sequence[float], sizes: Sequence[int | float], place: Callable[..., Point], unit: str) -> str:
     places = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     parts = []
     for tick in ticks:
@@ -63,7 +70,7 @@ def _frame(ticks: Sequence[float], sizes: Sequence[int | float], place: Callable
     parts.append(f"<text x='{(LEFT + RIGHT) / 2}' y='{HEIGHT - 8}' text-anchor='middle'>number removed</text>")
     middle = (TOP + BOTTOM) / 2
     turned = f"transform='rotate(-90 14 {middle})'"
-    parts.append(f"<text x='14' y='{middle}' text-anchor='middle' {turned}>change of test loss</text>")
+    parts.append(f"<text x='14' y='{middle}' text-anchor='middle' {turned}>change of {escape(unit)}</text>")
     return "".join(parts)
 
 
@@ -83,14 +90,14 @@ def _line(points: Sequence[Point], i: int) -> str:
 def _legend(names: Sequence[str]) -> str:
     parts = []
     for i, name in enumerate(names):
-        x = LEFT + 4 + i * 115
+        x = START + i * 112
         parts.append(_line([(x, 16), (x + 26, 16)], i) + marker((x + 13, 16), i, 4.5))
         parts.append(f"<text x='{x + 32}' y='20'>{escape(name)}</text>")
-    x = LEFT + 4 + len(names) * 115
+    x = START + len(names) * 112
     return "".join(parts) + cross((x + 8, 16)) + f"<text x='{x + 20}' y='20'>retrained</text>"
 
 
-def _describe(now: Mapping[str, float], truths: Mapping[int, float], k: int) -> str:
+def _describe(now: Mapping[str, float], truths: Mapping[int, float], k: int, unit: str) -> str:
     here = ", ".join(f"{name} {value:+.3f}" for name, value in now.items())
     crosses = ", ".join(f"{value:+.3f} at {size}" for size, value in sorted(truths.items()))
-    return f"Change of test loss against the number removed. At {k}: {here}. Retrained: {crosses or 'nothing yet'}."
+    return f"Change of {unit} against the number removed. At {k}: {here}. Retrained: {crosses or 'nothing yet'}."

@@ -186,7 +186,7 @@ class Harmful(InteractivePanel):
     def _show(self) -> None:
         c, known, chosen, true = self.controls, self._now(), self.suspects(), self._truth()
         picture = detection_curves(self.scores(), known.hit, inspected=self._choice.inspected).figure
-        c.curve.value = picture_html(png(picture, dpi=92), alt_text(picture), width=460)
+        c.curve.value = picture_html(png(picture, dpi=92), alt_text(picture), width=400)
         c.suspects.value = suspects(chosen, known.scores(self._choice.method), known.hit, known.tasks, LISTED)
         c.prediction.value = lines_html(self._lines()[:3], 1.35)
         edits = {f"edited, {how}": known.edit(chosen, how) for how in EDITS}

@@ -32,27 +32,28 @@ class RepresenterControls(Controls):
         k: int,
     ) -> None:
         super().__init__(tests=tests, how=dict(signs), classes=(), most=most, k=k)
-        wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="290px")}
+        wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="264px")}
         self.kernel = widgets.Dropdown(options=dict(kernels), description="local: kernel", **wide)
         self.importance = widgets.Dropdown(options=dict(importances), description="global: \u03b1", **wide)
-        self.how.description, self.how.layout.width = "delete the", "250px"
+        self.how.description, self.how.layout.width = "delete the", "264px"
         self.how.style.description_width = "90px"
         self.slider.style.description_width = "90px"
-        self.slider.layout.width = "410px"
+        self.slider.layout.width = "400px"
         self.progress = widgets.IntProgress(min=0, max=1, layout=widgets.Layout(width="150px", visibility="hidden"))
         self.progress.add_class("xl-progress")
         self.bars, self.curve, self.lights = (widgets.HTML() for _ in range(3))
         for shown, name in ((self.bars, "xl-bars"), (self.curve, "xl-curve"), (self.lights, "xl-axioms")):
             shown.add_class(name)
-        self.truth.layout = widgets.Layout(width="556px", height="38px")
-        self.example.layout = widgets.Layout(width="130px", height="150px", flex="0 0 auto")
+        self.truth.layout = widgets.Layout(width="404px", min_height="50px")
+        self.example.layout = widgets.Layout(width="130px", height="138px", flex="0 0 auto")
         self.bars.layout = widgets.Layout(width="556px", height="424px", flex="0 0 auto")
         self.curve.layout = widgets.Layout(width="396px", height="338px", flex="0 0 auto")
         self.lights.layout = widgets.Layout(width="396px", height="270px", flex="0 0 auto")
-        self.prediction.layout = widgets.Layout(width="556px", height="64px")
+        self.prediction.layout = widgets.Layout(width="404px", min_height="64px")
         buttons = widgets.HBox([self.retrain, self.reset, self.progress])
-        chosen = widgets.VBox([self.test, self.kernel, self.importance, self.how, self.slider, buttons])
-        left = widgets.VBox([widgets.HBox([self.example, chosen]), self.prediction, self.truth, self.bars])
-        left.layout = widgets.Layout(width="564px", flex="0 0 auto")
-        right = widgets.VBox([self.curve, self.lights])
-        self.root = self._root([widgets.HBox([left, right]), self.message], "xl-representer-panel", "780px")
+        factors = widgets.VBox([self.test, self.kernel, self.importance, self.how])
+        top = widgets.HBox([self.example, factors])
+        left = widgets.VBox([top, self.slider, buttons, self.prediction, self.truth])
+        left.layout = widgets.Layout(width="410px", flex="0 0 auto")
+        plots, details = widgets.HBox([left, self.curve]), widgets.HBox([self.bars, self.lights])
+        self.root = self._root([plots, self.message, details], "xl-representer-panel", "860px")

@@ -23,32 +23,31 @@ class TaskControls(PositionControls):
         keep: its first value.
     """
 
-    _by_name = "script"
+    _by_name, _thing = "script", "task"
 
     def __init__(
         self, *, tests: int, scripts: Sequence[str], most: int, k: int, keeps: Sequence[str], keep: str
     ) -> None:
         how = HOW if scripts else {word: value for word, value in HOW.items() if value != "script"}
         super().__init__(tests=tests, how=how, classes=scripts, most=most, k=k, line_width="250px")
-        self.test.description = "test task"
         self.how.layout.width = "250px"
         self.class_name.layout.width = "170px"
-        self.slider.layout.width = "430px"
+        self.slider.layout.width = "390px"
         self.keep = widgets.SelectionSlider(
-            options=list(keeps), value=keep, description="keep", layout=widgets.Layout(width="430px")
+            options=list(keeps), value=keep, description="keep", layout=widgets.Layout(width="390px")
         )
         self.keep.add_class("xl-keep")
         self.helpful, self.harmful, self.ranks, self.scatter = (widgets.HTML() for _ in range(4))
         for shown, name in ((self.ranks, "xl-ranks"), (self.scatter, "xl-scatter")):
             shown.add_class(name)
-            shown.layout = widgets.Layout(width="424px", height="318px", flex="0 0 auto")
+            shown.layout = widgets.Layout(width="404px", height="310px", flex="0 0 auto")
         for shown in (self.helpful, self.harmful):
             shown.add_class("xl-ranked")
-            shown.layout = widgets.Layout(width="424px", height="318px", flex="0 0 auto")
-        self.prediction.layout.min_height = "104px"
+            shown.layout = widgets.Layout(width="404px", min_height="318px", flex="0 0 auto")
+        self.prediction.layout.min_height = "80px"
         buttons = widgets.HBox([self.retrain, self.reset])
         removal = widgets.HBox([self.how, self.class_name, self.hand])
-        choice = widgets.VBox([self.test, self.keep, removal, self.slider, buttons, self.prediction, self.truth])
-        top = widgets.HBox([self.example, choice])
+        rows = [widgets.HBox([self.test, removal]), widgets.HBox([self.keep, self.slider]), buttons, self.prediction]
+        top = widgets.HBox([self.example, widgets.VBox(rows)])
         middle, bottom = widgets.HBox([self.ranks, self.scatter]), widgets.HBox([self.helpful, self.harmful])
-        self.root = self._root([top, self.message, middle, bottom, self.leaving], "xl-task-panel", "1000px")
+        self.root = self._root([top, self.truth, self.message, middle, bottom, self.leaving], "xl-task-panel", "940px")

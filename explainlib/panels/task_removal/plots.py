@@ -8,8 +8,8 @@ from html import escape
 from explainlib.figures.palette import SERIES
 from explainlib.panels.svg import DASHES, Point, axis_ends, cross, grid_line, marker, nice_ticks, svg, tick_label
 
-WIDTH, HEIGHT = 420, 312
-LEFT, RIGHT, TOP, BOTTOM = 58, 408, 58, 264
+WIDTH, HEIGHT = 400, 304
+LEFT, RIGHT, TOP, BOTTOM = 58, 388, 58, 256
 MARGIN = 0.08  # of the axes
 
 

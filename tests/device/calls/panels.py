@@ -25,6 +25,9 @@ def removal_panels(device):
     single, many = panels.Removal(risk(device), test(device)), panels.GroupRemoval(risk(device), test(device))
     found = [single.set(test=1, k=2), single.draw(), single.verify(), single.text, single.group()]
     found += [many.set(test=1, k=3), many.draw(), many.verify(), many.text, many.group()]
+    for kind in (panels.Removal, panels.GroupRemoval):
+        margin = kind(risk(device), test(device), measure="margin")
+        found += [margin.set(test=1, k=2), margin.verify(), margin.group()]
     return found, single.set(remove=torch.tensor([0, 1]).to(device)), many.set(group=torch.tensor([0, 1]).to(device))
 
 
