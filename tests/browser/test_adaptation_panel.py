@@ -27,6 +27,7 @@ def test_the_adaptation_panel_works_in_jupyterlab(page, open_and_run_all, screen
     panel.get_by_role("button", name="Adapt", exact=True).click()
     expect(truth).to_contain_text("adapted:")
     expect(table).not_to_contain_text("?")
+    expect(panel).to_contain_text("adapted in")  # the last line to change
     screenshot(panel, "adaptation_panel_lab")
 
     box = panel.get_by_role("spinbutton")

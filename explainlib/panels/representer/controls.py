@@ -46,7 +46,7 @@ class RepresenterControls(Controls):
             shown.add_class(name)
         self.truth.layout = widgets.Layout(width="404px", min_height="50px")
         self.example.layout = widgets.Layout(width="130px", height="138px", flex="0 0 auto")
-        self.bars.layout = widgets.Layout(width="556px", height="424px", flex="0 0 auto")
+        self.bars.layout = widgets.Layout(width="546px", height="424px", flex="0 0 auto")
         self.curve.layout = widgets.Layout(width="396px", height="338px", flex="0 0 auto")
         self.lights.layout = widgets.Layout(width="396px", height="270px", flex="0 0 auto")
         self.prediction.layout = widgets.Layout(width="404px", min_height="64px")
