@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import pytest
 import torch
 
 from explainlib import panels
-from explainlib.serving import PAGES, open_panel, page_notebook
+from explainlib.serving import PAGES, open_panel, page_notebook, server
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,3 +63,23 @@ def test_two_visitors_of_one_process_have_panels_of_their_own():
 def test_an_unknown_page_is_refused(call):
     with pytest.raises(ValueError, match="'removals'.*removal"):
         call("removals")
+
+
+@pytest.mark.parametrize(("idle", "interval"), [(600, 60), (30, 15), (1, 1)])
+def test_voila_is_told_when_to_end_idle_kernels(monkeypatch, idle, interval):
+    """Nothing starts: the server's process is a stand-in that has already ended."""
+    commands = []
+
+    def started(command, **_):
+        commands.append(command)
+        return mock.Mock(poll=lambda: 0, returncode=0)
+
+    monkeypatch.setattr(server, "_warm", lambda: None)
+    monkeypatch.setattr(server, "KernelForks", mock.MagicMock())
+    monkeypatch.setattr(server.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(server.subprocess, "Popen", started)
+    assert server.serve(idle=idle) == 0
+    (command,) = commands
+    assert f"--MappingKernelManager.cull_idle_timeout={idle}" in command
+    assert f"--MappingKernelManager.cull_interval={interval}" in command
+    assert not [word for word in command if "cull_connected" in word], "a page that stays open is never ended"
