@@ -167,7 +167,7 @@ def compression(options: argparse.Namespace) -> None:
     w = trained(learner, tasks, options.batches, options.store)
     apart = ~torch.eye(len(tasks), dtype=torch.bool)
     tables = {}
-    for compress in (None, 32, 16):
+    for compress in (None, 48, 32, 16):
         started = time.perf_counter()
         store = options.store and options.store / f"compress-{compress}"
         found = influence(learner, w, tasks, options, compress, store)
