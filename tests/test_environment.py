@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -284,3 +286,16 @@ def test_signatures_are_checked_while_tests_run(hooked_in_time):
         explainlib.checks.require_finite("x", "not a tensor")
     with pytest.raises(jaxtyping.TypeCheckError):
         explainlib.checks.require_table("table", torch.zeros(3))
+
+
+def test_lab_leaves_lists_the_keys_of_every_command(repository):
+    """JupyterLab's keys for a selected cell match any focused element; docs/lab binds each anew, lists left out."""
+    focused, found = ".jp-Notebook.jp-mod-commandMode:not(.jp-mod-readWrite) :focus", []
+    for path in sorted((Path(sys.prefix) / "share" / "jupyter" / "lab" / "schemas").rglob("*.json")):
+        bound = json.loads(path.read_text()).get("jupyter.lab.shortcuts", [])
+        found += [shortcut for shortcut in bound if shortcut["selector"] == focused]
+    settings = json.loads((repository / "docs" / "lab" / "overrides.json").read_text())
+    ours = settings["@jupyterlab/shortcuts-extension:shortcuts"]["shortcuts"]
+    want = [{**each, "disabled": True} for each in found]
+    want += [{**each, "selector": f"{focused}:not(select)"} for each in found]
+    assert found and ours == want

@@ -1,4 +1,4 @@
-"""In JupyterLab as ``make lab`` starts it: every still picture is seen, and no line of code is cut."""
+"""In JupyterLab as ``make lab`` starts it: every still picture is seen, no line of code is cut, and lists hear keys."""
 
 from __future__ import annotations
 
@@ -62,3 +62,33 @@ def test_no_line_of_code_scrolls_sideways(page, lab_as_started):
     cells = page.locator(".jp-CodeCell .cm-scroller").evaluate_all(WIDTHS)
     assert len(cells) >= 4 and max(lines for *_, lines in cells) >= 6, "nothing long is in sight"
     assert all(needed <= there for needed, there, _ in cells), cells
+
+
+KEYS_NOTEBOOK = """
+import ipywidgets as widgets
+from IPython.display import display
+chosen = widgets.Dropdown(options=["one", "two", "three", "reset"], description="list")
+display(chosen)
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.flaky(reruns=1)
+def test_keys_on_a_focused_list_stay_with_it(page, lab_as_started, tmp_path):
+    """JupyterLab's keys for a selected cell match every focused element; the settings in docs/lab leave lists out."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(KEYS_NOTEBOOK.strip())])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "clone" / "notebooks" / "keys.ipynb")
+    page.goto(f"{lab_as_started}/lab/tree/notebooks/keys.ipynb?reset")
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first.wait_for(state="attached", timeout=60_000)
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    chooser = page.locator(".widget-dropdown select")
+    chooser.wait_for(timeout=90_000)
+    chooser.focus()
+    page.keyboard.press("ArrowDown")
+    assert chooser.evaluate("e => e.options[e.selectedIndex].text") == "two"
+    page.keyboard.press("r")  # a cell would become raw, and its widgets go
+    page.wait_for_timeout(500)
+    assert chooser.evaluate("e => e.options[e.selectedIndex].text") == "reset"
+    assert page.locator(".jp-RawCell").count() == 0

@@ -68,7 +68,8 @@ def inverses(device):
                 r, solver=solvers.Lissa(batch_size=5, steps=6, repeats=2, scale=3.0), damping=0.1
             )(rhs).value
         )
-        fitted = solvers.inverse_curvature(r, curvature="gauss_newton", damping=0.1)
+        made = solvers.inverse_curvature(r, curvature="gauss_newton", damping=0.1)
+        fitted = solvers.FittedInverse(r, made.curvature, made.solver, made.damping, made.keep, made.solve)
         found += [fitted(rhs).value, influence.loss_influence(r, r.train[:2], curvature=fitted)]
         found.append(solvers.preconditioner(r, damping=0.1)(rhs))
         found.append(solvers.ekfac_solve(curvature.Ekfac(r), rhs, damping=0.1).value)
