@@ -37,7 +37,7 @@ def influence_store(
         test: the tests.
         measured: their measure.
         options: curvature, solver, damping and keep; an ``Ekfac`` enters by its eigenvalues, a fitted inverse by its
-            problem and its own options.
+            own options.
 
     Raises:
         ValueError: a folder of another computation; the message says what differs.
@@ -51,9 +51,6 @@ def influence_store(
         sources["curvature"] = fitted.eigenvalues
         said["curvature"] = f"Ekfac, labels {fitted.labels}"
     if isinstance(fitted, FittedInverse):
-        own = fitted.risk
-        sources |= {"fit.x": own.train.x, "fit.y": own.train.y, "fit.weights": own.weights_or_ones()}
-        said["fit.l2"] = float(own.l2)
         said["curvature"] = f"{fitted.curvature}, {fitted.solver!r}, damping {fitted.damping!r}, keep {fitted.keep!r}"
     return Store(folder, risk_fingerprint(risk, risk.theta, sources, {**said, "measure": measured.name, "rows": ROWS}))
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -81,8 +81,8 @@ def inverse_curvature(
     Args:
         risk: gives the curvature, at its theta.
         curvature: "hessian", "gauss_newton" (both with the ridge), "empirical_fisher" (without), "identity", "ekfac"
-            (with the ridge; fitted once per risk), a fitted ``Ekfac``, or an inverse that was fitted before at the same
-            parameters, which is returned.
+            (with the ridge; fitted once per risk), a fitted ``Ekfac``, or an inverse that was fitted before on the same
+            problem, which is returned.
         solver: "dense", "cg", "lissa", "neumann", "low_rank", "arnoldi", or one of their configured objects, e.g.
             ``Lissa(batch_size=50)``. With EK-FAC "dense" divides in its eigenbasis.
         damping: absolute, >= 0.
@@ -93,7 +93,7 @@ def inverse_curvature(
             own: ``xl.curvature.Ekfac(risk, store=...)``.
 
     Raises:
-        ValueError: an unknown name, a combination without meaning, or an inverse fitted at other parameters.
+        ValueError: an unknown name, a combination without meaning, or an inverse fitted on another problem.
     """
     if isinstance(curvature, FittedInverse):
         return _require_fit_of(risk, curvature, solver, damping, keep, store)
@@ -137,14 +137,33 @@ def _require_fit_of(
                 f"{name}={value!r} cannot change an inverse that is fitted already; pass it to "
                 f"xl.solvers.inverse_curvature(risk, ..., {name}={value!r})."
             )
-    own = fitted.risk
-    same = own.parameters.names == risk.parameters.names and own.theta.shape == risk.theta.shape
-    if not same or own.theta.dtype != risk.theta.dtype or not torch.equal(own.theta, risk.theta.to(own.theta.device)):
+    if differing := list(_differences(fitted.risk, risk)):
         raise ValueError(
-            "the inverse was fitted at other parameters than this risk's; fit it again with "
+            f"the inverse was fitted with {' and '.join(differing)} than this risk has; fit it again with "
             "xl.solvers.inverse_curvature(risk, ...)."
         )
     return fitted
+
+
+def _differences(fitted: Risk, risk: Risk) -> Iterator[str]:
+    """Yield what differs between two risks; the same object differs in nothing."""
+    device = risk.theta.device
+    if fitted is risk:
+        return
+    if fitted.parameters.names != risk.parameters.names or not _equal(fitted.theta, risk.theta, device):
+        yield "other parameters"
+    if fitted.loss.name != risk.loss.name or fitted.l2 != risk.l2:
+        yield "another loss or ridge"
+    x, own_x = risk.train.x, fitted.train.x
+    same_x = own_x is x or (isinstance(x, Tensor) and isinstance(own_x, Tensor) and _equal(own_x, x, device))
+    if not same_x or not _equal(fitted.train.y, risk.train.y, device):
+        yield "other training examples"
+    elif not _equal(fitted.weights_or_ones(), risk.weights_or_ones(), device):
+        yield "other weights"
+
+
+def _equal(one: Tensor, other: Tensor, device: torch.device) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one.to(device), other.to(device))
 
 
 def _fit_store(
