@@ -13,17 +13,7 @@ from explainlib.panels.group_removal.panel import GroupRemoval
 from explainlib.panels.group_removal.plots import group_curve
 from explainlib.panels.html import LIGHTS, trust_light
 from explainlib.panels.svg import nice_ticks
-from tests.problems import digits_risk, digits_test, numbers
-
-
-@pytest.fixture(scope="module")
-def risk():
-    return digits_risk()
-
-
-@pytest.fixture(scope="module")
-def test_digits():
-    return digits_test()
+from tests.problems import numbers
 
 
 @pytest.fixture

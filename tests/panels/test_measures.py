@@ -7,19 +7,9 @@ import torch
 
 import explainlib as xl
 from explainlib.panels import GroupRemoval, Removal
-from tests.problems import digits_risk, digits_test, numbers
+from tests.problems import numbers
 
 T = 4
-
-
-@pytest.fixture(scope="module")
-def risk():
-    return digits_risk()
-
-
-@pytest.fixture(scope="module")
-def test_digits():
-    return digits_test()
 
 
 def squared_output(outputs, y):

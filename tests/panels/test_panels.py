@@ -9,17 +9,7 @@ import torch
 
 import explainlib as xl
 from explainlib.panels.removal import Removal
-from tests.problems import digits_risk, digits_test, numbers
-
-
-@pytest.fixture(scope="module")
-def risk():
-    return digits_risk()
-
-
-@pytest.fixture(scope="module")
-def test_digits():
-    return digits_test()
+from tests.problems import numbers
 
 
 @pytest.fixture
