@@ -21,8 +21,11 @@ PARTS = ("Predict", "Run", "See", "Play", "Break it", "Exercises", "What we saw"
 EXERCISE_TAGS = ("exercise", "hint", "answer", "solution")
 # A prompt to predict: a heading, or bold words that are no item of a list such as "**Predict**, **Run**".
 PROMPT = re.compile(r"^#+\s*(?:[\d.]+\s*)?Predict\b|\*\*Predict(?:\.\*\*|\*\*(?!,))", re.MULTILINE)
-REVEALED = re.compile(r"^\s*(?:#+\s|\*\*(?:See|Reconcile)\b)|\bReconcile\b", re.MULTILINE)  # ends what a prompt hides
+REVEALED = re.compile(r"^\s*#+\s(?!See\b)|\bReconcile\b", re.MULTILINE)  # ends what a prompt hides
+NEXT = re.compile(rf"^\s*#+\s(?!See\b)|{PROMPT.pattern}", re.MULTILINE)  # what comes after an outcome
+IN_WORDS = "*In words"
 FOLDED = re.compile(r"(?:\s*<details>(?:(?!<details>).)*</details>\s*)+", re.DOTALL)
+SUMMARY = re.compile(r"<summary>.*?</summary>", re.DOTALL)  # the label of a fold is no prose
 OPENED = re.compile(r"<details\s[^>]*\bopen\b")
 OUTCOME = re.compile(r"^\s*(?:#+\s*(?:[\d.]+\s*)?|\*\*)(?:See|Reconcile)\b", re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|root|work|tmp|Users|opt|usr|mnt|var)/\w")
@@ -64,9 +67,9 @@ def is_lecture(cell: NotebookNode) -> bool:
 def hidden_outputs(notebook: NotebookNode) -> list[int]:
     """Return the positions of the code cells whose outputs answer a prompt to predict.
 
-    After a heading these are the cells up to the next heading, *See* or *Reconcile*; after a prompt inside a text,
-    those up to the next text. Cells whose output is not compared (panels, machine reports) are left out, and so are
-    cells without any output.
+    After a heading these are the cells up to the next heading other than *See*, or up to *Reconcile*; after a prompt
+    inside a text, those up to the next text. Cells whose output is not compared (panels, machine reports) are left
+    out, and so are cells without any output.
     """
     found, asked, part = [], False, False
     for position, cell in enumerate(notebook.cells):
@@ -92,6 +95,21 @@ def _folded(notebook: NotebookNode) -> Iterator[str]:
             yield f"cell {position} shows the outcome below its own prompt to predict; put it after the cell that runs."
         if OPENED.search(cell.source):
             yield f"cell {position} opens a <details> by itself; delete the word open."
+    for position in _tells(notebook):
+        yield f"cell {position} says in words what a folded output shows; wrap the words in <details>."
+
+
+def _tells(notebook: NotebookNode) -> Iterator[int]:
+    """Yield the positions of texts that describe a folded output where it cannot be overlooked."""
+    hidden, answered = hidden_outputs(notebook), False
+    for position, cell in enumerate(notebook.cells):
+        if position in hidden:
+            answered = True
+        elif answered and cell.cell_type == "markdown":
+            following = NEXT.search(cell.source)
+            if IN_WORDS in FOLDED.sub("", cell.source[: following.start() if following else None]):
+                yield position
+            answered = following is None and "Reconcile" not in cell.source
 
 
 def _lengths(notebook: NotebookNode, name: str, size: int) -> Iterator[str]:
@@ -100,7 +118,7 @@ def _lengths(notebook: NotebookNode, name: str, size: int) -> Iterator[str]:
     lecture = [cell for cell in notebook.cells if is_lecture(cell)]
     cells = len(lecture)
     prose = " ".join(cell.source for cell in lecture if cell.cell_type == "markdown")
-    words = len(prose.split())
+    words = len(SUMMARY.sub("", prose).split())
     lines = sum(len(_code_lines(cell)) for cell in lecture if cell.cell_type == "code")
     if not fewest_cells <= cells <= 45:
         yield f"its lecture has {cells} cells, expected {fewest_cells} to 45; split or join some."

@@ -177,7 +177,7 @@ def test_tags_of_exercises_have_their_rules(good, source, tags, text):
 
 
 def test_outcomes_of_predictions_are_folded(good):
-    """After a heading up to *See*, after a prompt inside a text up to the next text; panels stay open."""
+    """After a heading up to the next but *See*, after a prompt inside a text up to the next text; panels stay open."""
     shown = [new_output("stream", name="stdout", text="1\n")]
     cells = [
         new_markdown_cell("## Predict\n\nHow many?\n\n## Run"),
@@ -187,7 +187,7 @@ def test_outcomes_of_predictions_are_folded(good):
         code("panel", 4, tags=["nbval-ignore-output"], reason="a widget"),
         new_markdown_cell("## See"),
         code("3", 6),
-        new_markdown_cell("Then **Predict**: which?"),
+        new_markdown_cell("## Play\n\nThen **Predict**: which?"),
         code("4", 8),
         new_markdown_cell("*In words.*"),
         code("5", 10),
@@ -199,9 +199,34 @@ def test_outcomes_of_predictions_are_folded(good):
             cell.outputs = shown
     clean = tool.scrub(new_notebook(cells=cells))
     folded = [i for i, cell in enumerate(clean.cells) if cell.metadata.get("jupyter", {}).get("outputs_hidden")]
-    assert folded == [1, 3, 8] and not any("source_hidden" in clean.cells[i].metadata.jupyter for i in folded)
+    assert folded == [1, 3, 6, 8] and not any("source_hidden" in clean.cells[i].metadata.jupyter for i in folded)
     clean.cells[3].metadata.pop("jupyter")
     assert any("cell 3 answers a prompt" in text for text in complaints(clean, "02_x.ipynb", 5_000))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("*In words: four.*", True),
+        ("## See\n\n*In words: four.*", True),
+        ("<details><summary><b>In words</b></summary>\n\nFour.\n\n</details>", False),
+        ("Look at the bend.\n\n## Play\n\n*In words: a panel.*", False),
+        ("<details><summary><b>Reconcile</b></summary>\n\nFour.\n\n</details>", False),
+    ],
+)
+def test_words_about_a_folded_output_are_folded(text, told):
+    """Up to the next heading; what stands below tells of other things."""
+    cells = [
+        new_markdown_cell("## Predict"),
+        code("4", 1),
+        new_markdown_cell(text),
+        new_markdown_cell("*In words: b.*"),
+    ]
+    cells[1].outputs = [new_output("stream", name="stdout", text="4\n")]
+    found = complaints(tool.scrub(new_notebook(cells=cells)), "02_x.ipynb", 5_000)
+    assert any("cell 2 says in words" in complaint for complaint in found) == told
+    late = "## Play" in text or "Reconcile" in text
+    assert any("cell 3 says in words" in complaint for complaint in found) != late
 
 
 def test_running_saves_real_outputs_of_this_python(tmp_path, capsys):
