@@ -25,7 +25,7 @@ REVEALED = re.compile(r"^\s*#+\s(?!See\b)|\bReconcile\b", re.MULTILINE)  # ends 
 NEXT = re.compile(rf"^\s*#+\s(?!See\b)|{PROMPT.pattern}", re.MULTILINE)  # what comes after an outcome
 IN_WORDS = "*In words"
 FOLDED = re.compile(r"(?:\s*<details>(?:(?!<details>).)*</details>\s*)+", re.DOTALL)
-SUMMARY = re.compile(r"<summary>.*?</summary>", re.DOTALL)  # the label of a fold is no prose
+NO_PROSE = re.compile(r"<summary>.*?</summary>|<!--.*?-->", re.DOTALL)  # labels of folds, marks
 OPENED = re.compile(r"<details\s[^>]*\bopen\b")
 OUTCOME = re.compile(r"^\s*(?:#+\s*(?:[\d.]+\s*)?|\*\*)(?:See|Reconcile)\b", re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|root|work|tmp|Users|opt|usr|mnt|var)/\w")
@@ -118,7 +118,7 @@ def _lengths(notebook: NotebookNode, name: str, size: int) -> Iterator[str]:
     lecture = [cell for cell in notebook.cells if is_lecture(cell)]
     cells = len(lecture)
     prose = " ".join(cell.source for cell in lecture if cell.cell_type == "markdown")
-    words = len(SUMMARY.sub("", prose).split())
+    words = len(NO_PROSE.sub("", prose).split())
     lines = sum(len(_code_lines(cell)) for cell in lecture if cell.cell_type == "code")
     if not fewest_cells <= cells <= 45:
         yield f"its lecture has {cells} cells, expected {fewest_cells} to 45; split or join some."

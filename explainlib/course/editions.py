@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from explainlib.course.anatomy import PROMPT, hidden_outputs, is_lecture, tags_of
 from explainlib.course.exercises import EXERCISES
 from explainlib.course.grading import points_cell
+from explainlib.studies.documents import without_marks
 
 BANNER = (
     "*Student's edition: what answers a prompt to predict is empty until you run it, and each exercise has a cell to "
@@ -56,7 +57,7 @@ def student_edition(notebook: NotebookNode, *, graded: bool = False) -> Notebook
         notebook: the instructor's, with its outputs.
         graded: whether a locked cell, marked for nbgrader, gives the points of each exercise.
     """
-    source, hidden = copy.deepcopy(notebook), set(hidden_outputs(notebook))
+    source, hidden = _readable(notebook), set(hidden_outputs(notebook))
     cells, exercise, worked = [], None, set()
     for position, cell in enumerate(source.cells):
         exercise = _exercise_of(cell) or exercise
@@ -76,10 +77,19 @@ def student_edition(notebook: NotebookNode, *, graded: bool = False) -> Notebook
 
 def solutions_edition(notebook: NotebookNode) -> NotebookNode:
     """Return the notebook with its solutions and outputs open to read."""
-    opened = copy.deepcopy(notebook)
+    opened = _readable(notebook)
     for cell in opened.cells:
         cell.metadata.pop("jupyter", None)
     return opened
+
+
+def _readable(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy whose texts do not say which table a number is from."""
+    copied = copy.deepcopy(notebook)
+    for cell in copied.cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_marks(cell.source)
+    return copied
 
 
 def _exercise_of(cell: NotebookNode) -> str | None:

@@ -1,6 +1,6 @@
 """A study's document: every number from a table stands in a mark that says where it is from, and is filled in."""
 
-from explainlib.studies.documents.marks import MARK, fill_marks, unmarked
+from explainlib.studies.documents.marks import MARK, fill_marks, unmarked, without_marks
 from explainlib.studies.documents.words import (
     MINUS,
     WORDS,
@@ -30,4 +30,5 @@ __all__ = [
     "range_text",
     "table_text",
     "unmarked",
+    "without_marks",
 ]

@@ -29,6 +29,11 @@ def fill_marks(text: str, fill: Callable[[str], str]) -> str:
     return MARK.sub(replaced, text)
 
 
+def without_marks(text: str) -> str:
+    """Return the document as it reads: marks are taken off, what is in them stays."""
+    return MARK.sub(lambda found: found["text"], text)
+
+
 def unmarked(text: str) -> str:
     """Return the document without its marks and what is in them."""
     return MARK.sub("", text)

@@ -8,6 +8,7 @@ A mark (``marks``) names what is filled in, then where it is from:
     ends R1 .3f                      its interval alone
     verdict R1                       its verdict; with the run's name before the id, of that run
     verdicts R                       the table of the study's claims
+    counts R                         how many of them have each verdict; "counts all" is the number of all claims
     typed COMMAND                    left as it is: numbers that the command printed, and no table keeps
 
 After "value" come the run, its table, the column, how the column becomes a text, and the form of a number; then the
@@ -36,7 +37,7 @@ from numbers import Real
 import numpy as np
 import pandas
 
-from explainlib.studies.claims import CLAIMS, mean_interval
+from explainlib.studies.claims import CLAIMS, VERDICTS, mean_interval
 from explainlib.studies.documents.marks import fill_marks
 
 Tables = Mapping[str, pandas.DataFrame]
@@ -258,10 +259,20 @@ def _verdicts(runs: Mapping[str, Tables], board: pandas.DataFrame, words: str) -
     return table_text(["claim", "verdict", "effect, 95% interval", "seeds", "reason"], rows)
 
 
+def _counts(runs: Mapping[str, Tables], board: pandas.DataFrame, words: str) -> str:
+    if words == "all":
+        return str(len(board))
+    found = board[board["id"].str.startswith(words)]["verdict"].value_counts()
+    if not len(found):
+        raise ValueError(f"no claim begins with {words!r}; choose a letter of {', '.join(board['id'])}, or 'all'.")
+    return ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if verdict in found)
+
+
 WORDS: dict[str, Callable[[Mapping[str, Tables], pandas.DataFrame, str], str]] = {
     "value": _value,
     "effect": _effect,
     "ends": _ends,
     "verdict": _verdict,
     "verdicts": _verdicts,
+    "counts": _counts,
 }

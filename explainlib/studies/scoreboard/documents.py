@@ -1,8 +1,9 @@
-"""The studies' documents: from which runs the numbers of each are, and which words of its own it has."""
+"""Documents and notebooks about studies: from which runs the numbers of each are, and which words of its own it has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +58,30 @@ DOCUMENTS = {
 }
 
 
+NOTEBOOKS = {
+    "03_fragility.ipynb": DOCUMENTS["fragility_study.md"],
+    "07_tlxml_distributions.ipynb": DOCUMENTS["tlxml_study.md"],
+    "08_bilevel_influence.ipynb": DOCUMENTS["bilevel_study.md"],
+    "09_which_explanation_when.ipynb": Document({}),
+}
+
+
+def filled_notebook(name: str, text: str, folder: Path, board: pandas.DataFrame) -> str:
+    """Return a notebook, as JSON, with every mark in its texts filled in; its code and outputs stay.
+
+    Args:
+        name: of the notebook, one of ``NOTEBOOKS``.
+        text: of its file.
+        folder: of tables.
+        board: the scoreboard.
+    """
+    notebook, fill = json.loads(text), _filler(NOTEBOOKS[name], folder, board)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = fill("".join(cell["source"])).splitlines(keepends=True)
+    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
 def filled_document(name: str, text: str, folder: Path, board: pandas.DataFrame) -> str:
     """Return a study's document with every mark filled in.
 
@@ -66,10 +91,13 @@ def filled_document(name: str, text: str, folder: Path, board: pandas.DataFrame)
         folder: of tables.
         board: the scoreboard.
     """
-    document = DOCUMENTS[name]
+    return _filler(DOCUMENTS[name], folder, board)(text)
+
+
+def _filler(document: Document, folder: Path, board: pandas.DataFrame) -> Callable[[str], str]:
     runs: dict[str, Tables] = {run: kept_tables(stem, folder) for run, stem in document.runs.items()}
     runs |= {both: _joined({run: runs[run] for run in parts}) for both, parts in document.together.items()}
-    return fill_document(text, runs, board, document.makers)
+    return lambda text: fill_document(text, runs, board, document.makers)
 
 
 def _joined(runs: Mapping[str, Tables]) -> Tables:

@@ -10,7 +10,7 @@ from explainlib.storage import write_text
 from explainlib.studies.claims import simulation
 from explainlib.studies.kept import REPOSITORY
 from explainlib.studies.record import parse_table, write_table
-from explainlib.studies.scoreboard.documents import DOCUMENTS, filled_document
+from explainlib.studies.scoreboard.documents import DOCUMENTS, NOTEBOOKS, filled_document, filled_notebook
 from explainlib.studies.scoreboard.page import page
 from explainlib.studies.scoreboard.power import power_table
 from explainlib.studies.scoreboard.table import claims_by_run, evidence_by_run, judgements, rewrite_claims, scoreboard
@@ -48,7 +48,7 @@ def write_scoreboard(folder: Path | None = None) -> list[Path]:
 
     Written are the claims' tables of each run, ``scoreboard.csv``, ``judge-simulation.csv`` and ``judge-power.csv``
     into the folder, and the page: ``docs/scoreboard.md`` of the repository's tables, ``scoreboard.md`` of another's.
-    The marks of the studies' documents are filled in from the repository's tables too.
+    The marks of the studies' documents and of the notebooks are filled in from the repository's tables too.
 
     Args:
         folder: of tables; None takes the repository's ``data/results``.
@@ -72,5 +72,10 @@ def write_scoreboard(folder: Path | None = None) -> list[Path]:
         paths += [
             write_text(filled_document(name, (text / name).read_text(), where, board), text / name)
             for name in DOCUMENTS
+        ]
+        notebooks = text.parent / "notebooks"
+        paths += [
+            write_text(filled_notebook(name, (notebooks / name).read_text(), where, board), notebooks / name)
+            for name in NOTEBOOKS
         ]
     return paths

@@ -1,7 +1,8 @@
-"""Every study's document: each mark is what the committed tables say, and no result stands outside a mark."""
+"""Studies' documents and notebooks: each mark is what the committed tables say, and no result is outside a mark."""
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from explainlib.studies.documents import MARK, unmarked
 from explainlib.studies.kept import FINISHED
 from explainlib.studies.record import parse_table
-from explainlib.studies.scoreboard.documents import DOCUMENTS, filled_document
-from tests.studies.documents.settings import SETTINGS
+from explainlib.studies.scoreboard.documents import DOCUMENTS, NOTEBOOKS, filled_document, filled_notebook
+from tests.studies.documents.settings import NOTEBOOK_SETTINGS, SETTINGS
 
 NUMBER = re.compile(r"(?<![\w.])-?\d*\.?\d[\d,]*(?:\.\d+)?(?:e-\d+)?%?")
 NO_RESULTS = re.compile(
@@ -50,3 +51,31 @@ def test_a_number_that_is_typed_in_a_mark_is_put_right(name, repository, board):
     first = next(mark for mark in MARK.finditer(text) if not mark["words"].startswith("typed "))
     wrong = text[: first.start("text")] + "99%" + text[first.end("text") :]
     assert filled_document(name, wrong, FINISHED, board) == text
+
+
+def marked_texts(text):
+    """The text cells of a notebook that have marks."""
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+    return [source for source in ("".join(cell["source"]) for cell in cells) if MARK.search(source)]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_mark_of_a_notebook_is_what_the_tables_say(name, repository, board):
+    text = (repository / "notebooks" / name).read_text()
+    assert marked_texts(text)
+    assert filled_notebook(name, text, FINISHED, board) == text, "run `python -m explainlib study all`"
+    mark = MARK.search(marked_texts(text)[0])
+    wrong = text.replace(mark[0], mark[0].replace(f">{mark['text']}<", ">99%<"))
+    assert wrong != text and filled_notebook(name, wrong, FINISHED, board) == text
+
+
+def test_notebooks_with_marks_are_filled(repository):
+    with_marks = {path.name for path in (repository / "notebooks").glob("*.ipynb") if marked_texts(path.read_text())}
+    assert with_marks == set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_text_with_marks_has_no_other_results(name, repository):
+    texts = "\n\n".join(marked_texts((repository / "notebooks" / name).read_text()))
+    loose = {number.rstrip(".,") for number in NUMBER.findall(NO_RESULTS.sub("", unmarked(texts)))}
+    assert loose == NOTEBOOK_SETTINGS[name]
