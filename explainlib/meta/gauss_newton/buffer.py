@@ -4,16 +4,18 @@
 
 Blocks of tasks are added in order: of the buffer and the new rows the k leading directions are kept, found from their
 Gram matrix in float64. The buffer's own rows are orthogonal, so that only products with the new rows are computed; at
-the end the whole Gram matrix is, once. A block of several tasks costs one step of k directions, and its rows come from
-any number of processes. After every few blocks the buffer is written to the store, from which an interrupted
-computation goes on to the same bits.
+the end the whole Gram matrix is, once. A block of several tasks costs one step of k directions. Its rows come from any
+number of processes, for large networks a few tasks at a time, and go straight to their place behind the buffer: what a
+process sends is copied on its way, so it should be small. After every few blocks the buffer is written to the store,
+from which an interrupted computation goes on to the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -32,6 +34,7 @@ from explainlib.progress import tqdm
 from explainlib.storage import Store
 
 BLOCK = 8  # tasks a step
+PORTION = 2  # tasks of a large network whose rows are sent at once
 STEPS_PER_WRITE = 4  # steps between two writes to a store
 
 
@@ -150,11 +153,14 @@ def filled_buffer(
     buffer = Buffer(w.new_zeros(0, learner.q))
     if store is not None and "buffer" in store:
         buffer = Buffer.of(store.load("buffer", w.device)).moved_to(workspace)
-    steps = range(buffer.done, len(tasks), block)
-    new = _new_rows(learner, w, tasks, steps, block, compress, processes)
-    for step, found in enumerate(tqdm(new, desc="Gauss-Newton rows", total=len(steps))):
+    steps = [range(start, min(start + block, len(tasks))) for start in range(buffer.done, len(tasks), block)]
+    portion = min(block, PORTION) if learner.one_by_one(tasks) else block
+    parts = [[own[k : k + portion] for k in range(0, len(own), portion)] for own in steps]
+    new = _new_rows(learner, w, tasks, [part for own in parts for part in own], compress, processes)
+    for step, own in enumerate(tqdm(parts, desc="Gauss-Newton rows")):
+        found = _gathered(islice(new, len(own)), workspace[len(buffer.rows) :])
         with compute.threads(width_of(processes)):  # the other processes wait for this
-            buffer = _step(buffer, found, size, min(block, len(tasks) - buffer.done), workspace)
+            buffer = _step(buffer, found, size, len(steps[step]), workspace)
         last = buffer.done == len(tasks)
         if last:
             rotation = leading_rotation(float64_gram(buffer.rows), w.dtype, size)
@@ -168,13 +174,21 @@ def _new_rows(
     learner: Learner,
     w: Tensor,
     tasks: Tasks,
-    steps: range,
-    block: int,
+    parts: Sequence[range],
     compress: int | None,
     processes: Processes,
 ) -> Iterator[TaskRows]:
-    blocks = [(start, tasks[start : start + block]) for start in steps]
+    blocks = [(part.start, tasks[part.start : part.stop]) for part in parts]
     return map_blocks(partial(_block_rows, learner, w, compress), blocks, processes)
+
+
+def _gathered(parts: Iterator[TaskRows], place: Float[Tensor, "n q"]) -> TaskRows:
+    """Return the rows of several parts as one, the first of a place that is large enough."""
+    filled, lost = 0, 0.0
+    for part in parts:
+        place[filled : filled + len(part.rows)] = part.rows
+        filled, lost = filled + len(part.rows), lost + part.lost
+    return TaskRows(place[:filled], lost)
 
 
 def _block_rows(learner: Learner, w: Tensor, compress: int | None, block: tuple[int, Tasks]) -> TaskRows:
@@ -183,12 +197,17 @@ def _block_rows(learner: Learner, w: Tensor, compress: int | None, block: tuple[
 
 
 def _step(buffer: Buffer, new: TaskRows, size: int, tasks: int, workspace: Float[Tensor, "n q"]) -> Buffer:
-    """Return the buffer with the rows of some tasks added, cut to its size; its rows are the first of the workspace."""
+    """Return the buffer with the rows of some tasks added, cut to its size.
+
+    Args:
+        buffer: its rows are the first of the workspace, before and after.
+        new: rows behind them.
+        size: of the buffer.
+        tasks: whose rows are added.
+        workspace: that holds both.
+    """
     k, m = len(buffer.rows), len(new.rows)
     rows = workspace[: k + m]
-    if k and buffer.rows.data_ptr() != workspace.data_ptr():
-        rows[:k] = buffer.rows
-    rows[k:] = new.rows
     gram = rows.new_zeros(k + m, k + m, dtype=torch.float64)
     gram[:k, :k] = torch.diag(float64_squares(buffer.rows))  # the buffer's rows are orthogonal
     gram[k:] = float64_gram(new.rows, rows)
