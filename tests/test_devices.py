@@ -61,11 +61,19 @@ def test_judging_all_claims_takes_no_device(capsys):
     assert main(["study", "all", "--device", "cpu"]) == 2 and "leave --device out" in capsys.readouterr().err
 
 
-def test_a_study_that_computes_on_the_cpu_says_so(gpus):
-    assert studies._study_device("influence", "auto") == torch.device("cuda:0")
-    assert studies._study_device("tlxml", "auto") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"study 'tlxml' computes on the CPU.*on a GPU: influence"):
-        studies._study_device("tlxml", "cuda")
+@pytest.mark.parametrize("name", studies.names())
+def test_every_study_computes_where_it_is_told(gpus, monkeypatch, tmp_path, name):
+    places = []
+
+    def compute(study, settings, folder, *, processes, device):
+        places.append(device)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "compute", compute)
+    for device in ("auto", "cuda:1", "cpu"):
+        with pytest.raises(KeyboardInterrupt):
+            studies.run(name, out=tmp_path, device=device)
+    assert places == [torch.device(device) for device in ("cuda:0", "cuda:1", "cpu")]
 
 
 def test_the_doctor_names_the_device(gpus):

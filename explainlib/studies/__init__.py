@@ -6,8 +6,6 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from explainlib.checks import require_choice, require_count
 from explainlib.compute import chosen_device
 from explainlib.studies import bilevel, fragility, group, influence, removal, representers, tlxml
@@ -52,17 +50,17 @@ def run(
         data: the data set; None takes the study's own.
         out: a folder, made if need be.
         jobs: processes at work, one core each; more than one needs the memory of as many.
-        device: "auto" (a GPU if there is one and the study can use it, else the CPU), "cpu", "cuda", or "cuda:1".
+        device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda", or "cuda:1"; data and models begin there.
 
     Raises:
-        ValueError: an unknown name, scale, data set or device; a GPU that is not there, or that the study cannot
-            use; an ``out`` that holds partial results of another run.
+        ValueError: an unknown name, scale, data set or device; a GPU that is not there; an ``out`` that holds partial
+            results of another run.
         FileNotFoundError: a data set whose files are not at hand; the message says where to put them.
     """
     require_choice("study", name, names())
     require_choice("scale", scale, SCALES)
     study = STUDIES[name]
-    place = _study_device(name, device)
+    place = chosen_device(device)
     settings = study.config(scale, data)
     stem = f"{name}-{settings.data}-{scale}"
     folder = Path(out) / f"{stem}-partial"
@@ -75,23 +73,3 @@ def run(
     paths = [*paths, write_provenance(Path(out) / f"{stem}.json", **told, device=place)]
     shutil.rmtree(folder, ignore_errors=True)  # the tables are complete
     return paths
-
-
-def _study_device(name: str, device: str) -> torch.device:
-    """Return the device a study computes on.
-
-    Args:
-        name: of the study.
-        device: as in ``run``.
-
-    Raises:
-        ValueError: a device that is unknown or not there, or a GPU for a study that computes on the CPU.
-    """
-    on_gpu = getattr(STUDIES[name], "ON_GPU", False)
-    found = chosen_device(device)
-    if found.type == "cpu" or on_gpu:
-        return found
-    if device != "auto":
-        able = ", ".join(each for each, study in STUDIES.items() if getattr(study, "ON_GPU", False))
-        raise ValueError(f"the study {name!r} computes on the CPU; pass device='cpu' or 'auto' (on a GPU: {able}).")
-    return torch.device("cpu")

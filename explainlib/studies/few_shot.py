@@ -27,6 +27,7 @@ from explainlib.influence import TaskInfluence
 from explainlib.meta import Learner, Maml, ProtoNet, Trained, train
 from explainlib.models import fc_bn
 from explainlib.risk import NotAtMinimumWarning
+from explainlib.studies.place import placed
 
 FEATURES = 36
 KEPT_BACK = 5  # every fifth class is for test tasks only
@@ -70,7 +71,7 @@ class FewShot:
     @cached_property
     def pool(self) -> ClassPool:
         """Pictures in [0, 1]; of drawings, ink = 1."""
-        return class_pool(self.data).double()
+        return placed(class_pool(self.data).double())
 
     def features(self, images: Tensor) -> Tensor:
         """Return visual words, or the standardised 6 x 6 centre of the spectrum's magnitude."""
@@ -123,12 +124,12 @@ class FewShot:
     @cached_property
     def maml(self) -> Maml:
         """One-step MAML on the paper's 1,413 parameters (1,285 on 32 visual words)."""
-        return Maml(fc_bn(self.words or FEATURES, seed=self.seed, dtype=torch.float64), inner_lr=self.inner_lr)
+        return Maml(placed(fc_bn(self.words or FEATURES, seed=self.seed, dtype=torch.float64)), inner_lr=self.inner_lr)
 
     @cached_property
     def protonet(self) -> ProtoNet:
         """A Prototypical Network on the same parameters."""
-        return ProtoNet(fc_bn(self.words or FEATURES, seed=self.seed, dtype=torch.float64))
+        return ProtoNet(placed(fc_bn(self.words or FEATURES, seed=self.seed, dtype=torch.float64)))
 
     def trained(self, learner: Learner, tasks: Tasks | None = None) -> Trained:
         """Return the learner meta-trained on the tasks (its training tasks unless told)."""

@@ -2,7 +2,6 @@
 
 A study is a module with
 
-    ON_GPU                          whether its data and models are placed on the chosen device; without it: on the CPU
     config(scale, data)             its settings
     jobs(settings, folder)          functions without arguments by name; none waits for another
     tables(settings, made, seconds) the tables by name, from the frames that the jobs made and the seconds they took

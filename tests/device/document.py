@@ -21,7 +21,7 @@ another order.
 {rows} rows call {called} public functions, classes, methods and properties, each once on the CPU and once on the
 simulated device. The results agree, all of them on the device of the arguments but for those listed here, and no
 operation mixed devices. Nested forward modes (`jacfwd(jacfwd(...))`) run as well. A name that is in no row and has no
-reason below fails a test.
+reason below fails a test. Some jobs of every study run as well, and their tables agree.
 
 {hosts}
 
@@ -36,8 +36,8 @@ the loop cannot run ahead of the device. What else waits does so once a call. Mo
 loop has converged, that a step was accepted, that numbers are finite. Conjugate gradients and batches of LiSSA ask at
 every eighth step on a device that is not the CPU.
 
-Not listed are pictures and panels, which read what they show; files; and the checks of data and of a model, which are
-made once for each data set, task set or shape.
+Not listed are pictures and panels, which read what they show; studies, which loop over their calls; files; and the
+checks of data and of a model, which are made once for each data set, task set or shape.
 
 | where | what waits |
 |---|---|
@@ -50,7 +50,7 @@ APART = ("figures", "panels", "storage", "gate", "datasets", "checks.py", "expla
 
 def loops(rows: dict[str, dict]) -> set[tuple[str, str, str, str]]:
     """Return the waits inside loops: (file, function, code, kind), without the rooms of ``APART``."""
-    waits = [tuple(wait[:4]) for row in rows.values() for wait in row["waits"] if wait[4]]
+    waits = [tuple(wait[:4]) for name, row in rows.items() if CALLS[name].names for wait in row["waits"] if wait[4]]
     return {wait for wait in waits if wait[0].split("/")[1] not in APART}
 
 
@@ -66,7 +66,8 @@ def page(rows: dict[str, dict]) -> str:
     exempt = "\n".join(
         f"| {', '.join(f'`{name}`' for name in names)} | {reason} |" for reason, names in reasons.items()
     )
-    hosts = [f"- {', '.join(f'`{name}`' for name in row.names)}: {row.host}" for row in CALLS.values() if row.host]
+    named = [row for row in CALLS.values() if row.host and row.names]
+    hosts = [f"- {', '.join(f'`{name}`' for name in row.names)}: {row.host}" for row in named]
     waits = [
         f"| `{file.removeprefix('explainlib/')}` {function} | {kind}: {code(text)} |"
         for file, function, text, kind in sorted(loops(rows))

@@ -118,7 +118,7 @@ def fractions(case: Case) -> pandas.DataFrame:
     influence = case.solved.influence().tasks()
     for task in case.order(0)[: case.singles].tolist():
         for fraction in FRACTIONS:
-            weights = torch.ones(len(case.solved.tasks), dtype=torch.float64)
+            weights = case.solved.lam.new_ones(len(case.solved.tasks))
             weights[task] -= fraction
             moved = case.solved.weighted(weights=weights) - case.solved.lam
             error = float((moved + fraction * influence[task]).norm() / moved.norm())
@@ -173,7 +173,7 @@ def spoil_tasks(case: Case, share: float) -> tuple[Tasks, Tensor]:
     if case.spoil == "flipped":
         options = {"tasks_fraction": share, "labels_fraction": FLIPPED_LABELS, "part": "both"}
         return flip_task_labels(tasks, seed=case.seed, **options)
-    spoiled = torch.zeros(len(tasks), dtype=torch.bool)
+    spoiled = torch.zeros(len(tasks), dtype=torch.bool, device=tasks.query_y.device)
     spoiled[case.order(3)[: round(share * len(tasks))]] = True
     shift = spoiled.long()[:, None]
     support_y, query_y = ((y + shift) % tasks.ways for y in (tasks.support_y, tasks.query_y))
@@ -252,7 +252,7 @@ def _inexact(solved: SolvedLearner, steps: int) -> tuple[Float[Tensor, "M q"], F
     problem, lam, q = solved.bilevel.problem, solved.lam, solved.bilevel.q
     slope = torch.func.vmap(lambda t, task: problem.inner_gradient(lam, t, task))
     curved = float(solved.tasks.support_x.square().sum((1, 2)).max()) / 2 + solved.strength
-    rough, distances, system = [], [], solved.l2 * torch.eye(q, dtype=torch.float64)
+    rough, distances, system = [], [], solved.l2 * torch.eye(q).to(lam)
     for _, state in solved.bilevel.inner_states(lam, solved.tasks):
         found = lam.expand_as(state.theta).clone()
         for _ in range(steps):
@@ -260,7 +260,7 @@ def _inexact(solved: SolvedLearner, steps: int) -> tuple[Float[Tensor, "M q"], F
         distances.append((found - state.theta).norm(dim=1) / (state.theta - lam).norm(dim=1))
         inexact = InnerState(problem, lam, found, state.batch)
         rough.append(inexact.total_gradients())
-        basis = torch.eye(q, dtype=torch.float64).expand(len(found), -1, -1)
+        basis = torch.eye(q).to(lam).expand(len(found), -1, -1)
         system = system + inexact.hessian_products(basis).sum(0)
     return torch.cat(rough), system, float(torch.cat(distances).median())
 

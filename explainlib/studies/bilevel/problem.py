@@ -20,6 +20,7 @@ from explainlib.influence.trak import trak
 from explainlib.meta.bilevel import Bilevel, TaskWeights, solve
 from explainlib.models import logistic, mlp
 from explainlib.risk import NotAtMinimumWarning, Risk
+from explainlib.studies.place import placed
 from explainlib.training import minimise
 
 HIDDEN = 16
@@ -49,12 +50,11 @@ class SolvedLearner:
     def bilevel(self) -> Bilevel:
         """The learner."""
         ways, features = self.tasks.ways, self.tasks.support_x.shape[-1]
-        model: nn.Module
         if self.inner == "proximal":
-            model = logistic(features, ways, dtype=torch.float64)
+            model: nn.Module = logistic(features, ways, dtype=torch.float64)
         else:
             model = mlp([features, HIDDEN, ways], "tanh", seed=self.seed, dtype=torch.float64)
-        return Bilevel(model, inner=self.inner, strength=self.strength, l2=self.l2)
+        return Bilevel(placed(model), inner=self.inner, strength=self.strength, l2=self.l2)
 
     @cached_property
     def lam(self) -> Float[Tensor, " q"]:
@@ -68,7 +68,7 @@ class SolvedLearner:
 
     def without(self, tasks: Sequence[int], *, warm: bool = False) -> Float[Tensor, " q"]:
         """Return the meta-parameters solved without some tasks, from the first weights or from ``lam``."""
-        weights = torch.ones(len(self.tasks), dtype=torch.float64)
+        weights = self.bilevel.lam0.new_ones(len(self.tasks))
         weights[list(tasks)] = 0
         return self.weighted(weights=weights, warm=warm)
 
@@ -151,7 +151,7 @@ def _raw_loss(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
 
 
 def _tracin(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
-    total = torch.zeros(len(solved.tasks), dtype=torch.float64)
+    total = solved.lam.new_zeros(len(solved.tasks))
     for lam in solved.path:
         own, other = (solved.bilevel.total_gradients(lam, tasks) for tasks in (solved.tasks, new))
         total -= RATE / len(solved.tasks) * own @ other.sum(0)
@@ -162,7 +162,7 @@ def flattened_examples(tasks: Tasks) -> tuple[Examples, Int[Tensor, " n"]]:
     """Return all examples of all tasks as one classification problem, labels as they are in their tasks, and whose."""
     x = torch.cat([tasks.support_x, tasks.query_x], dim=1)
     y = torch.cat([tasks.support_y, tasks.query_y], dim=1)
-    owner = torch.arange(len(tasks))[:, None].expand(y.shape)
+    owner = torch.arange(len(tasks), device=y.device)[:, None].expand(y.shape)
     return Examples(x.flatten(0, 1), y.flatten()), owner.flatten()
 
 
@@ -174,7 +174,7 @@ def _on_the_flat_problem(
     def score(solved: SolvedLearner, new: Tasks, seed: int) -> Tensor:
         risk, owner = _flat_classifier(solved)
         summed = scores(risk, flattened_examples(new)[0], seed).sum(0)
-        return torch.zeros(len(solved.tasks), dtype=torch.float64).index_add_(0, owner, summed)
+        return summed.new_zeros(len(solved.tasks)).index_add_(0, owner, summed)
 
     return score
 
@@ -182,7 +182,7 @@ def _on_the_flat_problem(
 def _flat_classifier(solved: SolvedLearner) -> tuple[Risk, Int[Tensor, " n"]]:
     """Return one softmax regression of all examples of all tasks, trained, and whose each example is."""
     train, owner = flattened_examples(solved.tasks)
-    model = logistic(train.x.shape[1], solved.tasks.ways, dtype=torch.float64)
+    model = placed(logistic(train.x.shape[1], solved.tasks.ways, dtype=torch.float64))
     return minimise(Risk(model, train, l2=1e-2)), owner
 
 
@@ -214,7 +214,7 @@ SCORES: dict[str, Callable[[SolvedLearner, Tasks, int], Tensor]] = {
     ),
     "random": lambda solved, new, seed: torch.randn(
         len(solved.tasks), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ),
+    ).to(solved.lam),
 }
 PROXIMAL_ONLY = ("shortcut (Def 5.2)", "first order")  # elsewhere their shapes do not meet
 HEAD_ONLY = ("direct",)  # identically zero for the proximal problem

@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d
 
 from explainlib.datasets import ClassPool, Tasks, class_pool, load, sample_tasks
 from explainlib.datasets.tasks import rotate_by_angles
+from explainlib.studies.place import placed
 
 SLANT = 25.0  # degrees, the most to either side
 SHOTS, QUERIES = 2, 3
@@ -27,9 +28,9 @@ def digit_pool(data: str) -> ClassPool:
         data: "digits" (embedded, 8 x 8) or "mnist" (28 x 28).
     """
     if data == "digits":
-        pool = class_pool("digits")
+        pool = placed(class_pool("digits"))
         return ClassPool(avg_pool2d(pool.x, 2).double(), pool.y, pool.names, pool.parents)
-    train = load("mnist").train
+    train = placed(load("mnist")).train
     names = tuple(str(digit) for digit in range(10))
     return ClassPool(avg_pool2d(train.x, 7).double(), train.y, names, ("",) * len(names))
 
@@ -44,7 +45,7 @@ def writers(count: int, seed: int, data: str = "digits") -> tuple[Tasks, Tasks]:
     """
     pool = digit_pool(data)
     centred = (pool.x - pool.x.mean(0)) / pool.x.std() / pool.x[0].numel() ** 0.5
-    even = torch.arange(len(pool.y)) % 2 == 0
+    even = torch.arange(len(pool.y), device=pool.y.device) % 2 == 0
     return tuple(
         _written(ClassPool(centred[part], pool.y[part], pool.names, pool.parents), count, 2 * seed + k)
         for k, part in enumerate((even, ~even))
@@ -54,6 +55,7 @@ def writers(count: int, seed: int, data: str = "digits") -> tuple[Tasks, Tasks]:
 def _written(pool: ClassPool, count: int, seed: int) -> Tasks:
     tasks = sample_tasks(pool, count, ways=len(pool.names), shots=SHOTS, queries=QUERIES, seed=seed)
     digits = torch.tensor([[pool.names.index(name) for name in names] for names in tasks.classes])
+    digits = digits.to(tasks.query_y)
     tasks = replace(
         tasks,
         support_y=digits.gather(1, tasks.support_y),

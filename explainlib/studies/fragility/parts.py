@@ -26,6 +26,7 @@ from explainlib.studies.fragility.bench import (
     true_changes,
 )
 from explainlib.studies.fragility.ladder import ladder
+from explainlib.studies.place import placed
 from explainlib.training import Plateau, fit, fit_ensemble, minimise
 
 MEASURES = ("spearman_highest_loss", "spearman_most_influential", "top_eigenvalue")
@@ -46,7 +47,7 @@ def like_with_like(how: Training, split: Split, activation: str, seeds: Sequence
         activation: "tanh" or "relu".
         seeds: repeats.
     """
-    network = mlp([split.train.x.shape[1], 5, len(split.train.classes)], activation, dtype=torch.float64)
+    network = placed(mlp([split.train.x.shape[1], 5, len(split.train.classes)], activation, dtype=torch.float64))
     options = {"epochs": how.epochs, "lr": how.lr, "schedule": SCHEDULE, "l2": how.l2}
     ensemble = fit_ensemble(network, split.train, seeds=seeds, **options)
     smooth, rows = activation == "tanh", []
@@ -157,7 +158,7 @@ def picture_pairs(found: dict[str, tuple[Tensor, Tensor]]) -> tuple[pandas.DataF
     pairs = {"constructed, even": even, "constructed, steep": steep, **found}
     points, numbers = [], []
     for name, (predicted, true) in pairs.items():
-        points.append(pandas.DataFrame({"picture": name, "predicted": predicted.numpy(), "true": true.numpy()}))
+        points.append(pandas.DataFrame({"picture": name, "predicted": predicted.tolist(), "true": true.tolist()}))
         said = fidelity(predicted, true)
         row: dict[str, object] = {"picture": name, "points": len(predicted)}
         for measure in ("spearman", "pearson", "slope", "r2"):
@@ -224,9 +225,9 @@ def digits_ladder(n: int, epochs: int, removed: int, seed: int) -> pandas.DataFr
         removed: examples, one by one.
         seed: of the network.
     """
-    split = load("digits", limit=n)
+    split = placed(load("digits", limit=n))
     train, test = split.train.double(), split.test.double()[:20]
-    model, l2 = mlp([64, 8, 10], "tanh", dtype=torch.float64), 1e-3
+    model, l2 = placed(mlp([64, 8, 10], "tanh", dtype=torch.float64)), 1e-3
     theta = fit_ensemble(model, train, epochs=epochs, seeds=[seed], lr=0.02, l2=l2).theta[0]
     risk = Risk(model, train, l2=l2).at(theta)
     options = {"damping": 1e-2, "lr": 0.02, "schedule": Plateau(0.1, 20), "seed": seed}

@@ -55,6 +55,7 @@ from explainlib.studies.fragility.parts import (
     summary,
     two_by_two,
 )
+from explainlib.studies.place import placed
 from explainlib.training import fit
 
 CORRELATIONS = (
@@ -143,7 +144,7 @@ class Sweeps:
     @cached_property
     def split(self) -> Split:
         """Iris in float64."""
-        return load(self.settings.data).double()
+        return placed(load(self.settings.data).double())
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -180,9 +181,9 @@ class Sweeps:
             risk = train_family(how, train, [train.x.shape[1], 5, len(train.classes)], L2, [0])[L2][0]
             options = {"batch_size": None, "epochs": epochs, "l2": how.l2, "removed": removed}
             return curves(risk.model, self.split, data, **options)
-        split = load(data, limit=n).double()
+        split = placed(load(data, limit=n).double())
         options = {"batch_size": 50, "l2": DIGITS_RIDGE, "epochs": max(10, epochs // 3)}
-        untrained = mlp([64, 32, 10], "relu", dtype=torch.float64)
+        untrained = placed(mlp([64, 32, 10], "relu", dtype=torch.float64))
         first = fit(untrained, split.train, epochs=60, batch_size=50, weight_decay=DIGITS_RIDGE).model
         return curves(first, split, data, removed=removed, **options)
 

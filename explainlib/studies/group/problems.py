@@ -17,6 +17,7 @@ from explainlib.datasets.sources.blobs import blobs
 from explainlib.datasets.sources.gaussians import gaussians
 from explainlib.models import logistic, mlp
 from explainlib.risk import Risk
+from explainlib.studies.place import placed
 from explainlib.training import minimise
 
 FRESH = 1000  # test points of the synthetic models
@@ -36,10 +37,10 @@ def drawn_images(data: str, limit: int | None, seed: int, pool: int = 1) -> Spli
         seed: of the draw.
         pool: side of the squares of pixels that are averaged; digits stay as they are.
     """
-    split = load(data, split_seed=seed)
+    split = placed(load(data, split_seed=seed))
     size = len(split.train) // 2 if limit is None else min(limit, len(split.train))
     if size < len(split.train):
-        split = load(data, split_seed=seed, limit=size)
+        split = placed(load(data, split_seed=seed, limit=size))
     return Split(*(_rows(part.double(), pool) for part in (split.train, split.test)))
 
 
@@ -56,7 +57,7 @@ def softmax_regression(split: Split, l2: float) -> Risk:
         l2: the ridge.
     """
     model = logistic(split.train.x.shape[1], len(split.train.classes))
-    return minimise(Risk(model.double(), split.train, l2=l2))
+    return minimise(Risk(placed(model.double()), split.train, l2=l2))
 
 
 def synthetic_split(n: int, seed: int) -> Split:
@@ -67,7 +68,7 @@ def synthetic_split(n: int, seed: int) -> Split:
         seed: of the draw.
     """
     data = gaussians(n + FRESH, seed=seed).double()
-    return Split(data[:n], data[n:])
+    return placed(Split(data[:n], data[n:]))
 
 
 def blobs_split(n: int, seed: int) -> Split:
@@ -78,7 +79,7 @@ def blobs_split(n: int, seed: int) -> Split:
         seed: of the draw.
     """
     data = blobs(n + FRESH, seed=seed).double()
-    return Split(data[:n], data[n:])
+    return placed(Split(data[:n], data[n:]))
 
 
 def sigmoid_network(split: Split, seed: int) -> Risk:
@@ -93,7 +94,7 @@ def sigmoid_network(split: Split, seed: int) -> Risk:
     """
     widths = [split.train.x.shape[1], *HIDDEN, len(split.train.classes)]
     for start in range(STARTS):
-        model = mlp(widths, "sigmoid", seed=seed + 1000 * start).double()
+        model = placed(mlp(widths, "sigmoid", seed=seed + 1000 * start).double())
         risk = Risk(model, split.train, l2=NETWORK_RIDGE)
         risk = minimise(risk, tolerance=TOLERANCE, max_steps=300, on_failure="warn")
         if accuracy(risk, split.test) >= WORTH:
@@ -145,7 +146,9 @@ def coherent_groups(train: Examples, fraction: float, count: int, seed: int) -> 
     for g in range(count):
         order = [(g + c) % classes for c in range(classes)]
         members = [
-            m[torch.randperm(len(m), generator=generator)] for c in order for m in [(train.y == c).nonzero()[:, 0]]
+            m[torch.randperm(len(m), generator=generator)]
+            for c in order
+            for m in [(train.y.cpu() == c).nonzero()[:, 0]]
         ]
         groups.append(torch.cat(members)[:size])
     return groups

@@ -26,7 +26,6 @@ from explainlib.training import minimise
 DATA = ("digits", "mnist", "fashion_mnist", "iris", "gaussians", "blobs")
 METHODS = ("first_order", "first_order_evaluated", "newton_step")
 SIZES = ("n", "parameters")
-ON_GPU = True  # data and model are placed on the study's device
 
 
 @dataclass(frozen=True)

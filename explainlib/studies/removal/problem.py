@@ -25,6 +25,7 @@ from explainlib.meta import Maml, MetaRetrained, leave_tasks_out, minimise
 from explainlib.models import cnn4, mlp
 from explainlib.storage import Store
 from explainlib.studies.few_shot import FEATURES, FewShot, kept_back
+from explainlib.studies.place import placed
 from explainlib.studies.removal.settings import Learning
 
 WAYS = 5
@@ -57,7 +58,7 @@ class Problem:
     def _parts(self):  # noqa: ANN202 - two class pools
         if self.learning.network == "small":
             return self._small.parts
-        pool = class_pool(self.data)
+        pool = placed(class_pool(self.data))
         back = kept_back(pool.names)
         return pool.where(lambda name, parent: name not in back), pool.where(lambda name, parent: name in back)
 
@@ -76,10 +77,10 @@ class Problem:
         """One-step MAML: the small network in float64, or the convolutional one in its pictures' dtype."""
         if self.learning.network == "small":
             model = mlp([FEATURES, self.learning.width, WAYS], activation="tanh", seed=self.seed, dtype=torch.float64)
-            return Maml(model, inner_lr=self.learning.inner_lr)
+            return Maml(placed(model), inner_lr=self.learning.inner_lr)
         pictures, how = self._parts[0].x, self.learning
         model = cnn4(*pictures.shape[1:3], WAYS, filters=how.width, seed=self.seed, dtype=pictures.dtype)
-        return Maml(model, inner_lr=how.inner_lr)
+        return Maml(placed(model), inner_lr=how.inner_lr)
 
     @cached_property
     def groups(self) -> dict[int, list[Int[Tensor, " _"]]]:
@@ -126,10 +127,10 @@ class Problem:
 
     @staticmethod
     def _cached(store: Store, name: str, make: Callable[[], Tensor]) -> Float[Tensor, " q"]:
-        return store.cached(name, lambda: {"w": make()})["w"]
+        return placed(store.cached(name, lambda: {"w": make()})["w"])
 
     def _minimised(self, start: Float[Tensor, " q"], without: Sequence[int] | Tensor) -> Float[Tensor, " q"]:
-        weights = torch.ones(self.learning.tasks, dtype=start.dtype)
+        weights = start.new_ones(self.learning.tasks)
         weights[without] = 0
         options = {"l2": self.learning.l2, "max_steps": self.learning.rest_steps, "tolerance": TOLERANCE}
         with warnings.catch_warnings():

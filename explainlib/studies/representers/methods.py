@@ -28,6 +28,7 @@ from explainlib.representers import (
 from explainlib.representers.kernels import one_hot_cotangents
 from explainlib.risk import Risk
 from explainlib.solvers import inverse_curvature
+from explainlib.studies.place import placed
 from explainlib.training import Trajectory, fit, fit_without, minimise
 
 PAIRS = {"digits": (4, 9), "mnist": (4, 9), "cifar10": (0, 1), "ag_news": (0, 2), "toxicity": (0, 1)}
@@ -101,8 +102,8 @@ class Recipe:
         """Return the untrained network of a seed."""
         classes = len(train.classes)
         if self.network == "text_cnn":
-            return text_cnn(VOCABULARY, classes, dim=32, filters=24, seed=seed)
-        return {"cnn2": cnn2, "cnn3": cnn3}[self.network](train.x.shape[1], classes, seed=seed)
+            return placed(text_cnn(VOCABULARY, classes, dim=32, filters=24, seed=seed))
+        return placed({"cnn2": cnn2, "cnn3": cnn3}[self.network](train.x.shape[1], classes, seed=seed))
 
     def fit(self, train: Examples, seed: int, *, without: Sequence[int] | Tensor = (), **options: object) -> Trajectory:
         """Return the trajectory of a seed; ``without`` some examples it is retrained on the very same batches."""
@@ -122,7 +123,7 @@ def class_pair(data: str, n: int) -> Split:
         FileNotFoundError: files that are not at hand.
     """
     split = load_tokenized(data, size=VOCABULARY, length=LENGTH)[0] if data in TEXTS else load(data)
-    train, test = (_two(part, PAIRS[data]) for part in split)
+    train, test = (_two(part, PAIRS[data]) for part in placed(split))
     half = min(n // 2, int(train.y.sum()), int((train.y == 0).sum()))
     rows = torch.cat([(train.y == c).nonzero()[:half, 0] for c in (0, 1)]).sort().values
     train = train[rows]
@@ -210,7 +211,7 @@ class ExplainedNetwork:
     @property
     def _baselines(self) -> dict[str, Callable[[Examples, int], Float[Tensor, "m n"]]]:
         return {
-            "random": lambda x, output: random_scores(len(x), len(self.train), seed=self.seed),
+            "random": lambda x, output: random_scores(len(x), len(self.train), seed=self.seed).to(self.risk.theta),
             "TracInCP": self._tracin,
             "influence function": self._influence,
             "representer points": lambda x, output: representer_points(self._readout, x.double(), output=output),
@@ -219,7 +220,7 @@ class ExplainedNetwork:
 
     def _tracin(self, x: Examples, output: int) -> Float[Tensor, "m n"]:
         """Return the sum over checkpoints of lr grad f . (-grad l): the paper explains f, not the loss (footnote 3)."""
-        total = torch.zeros(len(x), len(self.train), dtype=torch.float64)
+        total = self.risk.theta.new_zeros(len(x), len(self.train))
         for theta, rate in zip(self.trajectory.checkpoints, self.trajectory.learning_rates, strict=True):
             left, right = self._sides(self.risk.at(theta.double()), x, output)
             total -= float(rate) * gram(left, right)

@@ -185,7 +185,7 @@ class Network:
     def _changes(self, groups: Sequence[Tensor], test: Examples) -> dict[tuple[int, ...], float]:
         """Return the change of the test's own logit by group, each group retrained once."""
         different = {_key(group): group for group in groups}
-        different.setdefault((), torch.empty(0, dtype=torch.long))
+        different.setdefault((), self.split.train.y.new_empty(0))
         retrained = self.recipe.fit_without(self.split.train, self.seed, list(different.values()))
         parameters, label = Parameters(self.recipe.start(self.split.train, self.seed), "all"), int(test.y)
         with torch.no_grad():

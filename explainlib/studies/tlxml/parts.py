@@ -115,6 +115,7 @@ def _follows(amounts: Float[Tensor, " a"], tables: Sequence[Float[Tensor, "T M"]
     ranks = torch.stack([self_rank(table) for table in tables]).double()  # [a, T]
     scores = -torch.stack([table.diagonal() for table in tables])  # the paper's sign: high is similar
     moved = ranks.std(0) > 0
+    amounts = amounts.to(scores)
     of_rank, of_score = _correlations(amounts, ranks[:, moved]), _correlations(amounts, scores)
     return {
         "rank_correlation": float(of_rank.mean()) if moved.any() else float("nan"),

@@ -10,6 +10,7 @@ from tests.device.calls import (
     risks,
     solvers,
     streams,
+    studies,
     tasks,
     training,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "risks",
     "solvers",
     "streams",
+    "studies",
     "tasks",
     "training",
 ]

@@ -25,6 +25,7 @@ from explainlib.studies.fragility.bench import (
     stochastic_weight_average,
 )
 from explainlib.studies.fragility.design.settings import Averages, Shape
+from explainlib.studies.place import placed
 from explainlib.training import fit_ensemble, fit_risks
 
 STATES = ("network", "twin", "average")
@@ -38,9 +39,9 @@ def evaluate_averages(settings: Averages, shape: Shape, ridge: float) -> pandas.
         shape: of the networks.
         ridge: of the objective; without one the truth is training on, and the prediction is damped, as in the paper.
     """
-    split, seeds = load("iris").double(), range(settings.seeds)
+    split, seeds = placed(load("iris").double()), range(settings.seeds)
     widths = [split.train.x.shape[1], *[shape.width] * shape.depth, len(split.train.classes)]
-    network = mlp(widths, shape.activation, dtype=torch.float64)
+    network = placed(mlp(widths, shape.activation, dtype=torch.float64))
     options = {"epochs": shape.epochs, "lr": shape.lr, "schedule": SCHEDULE, "l2": ridge}
     ensemble = fit_ensemble(network, split.train, seeds=seeds, **options)
     twins = fit_risks(ensemble.risk, starts=ensemble.theta, epochs=settings.epochs, lr=shape.lr)

@@ -18,6 +18,7 @@ from explainlib.models.bayes_layers import variance_of
 from explainlib.studies.fragility.bench import BAYESIAN, L2, SCHEDULE, Training, evaluate_network
 from explainlib.studies.fragility.design.factors import trained
 from explainlib.studies.fragility.design.settings import Bayes, Shape
+from explainlib.studies.place import placed
 from explainlib.training import ElboRisk, fit_variational_ensemble
 from explainlib.training.variational import sampled_cross_entropy
 
@@ -33,13 +34,13 @@ def evaluate_bayes(settings: Bayes, shape: Shape, cost: str, kl_weight: float) -
         cost: of ``ElboRisk``, or "L2" for networks with a ridge of .005.
         kl_weight: of the divergence.
     """
-    split, seeds = load("iris").double(), list(range(settings.seeds))
+    split, seeds = placed(load("iris").double()), list(range(settings.seeds))
     how = replace(Training(), epochs=shape.epochs, lr=shape.lr)
     if cost == RIDGE:
         risks, kind = trained(shape, split.train, how.l2, seeds), L2
     else:
         widths = [split.train.x.shape[1], *[shape.width] * shape.depth, len(split.train.classes)]
-        model = bayesian_mlp(widths, shape.activation, dtype=torch.float64)
+        model = placed(bayesian_mlp(widths, shape.activation, dtype=torch.float64))
         bound, kind = ElboRisk(model, split.train, loss=cost, kl_weight=kl_weight), BAYESIAN
         options = {"epochs": shape.epochs, "lr": shape.lr, "schedule": SCHEDULE, "seeds": seeds}
         risks = [bound.at(theta) for theta in fit_variational_ensemble(bound, **options).theta]
@@ -86,7 +87,7 @@ def _sampled_logits(risk: ElboRisk, x: torch.Tensor, draws: int, seed: int) -> t
     values = x.flatten(1).expand(draws, -1, -1)
 
     def drawn(name: str) -> torch.Tensor:
-        noise = torch.randn(draws, *named[name].shape, generator=generator, dtype=x.dtype)
+        noise = torch.randn(draws, *named[name].shape, generator=generator, dtype=x.dtype).to(x)
         return named[name] + variance_of(named[f"{name}_rho"]).sqrt() * noise
 
     for name, layer in risk.model.named_children():

@@ -27,6 +27,7 @@ from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.solvers import SolverError
 from explainlib.studies.fragility.bench import SCHEDULE, is_collapsed, last_layer
 from explainlib.studies.fragility.design.settings import LEAST_OVERLAP, Config, Shape
+from explainlib.studies.place import placed
 from explainlib.training import MinimiseWarning, fit_ensemble
 
 TRUTHS = ("solved", "trained on", "from scratch")
@@ -43,7 +44,7 @@ def flowers(shape: Shape, split: int) -> tuple[Examples, Examples]:
         shape: says whether all are taken.
         split: of the draw.
     """
-    parts = load("iris").double()
+    parts = placed(load("iris").double())
     x, y = (torch.cat([getattr(parts.train, name), getattr(parts.test, name)]) for name in "xy")
     everything = Examples(x, y, classes=parts.train.classes)
     if shape.whole:
@@ -62,7 +63,7 @@ def trained(shape: Shape, train: Examples, ridge: float, seeds: Sequence[int]) -
         seeds: of the first parameters.
     """
     widths = [train.x.shape[1], *[shape.width] * shape.depth, len(train.classes)]
-    network = mlp(widths, shape.activation, dtype=torch.float64)
+    network = placed(mlp(widths, shape.activation, dtype=torch.float64))
     options = {"epochs": shape.epochs, "lr": shape.lr, "schedule": SCHEDULE, "l2": ridge}
     ensemble = fit_ensemble(network, train, seeds=seeds, **options)
     return [ensemble.risk.at(theta) for theta in ensemble.theta]
@@ -95,6 +96,7 @@ def _cells(settings: Config, shape: Shape, risk: Risk, test: Examples, seed: int
     """Yield the rows of one risk: prediction, truth and protocol, and the truths beside each other."""
     predicted = predictions(risk, test, settings.dampings, seed)
     own = torch.eye(risk.n, dtype=torch.bool) if shape.whole else torch.zeros(len(test), risk.n, dtype=torch.bool)
+    own = own.to(risk.theta.device)
     truths, unsolved, worst = {}, {}, int(risk.losses(test).argmax())
     for name in TRUTHS:
         if name != "solved" or risk.l2 > 0:  # without a ridge there is no minimum to solve for
@@ -142,7 +144,8 @@ def predictions(
         found["gradient product"] = -loss_influence(risk, test, curvature="identity") / risk.n
     shape = len(test), risk.n
     found["loss of the example"] = -risk.losses().expand(shape)  # as if every example helped by its loss
-    found["random"] = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    random = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found["random"] = random.to(risk.theta)
     return found
 
 

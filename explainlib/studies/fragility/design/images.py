@@ -33,6 +33,7 @@ from explainlib.retraining import leave_out
 from explainlib.risk import NotAtMinimumWarning, Risk
 from explainlib.solvers import CG
 from explainlib.studies.fragility.bench import BAYESIAN, last_layer
+from explainlib.studies.place import placed
 from explainlib.training import ElboRisk, MinimiseWarning, fit, fit_variational
 
 BATCH, RATE, RIDGE, DAMPING = 50, 1e-3, 1e-3, 1e-2  # Epifano et al., section 3.2 gives rate, ridge and damping
@@ -106,7 +107,7 @@ class TrainedNetwork:
     @classmethod
     def of(cls, case: Images, seed: int) -> TrainedNetwork:
         """Return the network of a seed."""
-        split = load(case.data, limit=case.n).double()
+        split = placed(load(case.data, limit=case.n).double())
         start = _network(case, split.train.x, len(split.train.classes), seed)
         risk = _risk(_trained(start, split.train, case.epochs, seed), split.train)
         tests = split.test[risk.losses(split.test).topk(min(TESTS, len(split.test))).indices]
@@ -150,7 +151,7 @@ def _network(case: Images, x: Tensor, classes: int, seed: int) -> nn.Module:
         "VGG13": lambda: vgg13(channels, classes, width=case.width, **options),
         f"{BAYESIAN} VGG13": lambda: bayesian_vgg13(channels, classes, width=case.width, **options),
     }
-    return makers[require_choice("network", case.network, tuple(makers))]()
+    return placed(makers[require_choice("network", case.network, tuple(makers))]())
 
 
 def _trained(model: nn.Module, train: Examples, epochs: int, seed: int, without: Sequence[int] = ()) -> nn.Module:
