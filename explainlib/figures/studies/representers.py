@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import pandas
 from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ IMPORTANCES = {  # with the kernel that the surrogate has
     "surrogate": "surrogate, NTK final",
     "random": "random",
 }
+WIDEST = 26  # letters of a label in one line
 DRAWN = ("tracking, NTK final", "TracInCP", "influence function", "surrogate, NTK final", "random")
 
 
@@ -63,7 +65,7 @@ def _areas(ax: Axes, part: pandas.DataFrame, title: str, limits: tuple[float, fl
             ax.plot([row.auc_low, row.auc_high], [y, y], color=SERIES[0].colour, linewidth=2)
             ax.plot(row.auc, y, marker=SERIES[0].marker, color=SERIES[0].colour, markersize=7)
         ax.axvline(0.0, color="0.5", linewidth=1)
-        ax.set_yticks(range(len(part)), list(map(literal, names)))
+        ax.set_yticks(range(len(part)), [literal(fill(name, WIDEST)) for name in names])
         span = limits[1] - limits[0]
         ax.set_xlim(limits[0] - 0.05 * span, limits[1] + 0.05 * span)
         ax.set_ylim(-0.6, len(part) - 0.4)
