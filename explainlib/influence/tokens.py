@@ -12,6 +12,8 @@ token: grad l_js . v = dl_js/df . (J_j v), so one derivative of the outputs alon
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +28,7 @@ from explainlib.gate import FORWARD
 from explainlib.influence.measures import measure_gradients
 from explainlib.influence.products import training_gradients, training_products
 from explainlib.influence.single import NEED_A_MINIMUM
+from explainlib.influence.stored import influence_store, stored_products
 from explainlib.layerwise import gradients, per_example
 from explainlib.losses import IGNORED, TOKEN_CROSS_ENTROPY
 from explainlib.memory import alternatives, memory_limit, slices
@@ -34,6 +37,7 @@ from explainlib.risk import Risk, require_minimum
 from explainlib.solvers.configured import Solver
 from explainlib.solvers.dense import Keep
 from explainlib.solvers.inverse import Curvature, curvature_name, inverse_curvature
+from explainlib.storage import Store
 
 TOKENS = ("test", "train")
 COPIES = 6  # of the gradients of some tokens: themselves, the solves and their work
@@ -55,6 +59,7 @@ def token_influence(
     strict: bool = False,
     on_failure: str = "raise",
     memory: int | float | None = None,
+    store: str | Path | None = None,
 ) -> Float[Tensor, "t a b"]:
     r"""Return the influence on each test token's loss, or that of each training token; summed, ``loss_influence``.
 
@@ -72,6 +77,8 @@ def token_influence(
         on_failure: see ``parameter_influence``.
         memory: bytes to work with beside the result ("train": and beside the t test gradients); None is a quarter of
             what is free. Test tokens are solved for, and training tokens differentiated, as many at a time as fit.
+        store: a folder for the scores of a test example at a time ("test"), or for the solves and for the scores of
+            some training examples at a time; an interrupted call goes on where it was, another one is refused.
 
     Returns:
         "test": [t, T, n], d l_ts / d eps_j; its sum over s is ``loss_influence``. "train": [t, n, T], d l_t / d
@@ -100,12 +107,29 @@ def token_influence(
         risk.require_derivatives(FORWARD, of_loss=())
     if curvature_name(curvature) in NEED_A_MINIMUM:
         require_minimum(risk, strict=strict, user="influence")
-    inverse = inverse_curvature(risk, curvature=curvature, solver=solver, damping=damping, keep=keep)
-    solve = lambda rows: inverse(rows).require_converged(on_failure).value  # noqa: E731
+    options = {"curvature": curvature, "solver": solver, "damping": damping, "keep": keep}
+    inverse = cache(lambda: inverse_curvature(risk, **options))  # not fitted where a store has what it is for
+    solve = lambda rows: inverse()(rows).require_converged(on_failure).value  # noqa: E731
+    kept = None if store is None else influence_store(store, risk, test, risk.loss, {**options, "tokens": tokens})
     if tokens == "test":
-        return -_on_test_tokens(risk, test, solve, memory=memory)
-    rows = per_example(measure_gradients(risk.parameters, risk.theta, test, risk.loss, memory=memory))
-    return -training_token_products(risk, solve(rows), memory=memory)
+        table = lambda some: _on_test_tokens(risk, some, solve, memory=memory)  # noqa: E731
+        return -table(test) if kept is None else -_stored_by_test(kept, test, table)
+
+    def solved() -> Float[Tensor, "t p"]:
+        return solve(per_example(measure_gradients(risk.parameters, risk.theta, test, risk.loss, memory=memory)))
+
+    if kept is None:
+        return -training_token_products(risk, solved(), memory=memory)
+    return -stored_products(kept, risk, solved, memory=memory, products=training_token_products)
+
+
+def _stored_by_test(store: Store, test: Examples, table: Callable[[Examples], Tensor]) -> Float[Tensor, "t T n"]:
+    """Return the table of all tests, read from the store as far as it is there, a file for each test."""
+    parts = [
+        store.cached(f"test-{k:05d}", lambda k=k: {"scores": table(test[k : k + 1])}, test.y.device)["scores"]
+        for k in tqdm(range(len(test)), desc="tests", delay=2.0, leave=False)
+    ]
+    return torch.cat(parts)
 
 
 def _on_test_tokens(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -193,6 +194,36 @@ def lab(serve, notebook_copies, tmp_path):
     place = [f"--ServerApp.root_dir={folder}", "--ip=127.0.0.1", "--allow-root", "--LabApp.expose_app_in_browser=True"]
     place.append("--no-browser")
     return serve("jupyterlab", [*open_door, *place], folder, "/api/status")
+
+
+@pytest.fixture
+def lab_as_started(serve, repository, tmp_path):
+    """Return the address of a JupyterLab with the arguments of ``make lab``, on a copy of what it shows."""
+    plan = subprocess.run(["make", "-n", "lab"], cwd=repository, capture_output=True, text=True, check=True).stdout
+    line = next(line for line in plan.splitlines() if "jupyter lab " in line)  # inside make others follow
+    arguments = line.split("jupyter lab ", 1)[1]
+    folder = tmp_path / "clone"
+    for name in ("notebooks", "docs"):
+        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns(".*"))
+    open_door = ["--IdentityProvider.token=", "--ServerApp.password=", "--ip=127.0.0.1", "--allow-root", "--no-browser"]
+    return serve("jupyterlab", [*open_door, *shlex.split(arguments)], folder, "/api/status")
+
+
+@pytest.fixture
+def run_one_cell(lab_as_started, tmp_path):
+    """Return a function that runs a notebook of one cell in JupyterLab as ``make lab`` starts it: (page, code)."""
+
+    def run(page, code):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code.strip())])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, tmp_path / "clone" / "notebooks" / "one_cell.ipynb")
+        page.goto(f"{lab_as_started}/lab/tree/notebooks/one_cell.ipynb?reset")
+        idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first
+        idle.wait_for(state="attached", timeout=60_000)
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+
+    return run
 
 
 @pytest.fixture

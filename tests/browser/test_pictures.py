@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
-import subprocess
 
 import nbformat
 import pytest
@@ -20,19 +17,6 @@ def still_pictures(path):
     cells = nbformat.read(path, as_version=4).cells
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     return re.findall(r"!\[([^\]]*)\]\((?!http)[^)]*\)", prose)
-
-
-@pytest.fixture
-def lab_as_started(serve, repository, tmp_path):
-    """Return the address of a JupyterLab with the arguments of ``make lab``, on a copy of what it shows."""
-    plan = subprocess.run(["make", "-n", "lab"], cwd=repository, capture_output=True, text=True, check=True).stdout
-    line = next(line for line in plan.splitlines() if "jupyter lab " in line)  # inside make others follow
-    arguments = line.split("jupyter lab ", 1)[1]
-    folder = tmp_path / "clone"
-    for name in ("notebooks", "docs"):
-        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns(".*"))
-    open_door = ["--IdentityProvider.token=", "--ServerApp.password=", "--ip=127.0.0.1", "--allow-root", "--no-browser"]
-    return serve("jupyterlab", [*open_door, *shlex.split(arguments)], folder, "/api/status")
 
 
 @pytest.mark.timeout(300)
@@ -74,15 +58,9 @@ display(chosen)
 
 @pytest.mark.timeout(300)
 @pytest.mark.flaky(reruns=1)
-def test_keys_on_a_focused_list_stay_with_it(page, lab_as_started, tmp_path):
+def test_keys_on_a_focused_list_stay_with_it(page, run_one_cell):
     """JupyterLab's keys for a selected cell match every focused element; the settings in docs/lab leave lists out."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(KEYS_NOTEBOOK.strip())])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, tmp_path / "clone" / "notebooks" / "keys.ipynb")
-    page.goto(f"{lab_as_started}/lab/tree/notebooks/keys.ipynb?reset")
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first.wait_for(state="attached", timeout=60_000)
-    page.locator(".jp-CodeCell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
+    run_one_cell(page, KEYS_NOTEBOOK)
     chooser = page.locator(".widget-dropdown select")
     chooser.wait_for(timeout=90_000)
     chooser.focus()

@@ -171,6 +171,20 @@ def test_in_float32(risk, tokens):
     assert got.dtype == torch.float32 and relative_error(got.double(), token_influence(risk, TEST, **options)) < 1e-4
 
 
+@pytest.mark.parametrize("tokens", ["test", "train"])
+def test_a_store_keeps_the_scores_and_tells_both_sides_apart(risk, tokens, tmp_path, monkeypatch):
+    options = {"curvature": "gauss_newton", "damping": DAMPING, "tokens": tokens}
+    want = token_influence(risk, TEST, **options)
+    assert relative_error(token_influence(risk, TEST, store=tmp_path / "a", **options), want) < 1e-12
+    monkeypatch.setattr(module, "inverse_curvature", lambda *a, **b: pytest.fail("it was there"))
+    assert relative_error(token_influence(risk, TEST, store=tmp_path / "a", **options), want) < 1e-12
+    other = "train" if tokens == "test" else "test"
+    with pytest.raises(ValueError, match="tokens"):
+        token_influence(risk, TEST, store=tmp_path / "a", **{**options, "tokens": other})
+    with pytest.raises(ValueError, match="holds|other|differ"):
+        loss_influence(risk, TEST, store=tmp_path / "a", curvature="gauss_newton", damping=DAMPING)
+
+
 def test_refusals(risk):
     with pytest.raises(ValueError, match="this risk has cross_entropy; pass a Risk.*loss='token_cross_entropy'"):
         token_influence(network_risk(), classes(3), curvature="identity")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from explainlib import Risk
 from explainlib.curvature import Ekfac
 from explainlib.datasets import Examples, Tasks
-from explainlib.influence import TaskInfluence, loss_influence
+from explainlib.influence import TaskInfluence, loss_influence, token_influence
 from explainlib.meta import Maml, leave_tasks_out, meta_hessian, train
 from explainlib.metrics.deletion import retrained_changes
 from explainlib.retraining import leave_out
@@ -110,6 +110,17 @@ def _on_learner(compute: Call, **more: object) -> tuple[Call, dict[str, object]]
     return call, {**LEARNER, **more}
 
 
+def _on_tokens(tokens: str) -> tuple[Call, dict[str, object]]:
+    def call(store: Path | None, forward: float, data: int, options: float) -> Tensor:
+        y = torch.arange(48).view(12, 4) % 2
+        risk = Risk(net(forward), Examples(noise(12, 4, 3, seed=data), y), loss="token_cross_entropy", l2=options)
+        test = Examples(noise(2, 4, 3, seed=9), y[:2])
+        how = {"curvature": "gauss_newton", "solver": "cg", "damping": 0.1}
+        return token_influence(risk, test, tokens=tokens, store=store, **how)
+
+    return call, {name: given for name, given in RISK.items() if name != "loss"}
+
+
 def _minimise(risk: Risk, store: Path | None) -> Tensor:
     weights = 0.5 + noise(5, 12, seed=4).abs()
     return minimise(risk, weights=weights, tolerance=1e-8, on_failure="warn", store=store).theta
@@ -181,6 +192,8 @@ CASES: dict[str, tuple[Call, dict[str, object]]] = {
     ),
     "metrics.retrained_changes": _on_risk(_deleted, seed=0),
     "influence.loss_influence": _on_risk(_scores),
+    'influence.token_influence, tokens="test"': _on_tokens("test"),
+    'influence.token_influence, tokens="train"': _on_tokens("train"),
     "curvature.Ekfac": _on_risk(_ekfac),
     "solvers.inverse_curvature": _on_risk(_solved),
     "meta.train": _on_learner(_trained, batches=6, seed=0, augment=0.1),

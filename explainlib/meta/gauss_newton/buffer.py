@@ -154,13 +154,16 @@ def filled_buffer(
     if store is not None and "buffer" in store:
         buffer = Buffer.of(store.load("buffer", w.device)).moved_to(workspace)
     steps = [range(start, min(start + block, len(tasks))) for start in range(buffer.done, len(tasks), block)]
-    portion = min(block, PORTION) if learner.one_by_one(tasks) else block
+    large = learner.one_by_one(tasks)
+    portion = min(block, PORTION) if large else block
     parts = [[own[k : k + portion] for k in range(0, len(own), portion)] for own in steps]
     new = _new_rows(learner, w, tasks, [part for own in parts for part in own], compress, processes)
     for step, own in enumerate(tqdm(parts, desc="Gauss-Newton rows")):
         found = _gathered(islice(new, len(own)), workspace[len(buffer.rows) :])
         with compute.threads(width_of(processes)):  # the other processes wait for this
             buffer = _step(buffer, found, size, len(steps[step]), workspace)
+        if large:
+            compute.return_freed_memory()
         last = buffer.done == len(tasks)
         if last:
             rotation = leading_rotation(float64_gram(buffer.rows), w.dtype, size)
@@ -193,7 +196,10 @@ def _gathered(parts: Iterator[TaskRows], place: Float[Tensor, "n q"]) -> TaskRow
 
 def _block_rows(learner: Learner, w: Tensor, compress: int | None, block: tuple[int, Tasks]) -> TaskRows:
     start, tasks = block
-    return task_rows(learner, w, tasks, compress, seed=start)
+    found = task_rows(learner, w, tasks, compress, seed=start)
+    if learner.one_by_one(tasks):
+        compute.return_freed_memory()  # before the rows are copied on their way
+    return found
 
 
 def _step(buffer: Buffer, new: TaskRows, size: int, tasks: int, workspace: Float[Tensor, "n q"]) -> Buffer:
