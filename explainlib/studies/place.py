@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from explainlib.datasets import ClassPool, Split
 
-Placed = TypeVar("Placed", Split, ClassPool, nn.Module)
+Placed = TypeVar("Placed", Split, ClassPool, nn.Module, Tensor)
 _device = torch.device("cpu")
 
 
@@ -31,5 +31,5 @@ def computing_on(device: torch.device) -> Iterator[None]:
 
 
 def placed(made: Placed) -> Placed:
-    """Return data or a model on the study's device."""
+    """Return data, a model or numbers on the study's device."""
     return made.to(_device)

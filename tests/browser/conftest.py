@@ -220,8 +220,16 @@ def run_one_cell(lab_as_started, tmp_path):
         page.goto(f"{lab_as_started}/lab/tree/notebooks/one_cell.ipynb?reset")
         idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first
         idle.wait_for(state="attached", timeout=60_000)
-        page.locator(".jp-CodeCell .cm-content").first.click()
-        page.keyboard.press("Shift+Enter")
+        asked = page.locator(".jp-CodeCell .jp-InputPrompt").first
+
+        def running():
+            """A key pressed before the page hears keys is lost, so it is pressed again."""
+            page.locator(".jp-CodeCell .cm-content").first.click()
+            page.keyboard.press("Shift+Enter")
+            page.wait_for_timeout(1500)
+            return re.search(r"[*\d]", asked.inner_text())
+
+        _until(running, STEP / 1000, "a running cell")
 
     return run
 

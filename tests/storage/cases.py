@@ -113,7 +113,8 @@ def _on_learner(compute: Call, **more: object) -> tuple[Call, dict[str, object]]
 def _on_tokens(tokens: str) -> tuple[Call, dict[str, object]]:
     def call(store: Path | None, forward: float, data: int, options: float) -> Tensor:
         y = torch.arange(48).view(12, 4) % 2
-        risk = Risk(net(forward), Examples(noise(12, 4, 3, seed=data), y), loss="token_cross_entropy", l2=options)
+        model, train = nn.Sequential(net(forward), nn.Flatten()), Examples(noise(12, 4, 3, seed=data), y)
+        risk = Risk(model, train, loss="token_cross_entropy", l2=options)
         test = Examples(noise(2, 4, 3, seed=9), y[:2])
         how = {"curvature": "gauss_newton", "solver": "cg", "damping": 0.1}
         return token_influence(risk, test, tokens=tokens, store=store, **how)
@@ -267,7 +268,8 @@ def kill_all(folder: Path) -> None:
     import_module("torch._dynamo")  # or every child would, for itself
     for k, name in enumerate(CASES):
         (folder / str(k)).mkdir()
-        assert _in_a_child(partial(_written, folder / str(k) / "whole", name, None)) == 0
+        place = folder / str(k) / "whole"
+        assert _in_a_child(partial(_written, place, name, place.with_suffix(".store"))) == 0
         for moment, count, after in MOMENTS:
             place = folder / str(k) / f"{moment}{count}"
             store = place.with_suffix(".store")
